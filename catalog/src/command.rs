@@ -1,0 +1,116 @@
+//! What may be asked of the catalog, and what it answers.
+//!
+//! A command carries what it expects (an absent name, a status, an assignment epoch) and is
+//! refused otherwise, so that a command that was decided on an old catalog does no harm.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Failure, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Wall clock of the proposer, milliseconds since 1970: `apply` reads no clock.
+    pub at_ms: i64,
+    pub action: Action,
+}
+
+/// New kinds go to the end: the encoding is positional.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// A node's process has started. Whatever it was assigned it takes over from its former
+    /// process, which may have requests under way: those epochs rise, marked unclean.
+    StartNode { node: NodeId, name: Arc<str> },
+    CreateCluster { name: Arc<str>, cluster_id: Arc<str>, configs: BTreeMap<String, String> },
+    UpdateCluster { name: Arc<str>, configs: BTreeMap<String, String> },
+    DeleteCluster { name: Arc<str> },
+    CreateLink(NewLink),
+    /// Replaces the whole set: the proposer has merged and checked it. `expected` is the set it
+    /// was merged with.
+    AlterLinkConfigs { link: LinkId, expected: BTreeMap<String, String>, configs: BTreeMap<String, String> },
+    DeleteLink { link: LinkId },
+    CreateMirror(NewMirror),
+    /// The destination topic stands and the producer identity was obtained.
+    MirrorReady { mirror: MirrorKey, destination_topic_id: TopicId, producer: ProducerIdentity },
+    /// Each partition without an owner gets one.
+    Assign { moves: Vec<Move> },
+    /// An owner stopped a partition for good.
+    FailPartition { mirror: MirrorKey, partition: u32, assignment_epoch: u64, failure: Failure },
+    /// The whole mirror can't go on (source topic recreated, destination topic refused).
+    FailMirror { mirror: MirrorKey, failure: Failure },
+    PauseMirror { mirror: MirrorKey },
+    /// Out of PAUSED, or out of FAILED for a fresh check of every stopped partition.
+    ResumeMirror { mirror: MirrorKey },
+    /// Forgets the mirror; the destination topic stays.
+    DeleteMirror { mirror: MirrorKey },
+    AddPartitions { mirror: MirrorKey, partitions: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewLink {
+    /// Drawn by the proposer.
+    pub id: LinkId,
+    pub name: Arc<str>,
+    pub destination: Arc<str>,
+    pub source: Option<Arc<str>>,
+    pub source_cluster_id: Arc<str>,
+    pub configs: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewMirror {
+    pub mirror: MirrorKey,
+    pub source_topic: Arc<str>,
+    pub source_topic_id: TopicId,
+    pub partitions: u32,
+    pub replication_factor: Option<i16>,
+    pub configs: BTreeMap<String, String>,
+}
+
+/// One line of a placement plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub mirror: MirrorKey,
+    pub partition: u32,
+    pub node: NodeId,
+    /// Epoch the planner saw; none for a partition that was never assigned.
+    pub expected_epoch: Option<u64>,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Done,
+    /// The command's wish already held.
+    Unchanged,
+}
+
+/// Why a command did nothing. The message names the thing and the way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    #[error("{what} '{name}' exists already")]
+    Exists { what: String, name: String },
+    #[error("there is no {what} '{name}'")]
+    NotFound { what: String, name: String },
+    #[error("{what} '{name}' is still in use: {by}")]
+    InUse { what: String, name: String, by: String },
+    /// Decided on a catalog that has changed since: look again.
+    #[error("{0} has changed meanwhile; try again")]
+    Stale(String),
+    #[error("{0}")]
+    Illegal(String),
+    #[error("{field}: {message}")]
+    Invalid { field: String, message: String },
+}
+
+impl Refusal {
+    pub(crate) fn exists(what: &str, name: &str) -> Self {
+        Self::Exists { what: what.to_owned(), name: name.to_owned() }
+    }
+
+    pub(crate) fn not_found(what: &str, name: &str) -> Self {
+        Self::NotFound { what: what.to_owned(), name: name.to_owned() }
+    }
+}

@@ -1,0 +1,22 @@
+//! The catalog: everything a fleet agrees on, as one pure value.
+//!
+//! - [`model`]: what is kept: clusters, links, mirror topics, nodes, assignments.
+//! - [`command`]: what may be asked of it.
+//! - [`apply`](Catalog::apply): the only way it changes; total, deterministic, never panics.
+//! - [`placement`]: which node should run which mirror partition, as a plan.
+//! - [`codec`]: its bytes, versioned; the only place that names bincode.
+//!
+//! The catalog never awaits, reads a clock, draws a random number or iterates a hash map:
+//! times and fresh ids arrive inside commands, so that equal logs give equal catalogs (CT-1).
+
+pub mod apply;
+pub mod codec;
+pub mod command;
+pub mod model;
+pub mod placement;
+
+pub use command::{Action, Command, Outcome, Refusal};
+pub use model::{
+    Assignment, Catalog, Cluster, Failure, Link, LinkId, MirrorError, MirrorKey, MirrorStatus, MirrorTopic, Node,
+    NodeId, ProducerIdentity, TopicId,
+};

@@ -1,0 +1,238 @@
+//! What the fleet agrees on. Plain data: every rule about how it may change is in [`crate::apply`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Raft id of a node, drawn at its first start. The name is only a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A link's id: 22 characters of URL-safe base64, as Kafka writes its ids.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LinkId(pub Arc<str>);
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Kafka's topic id (KIP-516). All zero bytes where the broker has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TopicId(pub [u8; 16]);
+
+impl TopicId {
+    pub const NONE: TopicId = TopicId([0; 16]);
+
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+/// One mirror topic: a link never has two of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MirrorKey {
+    pub link: LinkId,
+    pub topic: Arc<str>,
+}
+
+/// The replicated state. Values that can be large are behind an `Arc`, so that handing out the
+/// applied catalog after each entry copies pointers, not contents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// By registered name.
+    pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    pub links: BTreeMap<LinkId, Arc<Link>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: Arc<str>,
+    /// How often it has started; a new start is a takeover from the process before it.
+    pub starts: u64,
+}
+
+/// A registered Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub name: Arc<str>,
+    /// What the brokers call themselves; a bootstrap that later answers another id is refused.
+    pub cluster_id: Arc<str>,
+    /// Kafka client keys. Secrets stay what the user gave: references are not resolved here.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// A named bridge; lives on its destination cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub id: LinkId,
+    pub name: Arc<str>,
+    /// Registered name of the destination cluster.
+    pub destination: Arc<str>,
+    /// Registered name of the source cluster, unless `configs` carry its client keys.
+    pub source: Option<Arc<str>>,
+    pub source_cluster_id: Arc<str>,
+    pub destination_cluster_id: Arc<str>,
+    pub configs: BTreeMap<String, String>,
+    /// By name of the topic at the destination.
+    pub mirrors: BTreeMap<Arc<str>, Arc<MirrorTopic>>,
+}
+
+/// Names as in SPEC section 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MirrorStatus {
+    /// Accepted; the destination topic or its producer identity isn't there yet.
+    PendingMirror,
+    Active,
+    Paused,
+    /// At least one partition stopped for good; the others go on.
+    Failed,
+}
+
+impl MirrorStatus {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PendingMirror => "PENDING_MIRROR",
+            Self::Active => "ACTIVE",
+            Self::Paused => "PAUSED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+/// Why a mirror or one of its partitions stopped. Names as in SPEC section 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum MirrorError {
+    SourceTopicMayBeDeleted,
+    SourceTopicIdChanged,
+    SourcePartitionsDecreased,
+    UnexpectedTruncation,
+    UnsupportedMessageFormat,
+    RecordTooLarge,
+    ForeignWrite,
+    DestinationTopicChanged,
+    DestinationLogDiverged,
+    RetentionGap,
+    GapFillRefused,
+    AuthorizationError,
+    IllegalState,
+    Unknown,
+}
+
+impl MirrorError {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SourceTopicMayBeDeleted => "SOURCE_TOPIC_MAY_BE_DELETED",
+            Self::SourceTopicIdChanged => "SOURCE_TOPIC_ID_CHANGED",
+            Self::SourcePartitionsDecreased => "SOURCE_PARTITIONS_DECREASED",
+            Self::UnexpectedTruncation => "UNEXPECTED_TRUNCATION",
+            Self::UnsupportedMessageFormat => "UNSUPPORTED_MESSAGE_FORMAT",
+            Self::RecordTooLarge => "RECORD_TOO_LARGE",
+            Self::ForeignWrite => "FOREIGN_WRITE",
+            Self::DestinationTopicChanged => "DESTINATION_TOPIC_CHANGED",
+            Self::DestinationLogDiverged => "DESTINATION_LOG_DIVERGED",
+            Self::RetentionGap => "RETENTION_GAP",
+            Self::GapFillRefused => "GAP_FILL_REFUSED",
+            Self::AuthorizationError => "AUTHORIZATION_ERROR",
+            Self::IllegalState => "ILLEGAL_STATE",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+/// What stopped one mirror partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: MirrorError,
+    /// First offset that is not mirrored, or the first foreign one.
+    pub offset: i64,
+    pub message: String,
+    pub at_ms: i64,
+}
+
+/// Producer id and producer epoch that every batch of a mirror topic carries, for the mirror's
+/// whole life. From `InitProducerId` on a transactional id, so that no later client can hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProducerIdentity {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorTopic {
+    pub name: Arc<str>,
+    pub source_topic: Arc<str>,
+    /// Recorded at creation; [`TopicId::NONE`] where the source has no topic ids.
+    pub source_topic_id: TopicId,
+    /// Known once the destination topic was created or adopted.
+    pub destination_topic_id: TopicId,
+    pub replication_factor: Option<i16>,
+    /// Configs the user set at creation, on top of the synced ones.
+    pub configs: BTreeMap<String, String>,
+    pub status: MirrorStatus,
+    pub status_since_ms: i64,
+    pub producer: Option<ProducerIdentity>,
+    /// Index is the partition.
+    pub partitions: Vec<MirrorPartition>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorPartition {
+    pub assignment: Option<Assignment>,
+    pub failure: Option<Failure>,
+}
+
+/// Who runs a mirror partition. Epochs only rise (CT-2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub node: NodeId,
+    pub epoch: u64,
+    /// The owner before may still have requests under way: it was not seen to stop.
+    pub unclean: bool,
+}
+
+impl Link {
+    pub fn key(&self, topic: &Arc<str>) -> MirrorKey {
+        MirrorKey { link: self.id.clone(), topic: topic.clone() }
+    }
+}
+
+impl MirrorTopic {
+    /// The failure that the whole topic shows: that of its lowest failed partition.
+    pub fn first_failure(&self) -> Option<(usize, &Failure)> {
+        self.partitions.iter().enumerate().find_map(|(index, p)| p.failure.as_ref().map(|f| (index, f)))
+    }
+}
+
+impl Catalog {
+    /// Links of that name; more than one when several destinations use it.
+    pub fn links_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<Link>> {
+        self.links.values().filter(move |link| &*link.name == name)
+    }
+
+    /// The link of that name on a destination given by registered name or by Kafka cluster id.
+    pub fn link_on(&self, destination: &str, name: &str) -> Option<&Arc<Link>> {
+        self.links_named(name).find(|l| &*l.destination == destination || &*l.destination_cluster_id == destination)
+    }
+
+    /// A cluster by registered name or by Kafka cluster id.
+    pub fn cluster(&self, name_or_id: &str) -> Option<&Arc<Cluster>> {
+        self.clusters
+            .get(name_or_id)
+            .or_else(|| self.clusters.values().find(|cluster| &*cluster.cluster_id == name_or_id))
+    }
+
+    pub fn mirror(&self, key: &MirrorKey) -> Option<&Arc<MirrorTopic>> {
+        self.links.get(&key.link)?.mirrors.get(&key.topic)
+    }
+}
