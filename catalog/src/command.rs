@@ -22,30 +22,71 @@ pub struct Command {
 pub enum Action {
     /// A node's process has started. Whatever it was assigned it takes over from its former
     /// process, which may have requests under way: those epochs rise, marked unclean.
-    StartNode { node: NodeId, name: Arc<str> },
-    CreateCluster { name: Arc<str>, cluster_id: Arc<str>, configs: BTreeMap<String, String> },
-    UpdateCluster { name: Arc<str>, configs: BTreeMap<String, String> },
-    DeleteCluster { name: Arc<str> },
+    StartNode {
+        node: NodeId,
+        name: Arc<str>,
+    },
+    CreateCluster {
+        name: Arc<str>,
+        cluster_id: Arc<str>,
+        configs: BTreeMap<String, String>,
+    },
+    UpdateCluster {
+        name: Arc<str>,
+        configs: BTreeMap<String, String>,
+    },
+    DeleteCluster {
+        name: Arc<str>,
+    },
     CreateLink(NewLink),
     /// Replaces the whole set: the proposer has merged and checked it. `expected` is the set it
     /// was merged with.
-    AlterLinkConfigs { link: LinkId, expected: BTreeMap<String, String>, configs: BTreeMap<String, String> },
-    DeleteLink { link: LinkId },
+    AlterLinkConfigs {
+        link: LinkId,
+        expected: BTreeMap<String, String>,
+        configs: BTreeMap<String, String>,
+    },
+    DeleteLink {
+        link: LinkId,
+    },
     CreateMirror(NewMirror),
     /// The destination topic stands and the producer identity was obtained.
-    MirrorReady { mirror: MirrorKey, destination_topic_id: TopicId, producer: ProducerIdentity },
+    MirrorReady {
+        mirror: MirrorKey,
+        destination_topic_id: TopicId,
+        producer: ProducerIdentity,
+    },
     /// Each partition without an owner gets one.
-    Assign { moves: Vec<Move> },
+    Assign {
+        moves: Vec<Move>,
+    },
     /// An owner stopped a partition for good.
-    FailPartition { mirror: MirrorKey, partition: u32, assignment_epoch: u64, failure: Failure },
+    FailPartition {
+        mirror: MirrorKey,
+        partition: u32,
+        assignment_epoch: u64,
+        failure: Failure,
+    },
     /// The whole mirror can't go on (source topic recreated, destination topic refused).
-    FailMirror { mirror: MirrorKey, failure: Failure },
-    PauseMirror { mirror: MirrorKey },
+    FailMirror {
+        mirror: MirrorKey,
+        failure: Failure,
+    },
+    PauseMirror {
+        mirror: MirrorKey,
+    },
     /// Out of PAUSED, or out of FAILED for a fresh check of every stopped partition.
-    ResumeMirror { mirror: MirrorKey },
+    ResumeMirror {
+        mirror: MirrorKey,
+    },
     /// Forgets the mirror; the destination topic stays.
-    DeleteMirror { mirror: MirrorKey },
-    AddPartitions { mirror: MirrorKey, partitions: u32 },
+    DeleteMirror {
+        mirror: MirrorKey,
+    },
+    AddPartitions {
+        mirror: MirrorKey,
+        partitions: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -222,7 +222,9 @@ impl Catalog {
 
     /// The link of that name on a destination given by registered name or by Kafka cluster id.
     pub fn link_on(&self, destination: &str, name: &str) -> Option<&Arc<Link>> {
-        self.links_named(name).find(|l| &*l.destination == destination || &*l.destination_cluster_id == destination)
+        self.links.values().find(|l| {
+            &*l.name == name && (&*l.destination == destination || &*l.destination_cluster_id == destination)
+        })
     }
 
     /// A cluster by registered name or by Kafka cluster id.

@@ -1,0 +1,340 @@
+//! `apply`: the only way the catalog changes. Total and deterministic; a refusal changes nothing.
+
+use std::sync::Arc;
+
+use crate::command::{Action, Command, Move, NewLink, NewMirror, Outcome, Refusal};
+use crate::model::{
+    Assignment, Catalog, Cluster, Failure, Link, LinkId, MirrorKey, MirrorPartition, MirrorStatus,
+    MirrorTopic, Node, NodeId, ProducerIdentity, TopicId,
+};
+
+/// Mirror partitions in a topic, at most: what a Kafka topic can reasonably have, and a bound on
+/// what one command can make the catalog grow by.
+pub const PARTITIONS_MAX: u32 = 100_000;
+
+type Applied = Result<Outcome, Refusal>;
+
+impl Catalog {
+    /// Applies one committed command. On `Err` the catalog is as it was.
+    pub fn apply(&mut self, command: Command) -> Applied {
+        let at_ms = command.at_ms;
+        match command.action {
+            Action::StartNode { node, name } => self.start_node(node, name),
+            Action::CreateCluster { name, cluster_id, configs } => {
+                self.create_cluster(Cluster { name, cluster_id, configs })
+            }
+            Action::UpdateCluster { name, configs } => {
+                let cluster =
+                    self.clusters.get_mut(&name).ok_or_else(|| Refusal::not_found("cluster", &name))?;
+                Ok(replace(&mut Arc::make_mut(cluster).configs, configs))
+            }
+            Action::DeleteCluster { name } => self.delete_cluster(&name),
+            Action::CreateLink(link) => self.create_link(link),
+            Action::AlterLinkConfigs { link, expected, configs } => {
+                let link = self.link_mut(&link)?;
+                if link.configs != expected {
+                    return Err(Refusal::Stale(format!("link '{}'", link.name)));
+                }
+                Ok(replace(&mut link.configs, configs))
+            }
+            Action::DeleteLink { link } => self.delete_link(&link),
+            Action::CreateMirror(mirror) => self.create_mirror(mirror, at_ms),
+            Action::MirrorReady { mirror, destination_topic_id, producer } => {
+                self.mirror_ready(&mirror, destination_topic_id, producer, at_ms)
+            }
+            Action::Assign { moves } => self.assign(&moves),
+            Action::FailPartition { mirror, partition, assignment_epoch, failure } => {
+                self.fail_partition(&mirror, partition, assignment_epoch, failure, at_ms)
+            }
+            Action::FailMirror { mirror, failure } => self.fail_mirror(&mirror, failure, at_ms),
+            Action::PauseMirror { mirror } => self.pause_mirror(&mirror, at_ms),
+            Action::ResumeMirror { mirror } => self.resume_mirror(&mirror, at_ms),
+            Action::DeleteMirror { mirror } => {
+                let link = self.link_mut(&mirror.link)?;
+                link.mirrors
+                    .remove(&mirror.topic)
+                    .ok_or_else(|| Refusal::not_found("mirror topic", &mirror.topic))?;
+                Ok(Outcome::Done)
+            }
+            Action::AddPartitions { mirror, partitions } => self.add_partitions(&mirror, partitions),
+        }
+    }
+
+    fn link_mut(&mut self, id: &LinkId) -> Result<&mut Link, Refusal> {
+        self.links.get_mut(id).map(Arc::make_mut).ok_or_else(|| Refusal::not_found("link", &id.0))
+    }
+
+    fn mirror_mut(&mut self, key: &MirrorKey) -> Result<&mut MirrorTopic, Refusal> {
+        let mirror = self.link_mut(&key.link)?.mirrors.get_mut(&key.topic);
+        mirror.map(Arc::make_mut).ok_or_else(|| Refusal::not_found("mirror topic", &key.topic))
+    }
+
+    fn start_node(&mut self, id: NodeId, name: Arc<str>) -> Applied {
+        let node = self.nodes.entry(id).or_insert_with(|| Node { name: name.clone(), starts: 0 });
+        node.name = name;
+        node.starts += 1;
+        for link in self.links.values_mut() {
+            for mirror in Arc::make_mut(link).mirrors.values_mut() {
+                let owned = |p: &MirrorPartition| p.assignment.as_ref().is_some_and(|a| a.node == id);
+                if !mirror.partitions.iter().any(owned) {
+                    continue;
+                }
+                let assignments =
+                    Arc::make_mut(mirror).partitions.iter_mut().filter_map(|p| p.assignment.as_mut());
+                for assignment in assignments.filter(|a| a.node == id) {
+                    assignment.epoch += 1;
+                    assignment.unclean = true;
+                }
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn create_cluster(&mut self, cluster: Cluster) -> Applied {
+        if self.clusters.contains_key(&cluster.name) {
+            return Err(Refusal::exists("cluster", &cluster.name));
+        }
+        if let Some(other) = self.clusters.values().find(|c| c.cluster_id == cluster.cluster_id) {
+            let what = format!(
+                "cluster with Kafka cluster id {} (registered as '{}')",
+                cluster.cluster_id, other.name
+            );
+            return Err(Refusal::exists(&what, &cluster.name));
+        }
+        self.clusters.insert(cluster.name.clone(), Arc::new(cluster));
+        Ok(Outcome::Done)
+    }
+
+    fn delete_cluster(&mut self, name: &Arc<str>) -> Applied {
+        let uses = |l: &&Arc<Link>| l.destination == *name || l.source.as_ref() == Some(name);
+        if let Some(link) = self.links.values().find(uses) {
+            let by = format!("link '{}' on '{}'; delete the link first", link.name, link.destination);
+            return Err(Refusal::InUse { what: "cluster".into(), name: name.to_string(), by });
+        }
+        self.clusters.remove(name).ok_or_else(|| Refusal::not_found("cluster", name))?;
+        Ok(Outcome::Done)
+    }
+
+    fn create_link(&mut self, new: NewLink) -> Applied {
+        let destination = self
+            .clusters
+            .get(&new.destination)
+            .ok_or_else(|| Refusal::not_found("cluster", &new.destination))?;
+        let destination_cluster_id = destination.cluster_id.clone();
+        if let Some(source) = &new.source
+            && !self.clusters.contains_key(source)
+        {
+            return Err(Refusal::not_found("cluster", source));
+        }
+        if self.link_on(&new.destination, &new.name).is_some() {
+            return Err(Refusal::exists("link", &new.name));
+        }
+        if self.links.contains_key(&new.id) {
+            return Err(Refusal::exists("link id", &new.id.0));
+        }
+        if new.source_cluster_id == destination_cluster_id {
+            return Err(Refusal::Invalid {
+                field: "source_cluster_id".into(),
+                message: format!(
+                    "source and destination are the same Kafka cluster ({destination_cluster_id})"
+                ),
+            });
+        }
+        let link = Link {
+            id: new.id.clone(),
+            name: new.name,
+            destination: new.destination,
+            source: new.source,
+            source_cluster_id: new.source_cluster_id,
+            destination_cluster_id,
+            configs: new.configs,
+            mirrors: Default::default(),
+        };
+        self.links.insert(new.id, Arc::new(link));
+        Ok(Outcome::Done)
+    }
+
+    fn delete_link(&mut self, id: &LinkId) -> Applied {
+        let link = self.links.get(id).ok_or_else(|| Refusal::not_found("link", &id.0))?;
+        if let Some(topic) = link.mirrors.keys().next() {
+            let by = format!("{} mirror topic(s), first '{topic}'; delete them first", link.mirrors.len());
+            return Err(Refusal::InUse { what: "link".into(), name: link.name.to_string(), by });
+        }
+        self.links.remove(id);
+        Ok(Outcome::Done)
+    }
+
+    fn create_mirror(&mut self, new: NewMirror, at_ms: i64) -> Applied {
+        let topic = new.mirror.topic.clone();
+        if !(1..=PARTITIONS_MAX).contains(&new.partitions) {
+            let message = format!("{} partitions; a mirror topic has 1 to {PARTITIONS_MAX}", new.partitions);
+            return Err(Refusal::Invalid { field: "partitions".into(), message });
+        }
+        let destination = self.links.get(&new.mirror.link).map(|l| l.destination.clone());
+        let same_destination = |l: &&Arc<Link>| Some(&l.destination) == destination.as_ref();
+        if let Some(other) =
+            self.links.values().filter(same_destination).find(|l| l.mirrors.contains_key(&topic))
+        {
+            return Err(Refusal::exists(&format!("mirror topic (link '{}')", other.name), &topic));
+        }
+        let mirror = MirrorTopic {
+            name: topic.clone(),
+            source_topic: new.source_topic,
+            source_topic_id: new.source_topic_id,
+            destination_topic_id: TopicId::NONE,
+            replication_factor: new.replication_factor,
+            configs: new.configs,
+            status: MirrorStatus::PendingMirror,
+            status_since_ms: at_ms,
+            producer: None,
+            partitions: vec![MirrorPartition::default(); new.partitions as usize],
+        };
+        self.link_mut(&new.mirror.link)?.mirrors.insert(topic, Arc::new(mirror));
+        Ok(Outcome::Done)
+    }
+
+    fn mirror_ready(
+        &mut self,
+        key: &MirrorKey,
+        topic_id: TopicId,
+        producer: ProducerIdentity,
+        at_ms: i64,
+    ) -> Applied {
+        let mirror = self.mirror_mut(key)?;
+        // The identity is for the mirror's whole life: a late second answer must not replace it.
+        if mirror.producer.is_some() {
+            return Err(Refusal::Stale(format!("mirror topic '{}'", mirror.name)));
+        }
+        mirror.destination_topic_id = topic_id;
+        mirror.producer = Some(producer);
+        if mirror.status == MirrorStatus::PendingMirror {
+            mirror.set_status(MirrorStatus::Active, at_ms);
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn assign(&mut self, moves: &[Move]) -> Applied {
+        // Checked as a whole first: a plan is taken or refused, never half of it.
+        for m in moves {
+            let stale =
+                || Refusal::Stale(format!("mirror topic '{}' partition {}", m.mirror.topic, m.partition));
+            let mirror = self.mirror(&m.mirror).ok_or_else(stale)?;
+            let partition = mirror.partitions.get(m.partition as usize).ok_or_else(stale)?;
+            if partition.assignment.as_ref().map(|a| a.epoch) != m.expected_epoch
+                || !self.nodes.contains_key(&m.node)
+            {
+                return Err(stale());
+            }
+        }
+        for m in moves {
+            let partition = &mut self.mirror_mut(&m.mirror)?.partitions[m.partition as usize];
+            let (epoch, unclean) = match &partition.assignment {
+                // The former owner was not seen to stop.
+                Some(before) => (before.epoch + 1, true),
+                None => (1, false),
+            };
+            partition.assignment = Some(Assignment { node: m.node, epoch, unclean });
+        }
+        Ok(if moves.is_empty() { Outcome::Unchanged } else { Outcome::Done })
+    }
+
+    fn fail_partition(
+        &mut self,
+        key: &MirrorKey,
+        index: u32,
+        epoch: u64,
+        failure: Failure,
+        at_ms: i64,
+    ) -> Applied {
+        let mirror = self.mirror_mut(key)?;
+        let stale = Refusal::Stale(format!("mirror topic '{}' partition {index}", key.topic));
+        let Some(partition) = mirror.partitions.get_mut(index as usize) else { return Err(stale) };
+        if partition.assignment.as_ref().is_none_or(|a| a.epoch != epoch) {
+            return Err(stale);
+        }
+        if partition.failure.is_some() {
+            return Ok(Outcome::Unchanged);
+        }
+        partition.failure = Some(failure);
+        mirror.set_status(MirrorStatus::Failed, at_ms);
+        Ok(Outcome::Done)
+    }
+
+    fn fail_mirror(&mut self, key: &MirrorKey, failure: Failure, at_ms: i64) -> Applied {
+        let mirror = self.mirror_mut(key)?;
+        for partition in &mut mirror.partitions {
+            partition.failure.get_or_insert_with(|| failure.clone());
+        }
+        mirror.set_status(MirrorStatus::Failed, at_ms);
+        Ok(Outcome::Done)
+    }
+
+    fn pause_mirror(&mut self, key: &MirrorKey, at_ms: i64) -> Applied {
+        let mirror = self.mirror_mut(key)?;
+        match mirror.status {
+            MirrorStatus::Paused => Ok(Outcome::Unchanged),
+            MirrorStatus::Active | MirrorStatus::PendingMirror => {
+                mirror.set_status(MirrorStatus::Paused, at_ms);
+                Ok(Outcome::Done)
+            }
+            MirrorStatus::Failed => Err(Refusal::Illegal(format!(
+                "mirror topic '{}' is FAILED: resume it after mending the cause, or delete it",
+                mirror.name
+            ))),
+        }
+    }
+
+    fn resume_mirror(&mut self, key: &MirrorKey, at_ms: i64) -> Applied {
+        let mirror = self.mirror_mut(key)?;
+        if !matches!(mirror.status, MirrorStatus::Paused | MirrorStatus::Failed) {
+            return Ok(Outcome::Unchanged);
+        }
+        for partition in &mut mirror.partitions {
+            // A failed partition starts afresh under a higher epoch, so that a late failure of
+            // the former run is refused.
+            if partition.failure.take().is_some()
+                && let Some(assignment) = &mut partition.assignment
+            {
+                assignment.epoch += 1;
+                assignment.unclean = true;
+            }
+        }
+        let ready = mirror.producer.is_some();
+        mirror.set_status(if ready { MirrorStatus::Active } else { MirrorStatus::PendingMirror }, at_ms);
+        Ok(Outcome::Done)
+    }
+
+    fn add_partitions(&mut self, key: &MirrorKey, partitions: u32) -> Applied {
+        let mirror = self.mirror_mut(key)?;
+        let now = mirror.partitions.len();
+        if partitions > PARTITIONS_MAX {
+            let message = format!("{partitions} partitions; a mirror topic has at most {PARTITIONS_MAX}");
+            return Err(Refusal::Invalid { field: "partitions".into(), message });
+        }
+        match (partitions as usize).cmp(&now) {
+            std::cmp::Ordering::Less => Err(Refusal::Stale(format!("mirror topic '{}'", mirror.name))),
+            std::cmp::Ordering::Equal => Ok(Outcome::Unchanged),
+            std::cmp::Ordering::Greater => {
+                mirror.partitions.resize_with(partitions as usize, MirrorPartition::default);
+                Ok(Outcome::Done)
+            }
+        }
+    }
+}
+
+impl MirrorTopic {
+    fn set_status(&mut self, status: MirrorStatus, at_ms: i64) {
+        if self.status != status {
+            self.status = status;
+            self.status_since_ms = at_ms;
+        }
+    }
+}
+
+fn replace<T: PartialEq>(slot: &mut T, value: T) -> Outcome {
+    if *slot == value {
+        return Outcome::Unchanged;
+    }
+    *slot = value;
+    Outcome::Done
+}

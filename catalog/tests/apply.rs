@@ -1,0 +1,268 @@
+//! What `apply` promises, a sentence a test.
+
+use std::sync::Arc;
+
+use catalog::command::{NewLink, NewMirror};
+use catalog::*;
+use proptest::prelude::*;
+
+const NODE: NodeId = NodeId(7);
+
+fn at(at_ms: i64, action: Action) -> Command {
+    Command { at_ms, action }
+}
+
+fn key(topic: &str) -> MirrorKey {
+    MirrorKey { link: LinkId("link-1".into()), topic: topic.into() }
+}
+
+fn cluster(name: &str) -> Action {
+    Action::CreateCluster {
+        name: name.into(),
+        cluster_id: format!("id-{name}").into(),
+        configs: Default::default(),
+    }
+}
+
+fn link() -> Action {
+    Action::CreateLink(NewLink {
+        id: LinkId("link-1".into()),
+        name: "east-west".into(),
+        destination: "west".into(),
+        source: Some("east".into()),
+        source_cluster_id: "id-east".into(),
+        configs: Default::default(),
+    })
+}
+
+fn mirror(topic: &str, partitions: u32) -> Action {
+    Action::CreateMirror(NewMirror {
+        mirror: key(topic),
+        source_topic: topic.into(),
+        source_topic_id: TopicId([1; 16]),
+        partitions,
+        replication_factor: None,
+        configs: Default::default(),
+    })
+}
+
+fn ready(producer_id: i64) -> Action {
+    let producer = ProducerIdentity { producer_id, producer_epoch: 0 };
+    Action::MirrorReady { mirror: key("orders"), destination_topic_id: TopicId([2; 16]), producer }
+}
+
+fn failure(offset: i64) -> Failure {
+    Failure { error: MirrorError::ForeignWrite, offset, message: "another producer wrote".into(), at_ms: 9 }
+}
+
+/// East and west, one link, `orders` with two partitions, active and assigned to [`NODE`].
+fn running() -> Catalog {
+    let mut catalog = Catalog::default();
+    let start = Action::StartNode { node: NODE, name: "n1".into() };
+    for action in [start, cluster("east"), cluster("west"), link(), mirror("orders", 2), ready(1000)] {
+        assert_eq!(catalog.apply(at(1, action)), Ok(Outcome::Done));
+    }
+    let moves = placement::plan(&catalog).moves;
+    assert_eq!(catalog.apply(at(2, Action::Assign { moves })), Ok(Outcome::Done));
+    catalog
+}
+
+fn orders(catalog: &Catalog) -> &MirrorTopic {
+    catalog.mirror(&key("orders")).expect("orders")
+}
+
+#[test]
+fn a_mirror_is_active_once_its_topic_and_producer_are_there() {
+    let catalog = running();
+    assert_eq!(orders(&catalog).status, MirrorStatus::Active);
+    assert_eq!(orders(&catalog).producer.map(|p| p.producer_id), Some(1000));
+}
+
+#[test]
+fn the_producer_identity_never_changes() {
+    let mut catalog = running();
+    assert!(matches!(catalog.apply(at(3, ready(1001))), Err(Refusal::Stale(_))));
+    assert_eq!(orders(&catalog).producer.map(|p| p.producer_id), Some(1000));
+}
+
+#[test]
+fn a_first_assignment_is_clean_and_a_restart_makes_it_unclean_under_a_higher_epoch() {
+    let mut catalog = running();
+    let assignment = |c: &Catalog| orders(c).partitions[1].assignment.clone().expect("assigned");
+    assert_eq!(assignment(&catalog), Assignment { node: NODE, epoch: 1, unclean: false });
+    catalog.apply(at(3, Action::StartNode { node: NODE, name: "n1".into() })).expect("start");
+    assert_eq!(assignment(&catalog), Assignment { node: NODE, epoch: 2, unclean: true });
+}
+
+#[test]
+fn a_failure_reported_under_an_old_epoch_is_refused() {
+    let mut catalog = running();
+    catalog.apply(at(3, Action::StartNode { node: NODE, name: "n1".into() })).expect("start");
+    let late = Action::FailPartition {
+        mirror: key("orders"),
+        partition: 0,
+        assignment_epoch: 1,
+        failure: failure(5),
+    };
+    assert!(matches!(catalog.apply(at(4, late)), Err(Refusal::Stale(_))));
+    assert_eq!(orders(&catalog).status, MirrorStatus::Active);
+}
+
+#[test]
+fn one_failed_partition_marks_the_topic_and_leaves_the_other_running() {
+    let mut catalog = running();
+    let fail = Action::FailPartition {
+        mirror: key("orders"),
+        partition: 1,
+        assignment_epoch: 1,
+        failure: failure(5),
+    };
+    catalog.apply(at(4, fail)).expect("fail");
+    assert_eq!(orders(&catalog).status, MirrorStatus::Failed);
+    assert_eq!(orders(&catalog).first_failure().map(|(p, f)| (p, f.offset)), Some((1, 5)));
+    assert!(orders(&catalog).partitions[0].failure.is_none());
+    catalog.apply(at(5, Action::ResumeMirror { mirror: key("orders") })).expect("resume");
+    assert_eq!(orders(&catalog).status, MirrorStatus::Active);
+    assert_eq!(orders(&catalog).partitions[1].assignment.as_ref().map(|a| a.epoch), Some(2));
+    assert_eq!(orders(&catalog).partitions[0].assignment.as_ref().map(|a| a.epoch), Some(1));
+}
+
+#[test]
+fn a_plan_is_taken_whole_or_not_at_all() {
+    let mut catalog = running();
+    catalog.apply(at(3, mirror("clicks", 1))).expect("mirror");
+    let mut moves = placement::plan(&catalog).moves;
+    assert_eq!(placement::Plan { moves: moves.clone() }.to_string(), "clicks[0] -> 0000000000000007");
+    moves.push(command::Move { mirror: key("orders"), partition: 0, node: NODE, expected_epoch: None });
+    let before = catalog.clone();
+    assert!(matches!(catalog.apply(at(4, Action::Assign { moves })), Err(Refusal::Stale(_))));
+    assert_eq!(catalog, before);
+}
+
+#[test]
+fn what_is_in_use_is_not_deleted() {
+    let mut catalog = running();
+    let link_id = LinkId("link-1".into());
+    assert!(matches!(
+        catalog.apply(at(3, Action::DeleteCluster { name: "east".into() })),
+        Err(Refusal::InUse { .. })
+    ));
+    let delete_link = Action::DeleteLink { link: link_id };
+    assert!(matches!(catalog.apply(at(3, delete_link.clone())), Err(Refusal::InUse { .. })));
+    for action in [Action::DeleteMirror { mirror: key("orders") }, delete_link] {
+        assert_eq!(catalog.apply(at(4, action)), Ok(Outcome::Done));
+    }
+    assert_eq!(catalog.apply(at(5, Action::DeleteCluster { name: "east".into() })), Ok(Outcome::Done));
+}
+
+#[test]
+fn two_links_into_one_destination_never_share_a_mirror_topic() {
+    let mut catalog = running();
+    catalog.apply(at(3, cluster("north"))).expect("cluster");
+    let second = NewLink {
+        id: LinkId("link-2".into()),
+        name: "north-west".into(),
+        destination: "west".into(),
+        source: Some("north".into()),
+        source_cluster_id: "id-north".into(),
+        configs: Default::default(),
+    };
+    catalog.apply(at(3, Action::CreateLink(second))).expect("link");
+    let Action::CreateMirror(mut clash) = mirror("orders", 1) else { unreachable!() };
+    clash.mirror.link = LinkId("link-2".into());
+    assert!(matches!(catalog.apply(at(3, Action::CreateMirror(clash))), Err(Refusal::Exists { .. })));
+}
+
+#[test]
+fn a_cluster_is_not_linked_to_itself() {
+    let mut catalog = Catalog::default();
+    catalog.apply(at(1, cluster("west"))).expect("cluster");
+    let Action::CreateLink(mut new) = link() else { unreachable!() };
+    new.source = Some("west".into());
+    new.source_cluster_id = "id-west".into();
+    assert!(matches!(catalog.apply(at(1, Action::CreateLink(new))), Err(Refusal::Invalid { .. })));
+}
+
+fn any_action() -> impl Strategy<Value = Action> {
+    let topic = prop_oneof![Just("orders"), Just("clicks")];
+    let name = prop_oneof![Just("east"), Just("west")];
+    prop_oneof![
+        (1u64..3).prop_map(|n| Action::StartNode { node: NodeId(n), name: "n".into() }),
+        name.clone().prop_map(cluster),
+        name.prop_map(|n| Action::DeleteCluster { name: n.into() }),
+        Just(link()),
+        Just(Action::DeleteLink { link: LinkId("link-1".into()) }),
+        (topic.clone(), 0u32..4).prop_map(|(t, n)| mirror(t, n)),
+        Just(ready(5)),
+        (topic.clone(), 0u32..4, 0u64..4).prop_map(|(t, partition, assignment_epoch)| {
+            Action::FailPartition { mirror: key(t), partition, assignment_epoch, failure: failure(1) }
+        }),
+        topic.clone().prop_map(|t| Action::PauseMirror { mirror: key(t) }),
+        topic.clone().prop_map(|t| Action::ResumeMirror { mirror: key(t) }),
+        topic.clone().prop_map(|t| Action::DeleteMirror { mirror: key(t) }),
+        (topic, 0u32..6).prop_map(|(t, partitions)| Action::AddPartitions { mirror: key(t), partitions }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_commands_never_panic_refusals_change_nothing_and_epochs_only_rise(
+        actions in prop::collection::vec((any_action(), any::<bool>()), 1..80)
+    ) {
+        let mut catalog = Catalog::default();
+        for (action, place) in actions {
+            let deletes = matches!(action, Action::DeleteMirror { .. });
+            let before = catalog.clone();
+            if catalog.apply(at(1, action)).is_err() {
+                prop_assert_eq!(&catalog, &before);
+            }
+            if place {
+                let moves = placement::plan(&catalog).moves;
+                let assign = at(1, Action::Assign { moves });
+                prop_assert!(catalog.apply(assign).is_ok());
+                prop_assert!(catalog.nodes.is_empty() || placement::plan(&catalog).is_empty());
+            }
+            if !deletes {
+                for (id, link) in &before.links {
+                    for (topic, old) in &link.mirrors {
+                        let Some(new) = catalog.links.get(id).and_then(|l| l.mirrors.get(topic)) else {
+                            prop_assert!(false, "mirror vanished without a delete");
+                            unreachable!()
+                        };
+                        for (o, n) in old.partitions.iter().zip(&new.partitions) {
+                            prop_assert!(o.assignment.as_ref().map(|a| a.epoch) <= n.assignment.as_ref().map(|a| a.epoch));
+                        }
+                    }
+                }
+            }
+            let bytes = codec::encode(&catalog);
+            prop_assert_eq!(&codec::decode::<Catalog>(&bytes).expect("own bytes"), &catalog);
+        }
+    }
+
+    #[test]
+    fn rubbish_is_refused_or_read_but_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = codec::decode::<Catalog>(&bytes);
+        let _ = codec::decode::<Command>(&bytes);
+    }
+}
+
+/// The bytes of format 1. When this fails, stored catalogs of earlier builds no longer load.
+#[test]
+fn the_encoding_of_a_command_is_pinned() {
+    let command = at(1_700_000_000_000, cluster("east"));
+    let bytes = codec::encode(&command);
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hex, PINNED);
+    assert_eq!(codec::decode::<Command>(&bytes).expect("decode"), command);
+}
+
+const PINNED: &str = "01fd00d0ca9f170300000104656173740769642d6561737400";
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let mut bytes = codec::encode(&Arc::<str>::from("x"));
+    bytes[0] = 9;
+    let error = codec::decode::<Arc<str>>(&bytes).expect_err("format 9");
+    assert_eq!(error.to_string(), "written in format 9, this build reads 1: use a newer lockstep");
+}
