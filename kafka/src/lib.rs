@@ -1,1 +1,32 @@
+//! Kafka's wire protocol for mirroring: raw record batches in, raw record batches out.
+//!
+//! - [`connection`]: pipelined requests over any byte stream, a deadline on each.
+//! - [`frame`]: response frames in reused buffers, shared as [`bytes::Bytes`].
+//! - [`shape`]: the check that every count in a response fits its frame, before it is decoded.
+//! - [`client`]: one cluster: brokers, metadata, control requests.
+//! - [`batch`]: record-batch headers: checked, cut, re-written; records are never decoded.
+//! - [`fetch`], [`produce`]: the data plane's two requests.
+//! - [`config`]: Kafka client keys.
+//!
+//! Knows nothing of links, mirrors or Raft.
+
+pub mod batch;
+pub mod client;
+pub mod config;
+pub mod connection;
+pub mod error;
+pub mod fetch;
+pub mod frame;
+pub mod metadata;
+pub mod offsets;
+pub mod produce;
+pub mod producers;
+pub mod shape;
+pub mod topics;
+
+pub use client::Client;
+pub use config::{ClientConfig, ConfigError};
+pub use connection::Connection;
+pub use error::{Error, ErrorCode};
+pub use metadata::{Metadata, PartitionMetadata, TopicMetadata};
 

@@ -1,0 +1,187 @@
+//! One Kafka cluster: how to reach its brokers, and a shared connection to each for control
+//! requests. Data lanes dial connections of their own.
+//!
+//! Never retries: a caller that sees an error knows that exactly one request was tried.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{ApiKey, MetadataRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use tokio::net::TcpStream;
+
+use crate::config::ClientConfig;
+use crate::connection::{Api, BoxedStream, Connection, ConnectionOptions};
+use crate::error::Error;
+use crate::frame::FramePool;
+use crate::metadata::Metadata;
+use crate::shape;
+
+/// A broker that doesn't take a connection in this time counts as down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Idle frame buffers kept by one cluster's connections.
+const IDLE_FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+static METADATA: Api = Api {
+    key: ApiKey::Metadata as i16,
+    name: "Metadata",
+    versions: &[(12, true, shape::METADATA_V12), (9, true, shape::METADATA_V9)],
+};
+
+pub type DialFuture = Pin<Box<dyn Future<Output = std::io::Result<BoxedStream>> + Send>>;
+
+/// How byte streams to `host:port` are made: the seam for TLS and for the simulated network.
+pub trait Dial: Send + Sync {
+    fn dial(&self, address: Arc<str>) -> DialFuture;
+}
+
+/// Plain TCP.
+pub struct TcpDial;
+
+impl Dial for TcpDial {
+    fn dial(&self, address: Arc<str>) -> DialFuture {
+        Box::pin(async move {
+            let stream = TcpStream::connect(&*address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxedStream)
+        })
+    }
+}
+
+/// Cheap to clone; all clones share connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
+
+struct Inner {
+    config: ClientConfig,
+    dial: Arc<dyn Dial>,
+    options: ConnectionOptions,
+    /// One control connection a broker, and one to whichever bootstrap address answered.
+    slots: Mutex<BTreeMap<Option<i32>, Slot>>,
+    brokers: Mutex<BTreeMap<i32, Arc<str>>>,
+}
+
+impl Client {
+    pub fn new(config: ClientConfig, dial: Arc<dyn Dial>) -> Self {
+        let options = ConnectionOptions {
+            client_id: config.client_id.clone(),
+            request_timeout: config.request_timeout,
+            frames: FramePool::new(IDLE_FRAME_BYTES_MAX),
+        };
+        let inner = Inner { config, dial, options, slots: Mutex::default(), brokers: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub fn request_timeout(&self) -> Duration {
+        self.inner.config.request_timeout
+    }
+
+    /// Metadata of the named topics, or of all topics. Never creates a topic. Learns the
+    /// brokers' addresses on the way.
+    ///
+    /// # Errors
+    /// When neither a known broker nor any bootstrap address answers: the last one's error.
+    pub async fn metadata(&self, topics: Option<&[&str]>) -> Result<Metadata, Error> {
+        let topics = topics.map(|names| {
+            let topic = |name: &&str| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
+            names.iter().map(topic).collect()
+        });
+        let request = MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false);
+        let (response, _) = self.any_broker().await?.call(&METADATA, &request).await?;
+        let metadata = Metadata::from(response);
+        *self.lock(&self.inner.brokers) = metadata.brokers.clone();
+        Ok(metadata)
+    }
+
+    /// The shared control connection to a broker, dialled when there is none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBroker`] when metadata doesn't list it; dialling errors.
+    pub async fn control(&self, broker: i32) -> Result<Connection, Error> {
+        let slot = self.lock(&self.inner.slots).entry(Some(broker)).or_default().clone();
+        let mut slot = slot.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|c| c.closed().is_none()) {
+            return Ok(connection.clone());
+        }
+        let connection = self.dial_broker(broker).await?;
+        *slot = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// A connection of the caller's own to a broker.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBroker`] when metadata doesn't list it; dialling errors.
+    pub async fn dial_broker(&self, broker: i32) -> Result<Connection, Error> {
+        let address = self.lock(&self.inner.brokers).get(&broker).cloned();
+        let address = match address {
+            Some(address) => address,
+            None => {
+                let brokers = self.metadata(Some(&[])).await?.brokers;
+                brokers.get(&broker).cloned().ok_or(Error::UnknownBroker(broker))?
+            }
+        };
+        self.dial(address).await
+    }
+
+    /// A control connection to whichever broker answers: a connected one, a known one, or the
+    /// bootstrap list in order.
+    ///
+    /// # Errors
+    /// The last address's error.
+    pub async fn any_broker(&self) -> Result<Connection, Error> {
+        let slots: Vec<Slot> = self.lock(&self.inner.slots).values().cloned().collect();
+        for slot in slots {
+            // A slot that is locked is being dialled: not the one to wait for.
+            if let Ok(slot) = slot.try_lock()
+                && let Some(connection) = slot.as_ref().filter(|c| c.closed().is_none())
+            {
+                return Ok(connection.clone());
+            }
+        }
+        let slot = self.lock(&self.inner.slots).entry(None).or_default().clone();
+        let mut slot = slot.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|c| c.closed().is_none()) {
+            return Ok(connection.clone());
+        }
+        let known: Vec<Arc<str>> = self.lock(&self.inner.brokers).values().cloned().collect();
+        let mut last = None;
+        for address in self.inner.config.bootstrap.iter().chain(&known) {
+            match self.dial(address.clone()).await {
+                Ok(connection) => {
+                    *slot = Some(connection.clone());
+                    return Ok(connection);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or(Error::UnknownBroker(-1)))
+    }
+
+    async fn dial(&self, address: Arc<str>) -> Result<Connection, Error> {
+        let failed = |reason: String| Error::Connect { address: address.to_string(), reason };
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, self.inner.dial.dial(address.clone())).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed(format!("no answer within {CONNECT_TIMEOUT:?}"))),
+        };
+        Connection::open(stream, address, &self.inner.options).await
+    }
+
+    fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
+}

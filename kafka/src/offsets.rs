@@ -1,0 +1,78 @@
+//! Log start, high watermark and log end of partitions, asked of their partition leader.
+
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::{ApiKey, BrokerId, ListOffsetsRequest};
+
+use crate::client::topic_name;
+use crate::connection::{Api, Connection};
+use crate::error::{Error, ErrorCode};
+use crate::shape;
+
+static LIST_OFFSETS: Api =
+    Api { key: ApiKey::ListOffsets as i16, name: "ListOffsets", versions: &[(5, false, shape::LIST_OFFSETS_V5)] };
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+/// A consumer sees up to the high watermark; `DEBUGGING_REPLICA_ID` sees the true log end
+/// (Kafka's `ReplicaManager.fetchOffset`, measured on 3.9 to 4.4).
+const CONSUMER: BrokerId = BrokerId(-1);
+const DEBUGGING_REPLICA: BrokerId = BrokerId(-2);
+
+/// What a partition leader says of one partition's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnds {
+    pub start_offset: i64,
+    pub high_watermark: i64,
+    /// The true log end, read just before the high watermark: above it while followers lag.
+    pub end_offset: i64,
+}
+
+impl LogEnds {
+    /// The log end offset, when it can be relied on: nothing above it waits for followers.
+    pub fn known_end(&self) -> Option<i64> {
+        (self.end_offset == self.high_watermark).then_some(self.end_offset)
+    }
+}
+
+/// Log start, high watermark and log end, all three at this partition leader epoch.
+///
+/// # Errors
+/// [`Error::Broker`] with `FENCED_LEADER_EPOCH`, `UNKNOWN_LEADER_EPOCH` or
+/// `NOT_LEADER_OR_FOLLOWER` when the leader or its epoch is another by now.
+pub async fn log_ends(
+    connection: &Connection,
+    topic: &str,
+    partition: i32,
+    leader_epoch: i32,
+) -> Result<LogEnds, Error> {
+    let ask = |replica, timestamp| list_offset(connection, topic, partition, leader_epoch, replica, timestamp);
+    // Handed over in this order and answered in it: a high watermark that equals the log end read
+    // before it has nothing between them.
+    let (start_offset, end_offset, high_watermark) =
+        tokio::try_join!(ask(CONSUMER, EARLIEST), ask(DEBUGGING_REPLICA, LATEST), ask(CONSUMER, LATEST))?;
+    Ok(LogEnds { start_offset, high_watermark, end_offset })
+}
+
+async fn list_offset(
+    connection: &Connection,
+    topic: &str,
+    partition: i32,
+    leader_epoch: i32,
+    replica: BrokerId,
+    timestamp: i64,
+) -> Result<i64, Error> {
+    let wanted = ListOffsetsPartition::default()
+        .with_partition_index(partition)
+        .with_current_leader_epoch(leader_epoch)
+        .with_timestamp(timestamp);
+    let topics = vec![ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(vec![wanted])];
+    let request = ListOffsetsRequest::default().with_replica_id(replica).with_topics(topics);
+    let (response, _) = connection.call(&LIST_OFFSETS, &request).await?;
+    let answer = response.topics.first().and_then(|t| t.partitions.first());
+    let answer = answer.filter(|p| p.partition_index == partition).ok_or_else(|| Error::Protocol {
+        address: connection.address().to_owned(),
+        reason: format!("ListOffsets response without {topic}[{partition}]"),
+    })?;
+    ErrorCode::check(answer.error_code, format!("ListOffsets of {topic}[{partition}]"))?;
+    Ok(answer.offset)
+}

@@ -1,0 +1,94 @@
+//! Producer ids: where they come from, and what a partition leader remembers of them.
+
+use std::time::Duration;
+
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::{
+    ApiKey, DescribeProducersRequest, FindCoordinatorRequest, InitProducerIdRequest, TransactionalId,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::client::{Client, topic_name};
+use crate::connection::{Api, Connection};
+use crate::error::{Error, ErrorCode};
+use crate::shape;
+
+static FIND_COORDINATOR: Api = Api {
+    key: ApiKey::FindCoordinator as i16,
+    name: "FindCoordinator",
+    versions: &[(2, false, shape::FIND_COORDINATOR_V2)],
+};
+static INIT_PRODUCER_ID: Api = Api {
+    key: ApiKey::InitProducerId as i16,
+    name: "InitProducerId",
+    versions: &[(1, false, shape::INIT_PRODUCER_ID_V1)],
+};
+static DESCRIBE_PRODUCERS: Api = Api {
+    key: ApiKey::DescribeProducers as i16,
+    name: "DescribeProducers",
+    versions: &[(0, true, shape::DESCRIBE_PRODUCERS_V0)],
+};
+
+const TRANSACTION_KEY_TYPE: i8 = 1;
+/// No transaction is ever opened under these ids; brokers want a timeout all the same.
+const TRANSACTION_TIMEOUT_MS: i32 = 60_000;
+
+/// A producer id with its current epoch, of this transactional id.
+///
+/// # Errors
+/// [`Error::Broker`]: 14, 15, 16 and 51 pass with time, 53 needs a grant.
+pub async fn init_producer_id(client: &Client, transactional_id: &str) -> Result<(i64, i16), Error> {
+    let id = StrBytes::from_string(transactional_id.to_owned());
+    let find = FindCoordinatorRequest::default().with_key(id.clone()).with_key_type(TRANSACTION_KEY_TYPE);
+    let (coordinator, _) = client.any_broker().await?.call(&FIND_COORDINATOR, &find).await?;
+    ErrorCode::check(coordinator.error_code, format!("FindCoordinator of transactional id {transactional_id}"))?;
+    let connection = client.control(coordinator.node_id.0).await?;
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(Some(TransactionalId(id)))
+        .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS);
+    let (response, _) = connection.call(&INIT_PRODUCER_ID, &request).await?;
+    ErrorCode::check(response.error_code, format!("InitProducerId of {transactional_id}"))?;
+    Ok((response.producer_id.0, response.producer_epoch))
+}
+
+/// What a partition leader remembers of one producer id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerState {
+    pub producer_id: i64,
+    pub producer_epoch: i32,
+    /// Sequence of the last record it took from this producer, -1 after a marker alone.
+    pub last_sequence: i32,
+    /// Newest record timestamp of its last batch, milliseconds since 1970: the broker forgets by it.
+    pub last_timestamp_ms: i64,
+}
+
+/// Every producer the partition leader remembers (KIP-664; broker 2.8 and later).
+///
+/// # Errors
+/// [`Error::Broker`], for instance `NOT_LEADER_OR_FOLLOWER`.
+pub async fn describe_producers(
+    connection: &Connection,
+    topic: &str,
+    partition: i32,
+) -> Result<Vec<ProducerState>, Error> {
+    let topics = vec![TopicRequest::default().with_name(topic_name(topic)).with_partition_indexes(vec![partition])];
+    let request = DescribeProducersRequest::default().with_topics(topics);
+    let (response, _) = connection.call(&DESCRIBE_PRODUCERS, &request).await?;
+    let answer = response.topics.first().and_then(|t| t.partitions.first());
+    let answer = answer.filter(|p| p.partition_index == partition).ok_or_else(|| Error::Protocol {
+        address: connection.address().to_owned(),
+        reason: format!("DescribeProducers response without {topic}[{partition}]"),
+    })?;
+    ErrorCode::check(answer.error_code, format!("DescribeProducers of {topic}[{partition}]"))?;
+    let state = |p: &kafka_protocol::messages::describe_producers_response::ProducerState| ProducerState {
+        producer_id: p.producer_id.0,
+        producer_epoch: p.producer_epoch,
+        last_sequence: p.last_sequence,
+        last_timestamp_ms: p.last_timestamp,
+    };
+    Ok(answer.active_producers.iter().map(state).collect())
+}
+
+/// How long brokers remember a producer when they aren't configured otherwise
+/// (`producer.id.expiration.ms`).
+pub const PRODUCER_ID_EXPIRATION_DEFAULT: Duration = Duration::from_secs(24 * 3600);
