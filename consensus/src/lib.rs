@@ -1,1 +1,27 @@
+//! The Raft group that replicates the catalog.
+//!
+//! One [`Consensus`] a process. The node's API and the actors talk to it: [`Consensus::submit`]
+//! proposes a change, [`Consensus::watch`] shows what was applied, [`Consensus::read`] reads what
+//! no later leader can contradict. An acknowledged command is on disk and stays (CT-6).
+//!
+//! - [`Options`]: where the data is, timing, and the seams for simulation (clock, entropy).
+//! - `handle`: founding, opening, submitting, reading, stopping.
+//! - `directory`: the data directory: its lock, its store file, how both come to be.
+//! - `store`: log, vote and snapshots in one redb file; what openraft asks of a store.
+//! - `network`: calls to the other members; a group of one has none.
+//!
+//! It never knows Kafka, never decides what a command means (that is [`catalog::Catalog::apply`]),
+//! and never shows a type of openraft: that library can be replaced behind this crate.
 
+mod directory;
+mod error;
+mod handle;
+mod network;
+mod options;
+mod raft;
+mod store;
+
+pub use error::{OpenError, SubmitError};
+pub use handle::{Consensus, Status};
+pub use options::{Clock, Entropy, Options};
+pub use store::Applied;

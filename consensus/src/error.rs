@@ -1,0 +1,131 @@
+//! Errors of this crate. Display says what is wrong and the way out; the cause is in `source()`.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use catalog::codec::{self, CodecError};
+use catalog::{NodeId, Refusal};
+
+use crate::store::StoreError;
+
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    #[error(
+        "data directory {} holds no node yet: start once with --bootstrap to found a new fleet, or check that the directory is the right one",
+        data_dir.display()
+    )]
+    NotBootstrapped { data_dir: PathBuf },
+    #[error(
+        "data directory {} is in use by another lockstep process{}: stop that process, or give this one a directory of its own",
+        data_dir.display(),
+        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    Locked { data_dir: PathBuf, pid: Option<u32> },
+    #[error("{} is in format {found}, this build reads up to {reads}: use a newer lockstep", file.display())]
+    NewerFormat { file: PathBuf, found: u32, reads: u32 },
+    #[error(
+        "{} is damaged ({what}): don't repair it by hand; restore the data directory from a copy, or let the node join again as a new one",
+        file.display()
+    )]
+    Corrupt { file: PathBuf, what: String, source: Option<Cause> },
+    #[error("no space left for {}: free some and start again", path.display())]
+    DiskFull { path: PathBuf, source: io::Error },
+    #[error("no permission to read and write {}: it must belong to the user that runs lockstep", path.display())]
+    Permission { path: PathBuf, source: io::Error },
+    #[error("can't read or write {}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("invalid consensus options")]
+    Options { source: Cause },
+    /// The store opened, then Raft failed on it.
+    #[error("consensus did not start on {}", path.display())]
+    Start { path: PathBuf, source: Cause },
+}
+
+/// Why a command or a linearizable read was not answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// Applied, and changed nothing.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Not proposed: ask the leader, if it is known, or try again.
+    #[error(
+        "{}",
+        leader.map_or("the fleet has no Raft leader at the moment; try again".to_owned(), |id| format!("node {id} is the Raft leader; ask it"))
+    )]
+    NoLeader { leader: Option<NodeId> },
+    /// In doubt: it may still be applied. Look at the catalog before trying again.
+    #[error("no answer in time; the command may still be applied")]
+    Deadline,
+    /// This node's consensus was shut down or failed ([`crate::Status::stopped`] says why). In
+    /// doubt as after `Deadline`.
+    #[error("consensus on this node has stopped")]
+    Stopped,
+}
+
+impl OpenError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, source },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::Permission { path, source }
+            }
+            _ => Self::Io { path, source },
+        }
+    }
+
+    pub(crate) fn corrupt(file: &Path, what: impl Into<String>) -> Self {
+        Self::Corrupt { file: file.to_owned(), what: what.into(), source: None }
+    }
+
+    /// What a failure of the store means to someone who starts a node.
+    pub(crate) fn store(file: &Path, error: StoreError) -> Self {
+        match error {
+            StoreError::NewerFormat { found, reads } => {
+                Self::NewerFormat { file: file.to_owned(), found, reads }
+            }
+            StoreError::Codec { source: CodecError::Version { found }, .. } if found > codec::VERSION => {
+                Self::NewerFormat { file: file.to_owned(), found: found.into(), reads: codec::VERSION.into() }
+            }
+            StoreError::Inconsistent(what) => Self::corrupt(file, what),
+            StoreError::Codec { what, source } => Self::Corrupt {
+                file: file.to_owned(),
+                what: format!("{what} can't be read"),
+                source: Some(Box::new(source)),
+            },
+            StoreError::Redb(error) => Self::redb(file, *error),
+        }
+    }
+
+    fn redb(file: &Path, error: redb::Error) -> Self {
+        match error {
+            // redb reports a file that is none of its own, or too short, as such an I/O error.
+            redb::Error::Io(e)
+                if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                Self::Corrupt {
+                    file: file.to_owned(),
+                    what: "not a complete redb database".to_owned(),
+                    source: Some(Box::new(e)),
+                }
+            }
+            redb::Error::Io(e) => Self::io(file, e),
+            // The directory's own lock is taken first: this is somebody else's redb.
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
+                let data_dir = file.parent().unwrap_or(file).to_owned();
+                Self::Locked { data_dir, pid: None }
+            }
+            other => Self::Corrupt {
+                file: file.to_owned(),
+                what: "redb refuses it".to_owned(),
+                source: Some(Box::new(other)),
+            },
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a node chooses about its consensus: place, timing, and the seams for simulation.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Well above a durable commit on a busy disk (0.2 ms idle, tens of ms under load), so that a
+/// loaded member is not taken for a lost one.
+const HEARTBEAT: Duration = Duration::from_millis(150);
+
+/// Three heartbeats: one may be late and one lost. With the upper bound it leaves an election
+/// under 2 s, and the 5 s in which a lost node's partitions must run elsewhere.
+const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+
+/// Twice the lower bound, so that two candidates seldom draw the same moment.
+const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(1_000);
+
+/// Longer than an election, shorter than a person's patience.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Entries between snapshots: at 4,000 durable commits a second no more than one a second, and a
+/// start replays at most this many (a few ms).
+const SNAPSHOT_AFTER_ENTRIES: u64 = 5_000;
+
+/// Entries kept behind a snapshot, so that a member that was away for a moment is sent entries
+/// and not the whole catalog.
+const LOG_KEPT_ENTRIES: u64 = 1_000;
+
+/// Wall clock: milliseconds since 1970. Stamps commands; nothing is ever timed by it.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Source of fresh node ids.
+pub type Entropy = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Options {
+    /// Holds `raft.redb` and the lock; belongs to one process at a time.
+    pub data_dir: PathBuf,
+    /// A label; the node's identity is its id.
+    pub node_name: String,
+    pub heartbeat: Duration,
+    pub election_timeout_min: Duration,
+    pub election_timeout_max: Duration,
+    /// Bounds [`Consensus::submit`](crate::Consensus::submit) and
+    /// [`Consensus::read`](crate::Consensus::read).
+    pub submit_timeout: Duration,
+    pub snapshot_after_entries: u64,
+    pub log_kept_entries: u64,
+    pub clock: Clock,
+    pub entropy: Entropy,
+}
+
+impl Options {
+    pub fn new(data_dir: impl Into<PathBuf>, node_name: impl Into<String>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            node_name: node_name.into(),
+            heartbeat: HEARTBEAT,
+            election_timeout_min: ELECTION_TIMEOUT_MIN,
+            election_timeout_max: ELECTION_TIMEOUT_MAX,
+            submit_timeout: SUBMIT_TIMEOUT,
+            snapshot_after_entries: SNAPSHOT_AFTER_ENTRIES,
+            log_kept_entries: LOG_KEPT_ENTRIES,
+            clock: Arc::new(wall_clock_ms),
+            entropy: Arc::new(rand::random::<u64>),
+        }
+    }
+
+    pub(crate) fn raft_config(&self) -> Result<openraft::Config, Box<openraft::ConfigError>> {
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        openraft::Config {
+            cluster_name: "lockstep".to_owned(),
+            heartbeat_interval: ms(self.heartbeat),
+            election_timeout_min: ms(self.election_timeout_min),
+            election_timeout_max: ms(self.election_timeout_max),
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_after_entries),
+            max_in_snapshot_log_to_keep: self.log_kept_entries,
+            // A member further behind than this is sent a snapshot; below the snapshot interval
+            // it could be sent one that doesn't help it.
+            replication_lag_threshold: self.snapshot_after_entries.saturating_add(self.log_kept_entries),
+            ..openraft::Config::default()
+        }
+        .validate()
+        .map_err(Box::new)
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("data_dir", &self.data_dir)
+            .field("node_name", &self.node_name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn wall_clock_ms() -> i64 {
+    // A clock before 1970 is a machine without a clock: 0 says so.
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,132 @@
+//! The Raft log and vote, as openraft asks for them.
+
+use std::fmt::Debug;
+use std::ops::RangeBounds;
+
+use catalog::codec;
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{AnyError, LogState, OptionalSend, RaftLogReader};
+use redb::{ReadableDatabase, ReadableTable};
+
+use super::{LOG, PURGED_KEY, RAFT, Store, StoreError, VOTE_KEY, decode};
+use crate::raft::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
+
+impl Store {
+    fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
+        let txn = self.0.db.begin_read()?;
+        let log = txn.open_table(LOG)?;
+        log.range(range)?.map(|row| entry(row?)).collect()
+    }
+
+    fn log_state(&self) -> Result<LogState<Types>, StoreError> {
+        let purged: Option<LogId> = self.read_raft(PURGED_KEY)?;
+        let txn = self.0.db.begin_read()?;
+        let log = txn.open_table(LOG)?;
+        let last = log.last()?.map(entry).transpose()?.map(|e| e.log_id);
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last.or(purged) })
+    }
+
+    fn append_entries(&self, entries: impl IntoIterator<Item = Entry>) -> Result<(), StoreError> {
+        self.write(|txn| {
+            let mut log = txn.open_table(LOG)?;
+            for entry in entries {
+                log.insert(entry.log_id.index, codec::encode(&entry).as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn truncate_from(&self, index: u64) -> Result<(), StoreError> {
+        self.write(|txn| Ok(txn.open_table(LOG)?.retain_in(index.., |_, _| false)?))
+    }
+
+    fn purge_to(&self, log_id: LogId) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.open_table(RAFT)?.insert(PURGED_KEY, codec::encode(&log_id).as_slice())?;
+            Ok(txn.open_table(LOG)?.retain_in(..=log_id.index, |_, _| false)?)
+        })
+    }
+
+    fn write_vote(&self, vote: &Vote) -> Result<(), StoreError> {
+        self.write(|txn| {
+            txn.open_table(RAFT)?.insert(VOTE_KEY, codec::encode(vote).as_slice())?;
+            Ok(())
+        })
+    }
+}
+
+pub(super) fn entry(
+    (index, value): (redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>),
+) -> Result<Entry, StoreError> {
+    let index = index.value();
+    let entry: Entry = decode(&format!("log entry {index}"), value.value())?;
+    if entry.log_id.index != index {
+        let found = entry.log_id.index;
+        return Err(StoreError::Inconsistent(format!("log entry {index} says that it is entry {found}")));
+    }
+    Ok(entry)
+}
+
+fn read_failed(error: StoreError) -> StorageError {
+    StorageIoError::read_logs(AnyError::new(&error)).into()
+}
+
+fn write_failed(error: StoreError) -> StorageError {
+    StorageIoError::write_logs(AnyError::new(&error)).into()
+}
+
+impl RaftLogReader<Types> for Store {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, StorageError> {
+        self.entries(range).map_err(read_failed)
+    }
+}
+
+impl RaftLogStorage<Types> for Store {
+    type LogReader = Store;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError> {
+        self.log_state().map_err(read_failed)
+    }
+
+    async fn get_log_reader(&mut self) -> Store {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        self.write_vote(vote).map_err(|e| StorageIoError::write_vote(AnyError::new(&e)).into())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        self.read_raft(VOTE_KEY).map_err(|e| StorageIoError::read_vote(AnyError::new(&e)).into())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        self.committed().last = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.committed().last)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: LogFlushed<Types>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.append_entries(entries).map_err(write_failed)?;
+        flushed.log_io_completed(Ok(()));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.truncate_from(log_id.index).map_err(write_failed)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.purge_to(log_id).map_err(write_failed)
+    }
+}
