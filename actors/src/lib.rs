@@ -1,1 +1,28 @@
+//! Everything that runs on a node: who mirrors what, where it stands, what stopped it.
+//!
+//! - [`engine`]: starts and stops it all. [`reconciler`]: the applied catalog to link supervisors.
+//! - [`link`]: one link's supervisor; [`plan`]: what it should start and stop, as a value.
+//! - [`partition`]: one mirror partition's life. [`fetcher`], [`appender`], [`lane`]: its bytes.
+//! - [`setup`]: makes a new mirror ready. [`preflight`]: what would happen, before it is asked for.
+//! - [`verdict`]: what to do next about every error. [`observe`]: what anyone may see.
+//!
+//! Decisions are pure values (`machine`, `lane`, `plan`, `verdict`); actors and tasks perform
+//! them. Bytes never travel through mailboxes. Nothing here sees openraft.
 
+pub mod appender;
+pub mod catalog_port;
+pub mod clock;
+pub mod credit;
+pub mod engine;
+pub mod fetcher;
+pub mod lane;
+pub mod link;
+pub mod observe;
+pub mod partition;
+pub mod plan;
+pub mod plane;
+pub mod preflight;
+pub mod reconciler;
+pub mod settings;
+pub mod setup;
+pub mod verdict;

@@ -1,0 +1,358 @@
+//! The appender: one connection to a destination broker, and the lanes of the mirror partitions
+//! it leads.
+//!
+//! Owns when a request goes out and what is in it; each lane decides whether it has a batch to
+//! give. Ends with its connection: every lane is told, and its partition opens a new one
+//! elsewhere. Never retries, never decides where a partition stands.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kafka::batch::RawBatch;
+use kafka::produce::{self, Part, PartAnswer};
+use kafka::{Connection, Error};
+use metrics::Counter;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::clock::WallClock;
+use crate::credit::ShareCredit;
+use crate::lane::{Lane, LaneEnd, LaneStop};
+use crate::observe::PartitionStats;
+use crate::partition::Runner;
+
+/// Produce requests under way on the connection. The broker works on one at a time: more than a
+/// few only add latency.
+const REQUESTS_MAX: usize = 5;
+
+/// A request is filled up to here: large enough that per-request cost vanishes, small enough
+/// that a partition's batch isn't kept waiting behind it.
+const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Shares and orders that wait for the appender, which always takes them at once.
+const ORDERS_MAX: usize = 256;
+
+/// How long the broker may wait for its followers, and then some for the way.
+pub const PRODUCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A mirror partition's name within one appender.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// The mirror topic at the destination.
+    pub topic: Arc<str>,
+    pub partition: i32,
+}
+
+/// A lane to open, with whom to tell.
+pub struct OpenLane {
+    pub key: LaneKey,
+    pub lane: Lane,
+    pub stats: Arc<PartitionStats>,
+    pub owner: LaneOwner,
+    pub meters: LaneMeters,
+}
+
+/// Whom to tell of a lane's end. However the lane goes, even unopened, it is told once.
+pub struct LaneOwner {
+    runner: Runner,
+    run: u64,
+    told: bool,
+}
+
+impl LaneOwner {
+    pub fn new(runner: Runner, run: u64) -> Self {
+        Self { runner, run, told: false }
+    }
+
+    fn tell(&mut self, end: LaneEnd) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.runner.lane_ended(self.run, end);
+        }
+    }
+}
+
+impl Drop for LaneOwner {
+    fn drop(&mut self) {
+        self.tell(LaneEnd { stop: LaneStop::Lost { reason: "the appender ended".into() }, in_doubt: false });
+    }
+}
+
+/// Counters of one mirror topic.
+#[derive(Clone)]
+pub struct LaneMeters {
+    pub bytes: Counter,
+    pub records: Counter,
+    pub batches: Counter,
+}
+
+pub enum Order {
+    Open(Box<OpenLane>),
+    /// Send nothing more; the lane's end is reported once nothing is under way.
+    Close {
+        key: LaneKey,
+        run: u64,
+    },
+    /// Send what is queued, then end.
+    Finish {
+        key: LaneKey,
+        run: u64,
+    },
+    Share {
+        key: LaneKey,
+        run: u64,
+        batches: Vec<RawBatch>,
+        credit: Arc<ShareCredit>,
+    },
+}
+
+/// Handle to an appender. When the last one is dropped it ends.
+#[derive(Clone)]
+pub struct Appender {
+    orders: mpsc::Sender<Order>,
+}
+
+impl Appender {
+    pub fn start(connection: Connection, clock: WallClock) -> Self {
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        let task = Task {
+            connection,
+            clock,
+            lanes: BTreeMap::new(),
+            ready: VecDeque::new(),
+            under_way: VecDeque::new(),
+        };
+        tokio::spawn(task.run(inbox));
+        Self { orders }
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.orders.is_closed()
+    }
+
+    /// Hands an order over; false when the appender has ended (its lanes were told).
+    pub async fn order(&self, order: Order) -> bool {
+        self.orders.send(order).await.is_ok()
+    }
+}
+
+struct Entry {
+    lane: Lane,
+    stats: Arc<PartitionStats>,
+    owner: LaneOwner,
+    meters: LaneMeters,
+    /// Stands in `ready`.
+    is_ready: bool,
+}
+
+impl Drop for Entry {
+    /// A panic of the appender leaves requests in doubt: the owner must hear that.
+    fn drop(&mut self) {
+        self.lane.lost("the appender ended".into());
+        if let Some(end) = self.lane.end() {
+            self.owner.tell(end.clone());
+        }
+    }
+}
+
+struct UnderWay {
+    reply: kafka::connection::Reply,
+    /// Whose batches it carries, with the run they belong to.
+    parts: Vec<(LaneKey, u64)>,
+}
+
+struct Task {
+    connection: Connection,
+    clock: WallClock,
+    lanes: BTreeMap<LaneKey, Entry>,
+    /// Lanes that may have a batch to give, each once.
+    ready: VecDeque<LaneKey>,
+    under_way: VecDeque<UnderWay>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+        let mut orders = Vec::with_capacity(ORDERS_MAX);
+        let error = loop {
+            if let Err(error) = self.send_what_may_go().await {
+                break error;
+            }
+            let wake = self.wake_at();
+            tokio::select! {
+                taken = inbox.recv_many(&mut orders, ORDERS_MAX) => {
+                    if taken == 0 {
+                        break Error::Closed { address: self.connection.address().into(), reason: "no longer used".into() };
+                    }
+                    orders.drain(..).for_each(|order| self.take(order));
+                }
+                answer = next_answer(&mut self.under_way) => {
+                    if let Err(error) = self.answered(answer) {
+                        break error;
+                    }
+                }
+                () = sleep_until(wake) => self.ready_all_waiting(),
+            }
+        };
+        // Closed before anyone is told: a share that comes now must not be taken.
+        inbox.close();
+        let reason = error.to_string();
+        for entry in self.lanes.values_mut() {
+            entry.lane.lost(reason.clone());
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Open(open) => {
+                let OpenLane { key, lane, stats, owner, meters } = *open;
+                self.lanes.insert(key, Entry { lane, stats, owner, meters, is_ready: false });
+            }
+            Order::Close { key, run } => {
+                if let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) {
+                    entry.lane.close();
+                    self.reap(&key);
+                }
+            }
+            Order::Finish { key, run } => {
+                if let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) {
+                    entry.lane.finish();
+                    self.reap(&key);
+                }
+            }
+            Order::Share { key, run, batches, credit } => {
+                if let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) {
+                    entry.lane.push(batches, &credit);
+                    make_ready(&mut self.ready, &key, entry);
+                }
+            }
+        }
+    }
+
+    /// Fills and sends requests while lanes have batches and places are free.
+    async fn send_what_may_go(&mut self) -> Result<(), Error> {
+        while self.under_way.len() < REQUESTS_MAX {
+            let (parts, runs) = self.gather();
+            if parts.is_empty() {
+                break;
+            }
+            let reply = produce::start(&self.connection, &parts, PRODUCE_TIMEOUT).await?;
+            self.under_way.push_back(UnderWay { reply, parts: runs });
+        }
+        Ok(())
+    }
+
+    /// One batch a lane, round robin, up to a request's fill.
+    fn gather(&mut self) -> (Vec<Part>, Vec<(LaneKey, u64)>) {
+        let (now, now_ms) = (Instant::now(), self.clock.now_ms());
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { break };
+            let Some(entry) = self.lanes.get_mut(&key) else { continue };
+            entry.is_ready = false;
+            let Some(batch) = entry.lane.next(now, now_ms) else { continue };
+            bytes += batch.size_bytes();
+            make_ready(&mut self.ready, &key, entry);
+            taken.push((key, entry.owner.run, batch));
+            if bytes >= REQUEST_BYTES_MAX {
+                break;
+            }
+        }
+        taken.sort_by(|a, b| a.0.cmp(&b.0));
+        let part = |(key, run, batch): (LaneKey, u64, _)| {
+            (Part { topic: key.topic.clone(), partition: key.partition, batch }, (key, run))
+        };
+        taken.into_iter().map(part).unzip()
+    }
+
+    fn answered(&mut self, answer: Result<bytes::Bytes, Error>) -> Result<(), Error> {
+        let request = self.under_way.pop_front().expect("an answer only to what was sent");
+        let mut answers: BTreeMap<(String, i32), PartAnswer> = produce::answers(&self.connection, answer?)?
+            .into_iter()
+            .map(|a| ((a.topic.clone(), a.partition), a))
+            .collect();
+        let now_ms = self.clock.now_ms();
+        for (key, run) in request.parts {
+            let answer = answers.remove(&(key.topic.to_string(), key.partition));
+            let answer = answer.ok_or_else(|| Error::Protocol {
+                address: self.connection.address().into(),
+                reason: format!("Produce response without {}[{}]", key.topic, key.partition),
+            })?;
+            let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) else { continue };
+            if let Some(appended) = entry.lane.answered(answer.base_offset) {
+                entry.stats.appended_to(appended.end_offset, now_ms);
+                entry.stats.guarded.store(entry.lane.is_guarded(now_ms), Ordering::Relaxed);
+                entry.meters.bytes.increment(appended.bytes as u64);
+                entry.meters.records.increment(appended.records as u64);
+                entry.meters.batches.increment(1);
+                make_ready(&mut self.ready, &key, entry);
+            }
+            self.reap(&key);
+        }
+        Ok(())
+    }
+
+    /// Tells of a lane that has ended, and forgets it.
+    fn reap(&mut self, key: &LaneKey) {
+        if let Some(entry) = self.lanes.get_mut(key)
+            && let Some(end) = entry.lane.end()
+        {
+            entry.owner.tell(end.clone());
+            self.lanes.remove(key);
+        }
+    }
+
+    /// The earliest moment at which a lane that waits for quiet may go on.
+    fn wake_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.lanes.values().filter_map(|e| e.lane.quiet_from()).filter(|at| *at > now).min()
+    }
+
+    fn ready_all_waiting(&mut self) {
+        for (key, entry) in &mut self.lanes {
+            make_ready(&mut self.ready, key, entry);
+        }
+    }
+}
+
+fn make_ready(ready: &mut VecDeque<LaneKey>, key: &LaneKey, entry: &mut Entry) {
+    if !entry.is_ready {
+        entry.is_ready = true;
+        ready.push_back(key.clone());
+    }
+}
+
+async fn next_answer(under_way: &mut VecDeque<UnderWay>) -> Result<bytes::Bytes, Error> {
+    match under_way.front_mut() {
+        Some(request) => request.reply.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A lane's end in words, for logs.
+impl std::fmt::Display for LaneEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.stop {
+            LaneStop::Displaced { expected, given } => {
+                write!(f, "offset {expected} was given place {given}")?;
+            }
+            LaneStop::Refused { offset, code, message } if message.is_empty() => {
+                write!(f, "the batch at offset {offset} was refused: {code}")?;
+            }
+            LaneStop::Refused { offset, code, message } => {
+                write!(f, "the batch at offset {offset} was refused: {code}: {message}")?;
+            }
+            LaneStop::Lost { reason } => f.write_str(reason)?,
+            LaneStop::Closed => f.write_str("closed")?,
+        }
+        if self.in_doubt { f.write_str(" (requests in doubt)") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,283 @@
+//! The fetcher: one connection to a source broker, one fetch session over the mirror partitions
+//! it leads.
+//!
+//! Reserves credit, asks, cuts each partition's share into checked batches and hands them to
+//! that partition's appender. Ends with its connection: every partition is told. Never retries,
+//! never decides where a partition stands: whatever isn't plain data stops the partition's run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kafka::batch::{self, Obstacle};
+use kafka::fetch::{FetchLimits, Position, Session, Share, TopicPartition};
+use kafka::{Connection, Error, ErrorCode};
+use tokio::sync::mpsc;
+
+use crate::appender::{Appender, LaneKey, Order};
+use crate::clock::WallClock;
+use crate::credit::{FrameCredit, LinkCredit, PARTITION_BYTES_MAX, ShareCredit};
+use crate::observe::PartitionStats;
+use crate::partition::Runner;
+use crate::settings::FetchSettings;
+
+/// Orders that wait for the fetcher; it looks between two fetches.
+const ORDERS_MAX: usize = 256;
+
+/// While a partition waits for credit the broker isn't asked to wait long for the others' data.
+const CREDIT_WAIT_MS: i32 = 5;
+
+/// A partition to fetch, with where its data goes.
+pub struct Assign {
+    pub source: TopicPartition,
+    pub position: Position,
+    pub lane: LaneKey,
+    pub appender: Appender,
+    pub stats: Arc<PartitionStats>,
+    pub owner: FetchOwner,
+}
+
+/// Whom to tell when fetching stops. However it stops, it is told once.
+pub struct FetchOwner {
+    runner: Runner,
+    run: u64,
+    told: bool,
+}
+
+impl FetchOwner {
+    pub fn new(runner: Runner, run: u64) -> Self {
+        Self { runner, run, told: false }
+    }
+
+    fn tell(&mut self, stop: &FetchStop) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.runner.fetch_stopped(self.run, stop);
+        }
+    }
+}
+
+impl Drop for FetchOwner {
+    fn drop(&mut self) {
+        self.tell(&FetchStop::Lost { reason: "the fetcher ended".into() });
+    }
+}
+
+pub enum FetchOrder {
+    Assign(Box<Assign>),
+    Remove { source: TopicPartition, lane: LaneKey, run: u64 },
+}
+
+/// Why a partition's fetching stopped.
+#[derive(Clone, Debug)]
+pub enum FetchStop {
+    /// The source broker answered with an error for this partition.
+    Refused(ErrorCode),
+    /// What comes next can't be mirrored as it is.
+    Obstacle(Obstacle),
+    /// The connection ended.
+    Lost { reason: String },
+}
+
+impl std::fmt::Display for FetchStop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(code) => write!(f, "the source refused the fetch: {code}"),
+            Self::Obstacle(obstacle) => write!(f, "{obstacle:?}"),
+            Self::Lost { reason } => f.write_str(reason),
+        }
+    }
+}
+
+/// Handle to a fetcher. When the last one is dropped it ends.
+#[derive(Clone)]
+pub struct Fetcher {
+    orders: mpsc::Sender<FetchOrder>,
+}
+
+impl Fetcher {
+    /// `count` is how many fetchers share the link's credit.
+    pub fn start(
+        connection: Connection,
+        credit: LinkCredit,
+        count: Arc<std::sync::atomic::AtomicUsize>,
+        settings: FetchSettings,
+        clock: WallClock,
+    ) -> Self {
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        let task = Task {
+            connection,
+            credit,
+            count: Counted::new(count),
+            settings,
+            clock,
+            session: Session::default(),
+            entries: BTreeMap::new(),
+        };
+        tokio::spawn(task.run(inbox));
+        Self { orders }
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.orders.is_closed()
+    }
+
+    /// Hands an order over; false when the fetcher has ended (its partitions were told).
+    pub async fn order(&self, order: FetchOrder) -> bool {
+        self.orders.send(order).await.is_ok()
+    }
+}
+
+/// Counts the fetchers that are alive.
+struct Counted(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Counted {
+    fn new(count: Arc<std::sync::atomic::AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One source partition may feed several mirror topics of a link: each has an entry, and entries
+/// of one source partition that stand at different offsets are fetched in turn.
+type EntryKey = (TopicPartition, LaneKey);
+
+struct Task {
+    connection: Connection,
+    credit: LinkCredit,
+    count: Counted,
+    settings: FetchSettings,
+    clock: WallClock,
+    session: Session,
+    entries: BTreeMap<EntryKey, Assign>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<FetchOrder>) {
+        let error = loop {
+            if self.entries.is_empty() {
+                match inbox.recv().await {
+                    Some(order) => self.take(order),
+                    None => return,
+                }
+            }
+            loop {
+                match inbox.try_recv() {
+                    Ok(order) => self.take(order),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => return,
+                }
+            }
+            if let Err(error) = self.fetch().await {
+                break error;
+            }
+        };
+        inbox.close();
+        let reason = error.to_string();
+        for entry in self.entries.values_mut() {
+            entry.owner.tell(&FetchStop::Lost { reason: reason.clone() });
+        }
+    }
+
+    fn take(&mut self, order: FetchOrder) {
+        match order {
+            FetchOrder::Assign(assign) => {
+                let key = (assign.source.clone(), assign.lane.clone());
+                self.entries.insert(key, *assign);
+            }
+            FetchOrder::Remove { source, lane, run } => {
+                let key = (source, lane);
+                if self.entries.get(&key).is_some_and(|e| e.owner.run == run)
+                    && let Some(mut entry) = self.entries.remove(&key)
+                {
+                    // Its partition asked for it.
+                    entry.owner.told = true;
+                }
+            }
+        }
+    }
+
+    /// One fetch: what has room is asked for, what comes is handed on.
+    async fn fetch(&mut self) -> Result<(), Error> {
+        let has_room = |e: &Assign| e.stats.outstanding_bytes.load(Ordering::Relaxed) < PARTITION_BYTES_MAX;
+        let waiting = self.entries.values().any(|e| !has_room(e));
+        let mut wanted: BTreeMap<TopicPartition, Position> = BTreeMap::new();
+        for ((source, _), entry) in self.entries.iter().filter(|(_, e)| has_room(e)) {
+            // The one that is furthest behind goes first.
+            let position = wanted.entry(source.clone()).or_insert(entry.position);
+            if entry.position.offset < position.offset {
+                *position = entry.position;
+            }
+        }
+        if wanted.is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(CREDIT_WAIT_MS as u64)).await;
+            return Ok(());
+        }
+        let fetchers = self.count.0.load(Ordering::Relaxed);
+        let response_bytes_max = self.credit.response_bytes_max(fetchers, self.settings.response_bytes_max);
+        let reserved = self.credit.reserve(response_bytes_max).await;
+        let limits = FetchLimits {
+            wait_max_ms: if waiting { CREDIT_WAIT_MS } else { self.settings.wait_max_ms },
+            min_bytes: self.settings.min_bytes,
+            response_bytes_max: response_bytes_max as i32,
+            partition_bytes_max: self.settings.partition_bytes_max.min(response_bytes_max) as i32,
+        };
+        let body = self.session.start(&self.connection, &wanted, limits).await?.wait().await?;
+        let frame = reserved.shrink_to(body.len());
+        let now_ms = self.clock.now_ms();
+        let shares = self.session.finish(&self.connection, body)?;
+        // A partition the response leaves out has no news: its ends are as they were.
+        for entry in self.entries.values().filter(|e| wanted.contains_key(&e.source)) {
+            entry.stats.source_heard_ms.store(now_ms, Ordering::Relaxed);
+        }
+        for share in shares {
+            self.hand_on(share, &frame, now_ms).await;
+        }
+        Ok(())
+    }
+
+    async fn hand_on(&mut self, share: Share, frame: &Arc<FrameCredit>, now_ms: i64) {
+        let keys: Vec<EntryKey> =
+            self.entries.keys().filter(|(source, _)| *source == share.partition).cloned().collect();
+        for key in keys {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let stop = match share.error {
+                Some(code) => Some(FetchStop::Refused(code)),
+                None => hand_on_to(entry, &share, frame, now_ms).await,
+            };
+            if let Some(stop) = stop
+                && let Some(mut entry) = self.entries.remove(&key)
+            {
+                entry.owner.tell(&stop);
+            }
+        }
+    }
+}
+
+/// Cuts a share for one mirror partition and hands it to its appender.
+async fn hand_on_to(
+    assign: &mut Assign,
+    share: &Share,
+    frame: &Arc<FrameCredit>,
+    now_ms: i64,
+) -> Option<FetchStop> {
+    let stats = &assign.stats;
+    stats.source_heard(share.high_watermark, share.last_stable_offset, now_ms);
+    let cut = batch::cut(&share.records, assign.position.offset);
+    if let Some(last) = cut.batches.last() {
+        assign.position.offset = last.header.next_offset();
+        stats.fetch_offset.store(assign.position.offset, Ordering::Relaxed);
+        let credit = ShareCredit::new(frame, &stats.outstanding_bytes, share.records.len());
+        let order =
+            Order::Share { key: assign.lane.clone(), run: assign.owner.run, batches: cut.batches, credit };
+        if !assign.appender.order(order).await {
+            return Some(FetchStop::Lost { reason: "the appender ended".into() });
+        }
+    }
+    cut.obstacle.map(FetchStop::Obstacle)
+}

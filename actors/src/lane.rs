@@ -1,0 +1,286 @@
+//! The append lane of one mirror partition: what is queued, what is under way, what may go next.
+//!
+//! A pure value: the appender asks it and does as it says. The rules are those of idempotent
+//! producers as brokers really apply them (DESIGN 2.5):
+//!
+//! - A broker that remembers us takes each batch once and only in order. It forgets by the
+//!   newest record timestamp of our last batch, so a lane is *guarded* while that is fresh.
+//! - Guarded: up to [`IN_FLIGHT_MAX`] batches under way. Not guarded: one, and none while a
+//!   request from before may still arrive ([`Lane::quiet_from`]).
+//! - The first batch of a run goes alone: with unknown state, a refused batch followed by an
+//!   accepted one would put the second at the first's offset.
+//!
+//! A lane never retries. Whatever isn't a success at the expected offset stops it; its owner
+//! looks at the log end and opens a new one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use catalog::ProducerIdentity;
+use kafka::ErrorCode;
+use kafka::batch::{OutgoingBatch, RawBatch};
+use tokio::time::Instant;
+
+use crate::credit::ShareCredit;
+
+/// A broker recognises duplicates among the last five batches of a producer
+/// (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
+pub const IN_FLIGHT_MAX: usize = 5;
+
+/// Taken off the broker's expiration time: clock skew between us and the broker, and the time a
+/// request may be under way.
+const FORGET_MARGIN: Duration = Duration::from_secs(3600);
+
+/// How a lane begins.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneStart {
+    pub producer: ProducerIdentity,
+    /// The known log end offset of the mirror partition.
+    pub position: i64,
+    /// Sequence of the next record.
+    pub next_sequence: i32,
+    /// Newest record timestamp of our last batch, if the broker remembers one, ms since 1970.
+    pub remembered_ms: Option<i64>,
+    /// How long brokers remember a producer, ms.
+    pub expiration_ms: i64,
+    /// From then on no request of an earlier run or owner can still arrive.
+    pub quiet_from: Instant,
+}
+
+#[derive(Debug)]
+struct Queued {
+    batch: RawBatch,
+    _credit: Arc<ShareCredit>,
+}
+
+#[derive(Debug)]
+struct Flight {
+    base_offset: i64,
+    next_offset: i64,
+    max_timestamp_ms: i64,
+    size_bytes: usize,
+    records: i64,
+    _credit: Arc<ShareCredit>,
+}
+
+/// Why a lane stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneStop {
+    /// The broker gave another offset than the source's: something else wrote.
+    Displaced { expected: i64, given: i64 },
+    /// The broker refused a batch. It may have been appended all the same.
+    Refused { offset: i64, code: ErrorCode, message: String },
+    /// The connection ended.
+    Lost { reason: String },
+    /// Its owner closed it, or had it finish.
+    Closed,
+}
+
+/// A stopped lane's last words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneEnd {
+    pub stop: LaneStop,
+    /// Batches were under way whose effect isn't known.
+    pub in_doubt: bool,
+}
+
+/// What a taken answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub end_offset: i64,
+    pub records: i64,
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+pub struct Lane {
+    start: LaneStart,
+    next_sequence: i32,
+    queue: VecDeque<Queued>,
+    in_flight: VecDeque<Flight>,
+    remembered_ms: Option<i64>,
+    /// One batch of this run was appended: the broker's state is what we think.
+    proven: bool,
+    /// Ends once the queue is empty.
+    finishing: bool,
+    stopped: Option<LaneEnd>,
+}
+
+impl Lane {
+    pub fn new(start: LaneStart) -> Self {
+        Self {
+            start,
+            next_sequence: start.next_sequence,
+            queue: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            remembered_ms: start.remembered_ms,
+            proven: false,
+            finishing: false,
+            stopped: None,
+        }
+    }
+
+    /// Queues batches; they follow what was queued before without a hole.
+    pub fn push(&mut self, batches: Vec<RawBatch>, credit: &Arc<ShareCredit>) {
+        if self.stopped.is_none() {
+            self.queue.extend(batches.into_iter().map(|batch| Queued { batch, _credit: credit.clone() }));
+        }
+    }
+
+    /// The next batch to send now, if one may go. It then counts as under way.
+    pub fn next(&mut self, now: Instant, now_ms: i64) -> Option<OutgoingBatch> {
+        if self.stopped.is_some() || !self.may_send(now, now_ms) {
+            return None;
+        }
+        let Queued { batch, _credit } = self.queue.pop_front()?;
+        let ProducerIdentity { producer_id, producer_epoch } = self.start.producer;
+        let outgoing = batch.readdress(producer_id, producer_epoch, self.next_sequence);
+        let header = &batch.header;
+        let expected = self.in_flight.back().map_or(self.start.position, |f| f.next_offset);
+        assert_eq!(header.base_offset, expected, "batches reach a lane in order and without a hole");
+        self.next_sequence = sequence_after(self.next_sequence, header.record_count);
+        self.in_flight.push_back(Flight {
+            base_offset: header.base_offset,
+            next_offset: header.next_offset(),
+            max_timestamp_ms: header.max_timestamp,
+            size_bytes: batch.size_bytes(),
+            records: i64::from(header.record_count),
+            _credit,
+        });
+        Some(outgoing)
+    }
+
+    fn may_send(&self, now: Instant, now_ms: i64) -> bool {
+        let Some(front) = self.queue.front() else { return false };
+        let quiet = now >= self.start.quiet_from;
+        // Sending old data makes the broker forget us: only once nothing from before can arrive.
+        let keeps_guard = self.is_guarded(now_ms) && self.is_fresh(front.batch.header.max_timestamp, now_ms);
+        if !keeps_guard && !quiet {
+            return false;
+        }
+        self.in_flight.is_empty()
+            || (self.proven
+                && self.in_flight.len() < IN_FLIGHT_MAX
+                && self.is_guarded(now_ms)
+                && self.in_flight.iter().all(|f| self.is_fresh(f.max_timestamp_ms, now_ms)))
+    }
+
+    fn is_fresh(&self, timestamp_ms: i64, now_ms: i64) -> bool {
+        let keep_ms = self.start.expiration_ms - FORGET_MARGIN.as_millis() as i64;
+        now_ms.saturating_sub(timestamp_ms) < keep_ms
+    }
+
+    /// The broker remembers us and will for a while: a second copy of anything under way is
+    /// refused by it.
+    pub fn is_guarded(&self, now_ms: i64) -> bool {
+        self.remembered_ms.is_some_and(|timestamp_ms| self.is_fresh(timestamp_ms, now_ms))
+    }
+
+    /// When a lane that holds back only for quiet may go on.
+    pub fn quiet_from(&self) -> Option<Instant> {
+        (self.stopped.is_none() && self.in_flight.is_empty() && !self.queue.is_empty())
+            .then_some(self.start.quiet_from)
+    }
+
+    /// Takes the broker's answer to the oldest batch under way.
+    pub fn answered(&mut self, answer: Result<i64, (ErrorCode, String)>) -> Option<Appended> {
+        let flight = self.in_flight.pop_front().expect("an answer only to what was sent");
+        match answer {
+            Ok(given) if given == flight.base_offset && self.stopped.is_none() => {
+                self.remembered_ms = Some(flight.max_timestamp_ms);
+                self.proven = true;
+                self.start.position = flight.next_offset;
+                self.end_if_finished();
+                return Some(Appended {
+                    end_offset: flight.next_offset,
+                    records: flight.records,
+                    bytes: flight.size_bytes,
+                });
+            }
+            // Behind a stop, answers only tell that nothing is under way any more. One that was
+            // given a place nobody expected outweighs the error before it.
+            Ok(given) if given == flight.base_offset => {}
+            Ok(given) => {
+                let stop = LaneStop::Displaced { expected: flight.base_offset, given };
+                self.stopped = Some(LaneEnd { stop, in_doubt: self.in_doubt() });
+                self.queue.clear();
+            }
+            Err((code, message)) => {
+                let in_doubt = may_have_appended(code);
+                self.stop(LaneStop::Refused { offset: flight.base_offset, code, message }, in_doubt);
+            }
+        }
+        None
+    }
+
+    fn in_doubt(&self) -> bool {
+        self.stopped.as_ref().is_some_and(|end| end.in_doubt)
+    }
+
+    /// The connection is gone: whatever is under way is in doubt.
+    pub fn lost(&mut self, reason: String) {
+        let in_doubt = !self.in_flight.is_empty();
+        self.in_flight.clear();
+        self.stop(LaneStop::Lost { reason }, in_doubt);
+        if in_doubt && let Some(end) = &mut self.stopped {
+            end.in_doubt = true;
+        }
+    }
+
+    /// Sends nothing more; what is under way is still awaited.
+    pub fn close(&mut self) {
+        self.stop(LaneStop::Closed, false);
+    }
+
+    /// Sends what is queued, then ends.
+    pub fn finish(&mut self) {
+        self.finishing = true;
+        self.end_if_finished();
+    }
+
+    fn end_if_finished(&mut self) {
+        if self.finishing && self.queue.is_empty() && self.in_flight.is_empty() {
+            self.close();
+        }
+    }
+
+    /// The first reason stays; doubt adds up.
+    fn stop(&mut self, stop: LaneStop, in_doubt: bool) {
+        self.queue.clear();
+        match &mut self.stopped {
+            None => self.stopped = Some(LaneEnd { stop, in_doubt }),
+            Some(end) => end.in_doubt |= in_doubt,
+        }
+    }
+
+    /// A stopped lane with nothing under way has ended.
+    pub fn end(&self) -> Option<&LaneEnd> {
+        self.stopped.as_ref().filter(|_| self.in_flight.is_empty())
+    }
+}
+
+/// Errors after which the batch may stand in the log all the same (measured: error 7 after three
+/// seconds, everything appended).
+fn may_have_appended(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::REQUEST_TIMED_OUT
+            | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+            | ErrorCode::KAFKA_STORAGE_ERROR
+            | ErrorCode::NOT_LEADER_OR_FOLLOWER
+    )
+}
+
+/// The sequence `records` after `sequence`: brokers wrap at 2³¹ (`DefaultRecordBatch.incrementSequence`).
+pub fn sequence_after(sequence: i32, records: i32) -> i32 {
+    ((i64::from(sequence) + i64::from(records)) % (1 << 31)) as i32
+}
+
+/// The sequence a partition starts with where the broker remembers nothing of us.
+pub fn sequence_at(offset: i64) -> i32 {
+    (offset % (1 << 31)) as i32
+}
+
+#[cfg(test)]
+mod tests;

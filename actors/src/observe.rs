@@ -1,0 +1,257 @@
+//! What runs on this node, readable at any moment without asking an actor.
+//!
+//! The data plane writes atomics as it goes; REST, metrics and tests read the same snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use catalog::{LinkId, MirrorError, MirrorKey};
+
+/// An answer older than this says nothing about now: lag is unknown then.
+const HEARD_WITHIN_MS: i64 = 15_000;
+
+const UNSET: i64 = -1;
+
+/// What a mirror partition is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartitionState {
+    /// Looking at both logs, before the first or the next run.
+    Checking,
+    /// Waiting until no request from before can arrive any more, then checks again.
+    Quieting {
+        until_ms: i64,
+    },
+    Running,
+    /// Something that time or a grant can cure; tries again by itself.
+    Parked {
+        error: MirrorError,
+        message: String,
+        retry_at_ms: i64,
+    },
+    Failed {
+        error: MirrorError,
+        message: String,
+    },
+    Stopped,
+}
+
+impl PartitionState {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Checking => "CHECKING",
+            Self::Quieting { .. } => "QUIETING",
+            Self::Running => "RUNNING",
+            Self::Parked { .. } => "PARKED",
+            Self::Failed { .. } => "FAILED",
+            Self::Stopped => "STOPPED",
+        }
+    }
+}
+
+/// Counters and state of one mirror partition, shared by its actor and its lanes.
+#[derive(Debug)]
+pub struct PartitionStats {
+    state: Mutex<(PartitionState, i64)>,
+    pub mirror_end: AtomicI64,
+    pub fetch_offset: AtomicI64,
+    pub source_high_watermark: AtomicI64,
+    pub source_last_stable_offset: AtomicI64,
+    /// When the source last answered for this partition, ms since 1970.
+    pub source_heard_ms: AtomicI64,
+    /// Since when the mirror has been behind without a break, ms since 1970.
+    pub behind_since_ms: AtomicI64,
+    pub guarded: AtomicBool,
+    /// Bytes between fetch and acknowledgement.
+    pub outstanding_bytes: Arc<AtomicUsize>,
+}
+
+impl Default for PartitionStats {
+    fn default() -> Self {
+        let unset = || AtomicI64::new(UNSET);
+        Self {
+            state: Mutex::new((PartitionState::Checking, UNSET)),
+            mirror_end: unset(),
+            fetch_offset: unset(),
+            source_high_watermark: unset(),
+            source_last_stable_offset: unset(),
+            source_heard_ms: unset(),
+            behind_since_ms: unset(),
+            guarded: AtomicBool::new(false),
+            outstanding_bytes: Arc::default(),
+        }
+    }
+}
+
+impl PartitionStats {
+    pub fn set_state(&self, state: PartitionState, now_ms: i64) {
+        let mut current = lock(&self.state);
+        if current.0 != state {
+            *current = (state, now_ms);
+        }
+    }
+
+    pub fn state(&self) -> PartitionState {
+        lock(&self.state).0.clone()
+    }
+
+    /// The source's log ends as of `now_ms`.
+    pub fn source_heard(&self, high_watermark: i64, last_stable_offset: i64, now_ms: i64) {
+        self.source_high_watermark.store(high_watermark, Ordering::Relaxed);
+        self.source_last_stable_offset.store(last_stable_offset, Ordering::Relaxed);
+        self.source_heard_ms.store(now_ms, Ordering::Relaxed);
+        self.note_distance(now_ms);
+    }
+
+    pub fn appended_to(&self, end_offset: i64, now_ms: i64) {
+        self.mirror_end.store(end_offset, Ordering::Relaxed);
+        self.note_distance(now_ms);
+    }
+
+    fn note_distance(&self, now_ms: i64) {
+        let behind =
+            self.mirror_end.load(Ordering::Relaxed) < self.source_high_watermark.load(Ordering::Relaxed);
+        let since = if !behind { UNSET } else { now_ms };
+        if !behind || self.behind_since_ms.load(Ordering::Relaxed) == UNSET {
+            self.behind_since_ms.store(since, Ordering::Relaxed);
+        }
+    }
+
+    fn view(&self, partition: u32, now_ms: i64) -> PartitionView {
+        let known = |value: &AtomicI64| Some(value.load(Ordering::Relaxed)).filter(|v| *v != UNSET);
+        let (state, since_ms) = lock(&self.state).clone();
+        let heard = known(&self.source_heard_ms).filter(|at| now_ms - at <= HEARD_WITHIN_MS);
+        let source_end = known(&self.source_high_watermark).filter(|_| heard.is_some());
+        let mirror_end = known(&self.mirror_end);
+        let lag = source_end.zip(mirror_end).map(|(source, mirror)| (source - mirror).max(0));
+        let behind_ms = known(&self.behind_since_ms).map(|since| (now_ms - since).max(0));
+        let (error, retry_at_ms) = match &state {
+            PartitionState::Parked { error, message, retry_at_ms } => {
+                (Some((error.name(), message.clone())), Some(*retry_at_ms))
+            }
+            PartitionState::Failed { error, message } => (Some((error.name(), message.clone())), None),
+            PartitionState::Quieting { until_ms } => (None, Some(*until_ms)),
+            _ => (None, None),
+        };
+        PartitionView {
+            partition,
+            state: state.name(),
+            lag,
+            lag_ms: lag.and_then(|lag| if lag == 0 { Some(0) } else { behind_ms }),
+            last_source_fetch_offset: known(&self.fetch_offset).map(|next| next - 1),
+            source_end_offset: source_end,
+            source_last_stable_offset: known(&self.source_last_stable_offset).filter(|_| heard.is_some()),
+            mirror_end_offset: mirror_end,
+            guarded: mirror_end.map(|_| self.guarded.load(Ordering::Relaxed)),
+            error,
+            since_ms,
+            retry_at_ms,
+        }
+    }
+}
+
+/// One row of `mirror_lags` (SPEC section 4).
+#[derive(Clone, Debug)]
+pub struct PartitionView {
+    pub partition: u32,
+    /// `CHECKING`, `QUIETING`, `RUNNING`, `PARKED`, `FAILED`, `STOPPED`.
+    pub state: &'static str,
+    /// Offsets behind the source's high watermark; `None` when not known.
+    pub lag: Option<i64>,
+    /// How long the mirror has been behind without a break; 0 when it isn't.
+    pub lag_ms: Option<i64>,
+    /// Last offset handed to the destination side; `None` before the first fetch.
+    pub last_source_fetch_offset: Option<i64>,
+    pub source_end_offset: Option<i64>,
+    pub source_last_stable_offset: Option<i64>,
+    pub mirror_end_offset: Option<i64>,
+    pub guarded: Option<bool>,
+    /// Why it is parked or failed: error name and message.
+    pub error: Option<(&'static str, String)>,
+    /// Since when it is in this state, milliseconds since 1970.
+    pub since_ms: i64,
+    /// When a parked partition tries again, milliseconds since 1970.
+    pub retry_at_ms: Option<i64>,
+}
+
+/// Link health as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkView {
+    /// `ACTIVE`, `UNAVAILABLE`, `FAILED`, `UNKNOWN` (SPEC section 4).
+    pub state: &'static str,
+    pub error: &'static str,
+    pub error_message: Option<String>,
+}
+
+/// Registry of observable snapshots.
+pub struct Observatory {
+    now_ms: crate::clock::WallClock,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    mirrors: BTreeMap<MirrorKey, BTreeMap<u32, Arc<PartitionStats>>>,
+    links: BTreeMap<LinkId, LinkView>,
+    setups: BTreeMap<MirrorKey, String>,
+}
+
+impl Observatory {
+    pub fn new(clock: crate::clock::WallClock) -> Self {
+        Self { now_ms: clock, inner: Mutex::default() }
+    }
+
+    /// Rows of the partitions of one mirror topic that run here, by partition.
+    pub fn partitions(&self, mirror: &MirrorKey) -> Vec<PartitionView> {
+        let now_ms = self.now_ms.now_ms();
+        let inner = lock(&self.inner);
+        let rows = inner.mirrors.get(mirror).into_iter().flatten();
+        rows.map(|(partition, stats)| stats.view(*partition, now_ms)).collect()
+    }
+
+    pub fn link(&self, link: &LinkId) -> Option<LinkView> {
+        lock(&self.inner).links.get(link).cloned()
+    }
+
+    /// What a mirror that isn't ready yet waits for.
+    pub fn setup(&self, mirror: &MirrorKey) -> Option<String> {
+        lock(&self.inner).setups.get(mirror).cloned()
+    }
+
+    pub(crate) fn set_link(&self, link: &LinkId, view: Option<LinkView>) {
+        let mut inner = lock(&self.inner);
+        match view {
+            Some(view) => inner.links.insert(link.clone(), view),
+            None => inner.links.remove(link),
+        };
+    }
+
+    pub(crate) fn set_setup(&self, mirror: &MirrorKey, waits_for: Option<String>) {
+        let mut inner = lock(&self.inner);
+        match waits_for {
+            Some(text) => inner.setups.insert(mirror.clone(), text),
+            None => inner.setups.remove(mirror),
+        };
+    }
+
+    /// The shared stats of a partition that is starting here.
+    pub(crate) fn enter(&self, mirror: &MirrorKey, partition: u32) -> Arc<PartitionStats> {
+        let mut inner = lock(&self.inner);
+        inner.mirrors.entry(mirror.clone()).or_default().entry(partition).or_default().clone()
+    }
+
+    /// A partition no longer belongs to this node.
+    pub(crate) fn leave(&self, mirror: &MirrorKey, partition: u32) {
+        let mut inner = lock(&self.inner);
+        if let Some(partitions) = inner.mirrors.get_mut(mirror) {
+            partitions.remove(&partition);
+            if partitions.is_empty() {
+                inner.mirrors.remove(mirror);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

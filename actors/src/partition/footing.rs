@@ -1,0 +1,232 @@
+//! The look at both logs before a run: where the mirror stands, whether it is still an image of
+//! the source, and what the destination remembers of us.
+//!
+//! The destination's log end is the only checkpoint (DESIGN 2.1); no position is stored anywhere.
+
+use std::sync::Arc;
+
+use catalog::{MirrorError, ProducerIdentity, TopicId};
+use kafka::fetch::TopicPartition;
+use kafka::metadata::Metadata;
+use kafka::{Connection, Error, ErrorCode, offsets, producers};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::lane::{self, LaneStart};
+use crate::partition::machine::NotFooted;
+use crate::partition::seam;
+use crate::plane::LinkPlane;
+use crate::verdict::Verdict;
+
+/// Everything a run needs to begin.
+#[derive(Clone, Debug)]
+pub struct Footing {
+    pub lane: LaneStart,
+    pub source: TopicPartition,
+    pub source_topic_id: Uuid,
+    pub source_leader: i32,
+    pub source_leader_epoch: i32,
+    pub destination_leader: i32,
+    pub destination_leader_epoch: i32,
+    pub source_high_watermark: i64,
+}
+
+/// Who is asking, and for what.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub source: TopicPartition,
+    pub source_topic_id: TopicId,
+    pub mirror: TopicPartition,
+    pub destination_topic_id: TopicId,
+    pub producer: ProducerIdentity,
+    pub quiet_from: Instant,
+}
+
+/// Why there is no footing.
+pub type FootingError = NotFooted;
+
+fn fail(error: MirrorError, offset: i64, message: String) -> FootingError {
+    NotFooted::Verdict(Verdict::Fail { error, offset, message })
+}
+
+fn retry(message: impl Into<String>) -> FootingError {
+    NotFooted::Verdict(Verdict::Retry { message: message.into() })
+}
+
+/// A cluster that doesn't answer is asked again; a missing grant is named.
+fn on_error(error: &Error, side: &str) -> FootingError {
+    match error.code() {
+        Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED | ErrorCode::CLUSTER_AUTHORIZATION_FAILED) => {
+            let message = format!("{side}: {error}; grant READ and DESCRIBE on the topic there");
+            NotFooted::Verdict(Verdict::Park { error: MirrorError::AuthorizationError, message })
+        }
+        _ => retry(format!("{side}: {error}")),
+    }
+}
+
+/// A partition's leader on one side.
+struct Leader {
+    connection: Connection,
+    broker: i32,
+    epoch: i32,
+    topic_id: Uuid,
+}
+
+/// # Errors
+/// [`FootingError`]: what to do instead of mirroring.
+pub async fn look(plane: &LinkPlane, question: &Question) -> Result<Footing, FootingError> {
+    let destination = leader(
+        plane.destination(),
+        &plane.metadata().destination,
+        &question.mirror,
+        question.destination_topic_id,
+        ("destination", MirrorError::DestinationTopicChanged),
+    )
+    .await?;
+    let source = leader(
+        plane.source(),
+        &plane.metadata().source,
+        &question.source,
+        question.source_topic_id,
+        ("source", MirrorError::SourceTopicIdChanged),
+    )
+    .await?;
+    let TopicPartition { topic, partition } = &question.mirror;
+    let mirror_ends = offsets::log_ends(&destination.connection, topic, *partition, destination.epoch);
+    let TopicPartition { topic: source_topic, partition: source_partition } = &question.source;
+    let source_ends = offsets::log_ends(&source.connection, source_topic, *source_partition, source.epoch);
+    let memory = producers::describe_producers(&destination.connection, topic, *partition);
+    let (mirror_ends, source_ends, memory) = tokio::join!(mirror_ends, source_ends, memory);
+    let mirror_ends = mirror_ends.map_err(|e| on_error(&e, "destination"))?;
+    let source_ends = source_ends.map_err(|e| on_error(&e, "source"))?;
+    let memory = memory.map_err(|e| on_error(&e, "destination"))?;
+    let position = mirror_ends.known_end().ok_or_else(|| {
+        let (end, seen) = (mirror_ends.end_offset, mirror_ends.high_watermark);
+        retry(format!("the mirror's log end {end} isn't replicated yet (high watermark {seen})"))
+    })?;
+
+    let lane = lane_start(question, position, &memory, plane.producer_expiration_ms())?;
+    if !crate::lane::Lane::new(lane).is_guarded(plane.now_ms()) && Instant::now() < question.quiet_from {
+        return Err(NotFooted::NotQuiet);
+    }
+    let tail =
+        seam::read_tail(&destination.connection, &question.mirror, destination.topic_id, mirror_ends).await;
+    let tail = tail.map_err(|e| on_error(&e, "destination"))?;
+    seam::check_author(tail.as_ref(), question.producer, position)?;
+    check_reach(position, source_ends)?;
+    seam::check(&source.connection, &question.source, source.topic_id, source_ends, tail.as_ref()).await?;
+
+    Ok(Footing {
+        lane,
+        source: question.source.clone(),
+        source_topic_id: source.topic_id,
+        source_leader: source.broker,
+        source_leader_epoch: source.epoch,
+        destination_leader: destination.broker,
+        destination_leader_epoch: destination.epoch,
+        source_high_watermark: source_ends.high_watermark,
+    })
+}
+
+/// The partition leader on one side, and a control connection to it; the topic must be the one
+/// that the catalog knows.
+async fn leader(
+    client: &kafka::Client,
+    metadata: &Metadata,
+    wanted: &TopicPartition,
+    topic_id: TopicId,
+    (side, changed): (&str, MirrorError),
+) -> Result<Leader, FootingError> {
+    let TopicPartition { topic, partition } = wanted;
+    let found = match metadata.topics.get(&**topic) {
+        None => return Err(retry(format!("{side}: no metadata of '{topic}' yet"))),
+        Some(Err(code)) => {
+            let error = Error::Broker { what: format!("Metadata of {topic}"), code: *code };
+            return Err(on_error(&error, side));
+        }
+        Some(Ok(found)) => found,
+    };
+    if !topic_id.is_none() && !found.topic_id.is_nil() && *found.topic_id.as_bytes() != topic_id.0 {
+        let was = Uuid::from_bytes(topic_id.0);
+        let message = format!(
+            "topic '{topic}' at the {side} was recreated: its id is {} and was {was}",
+            found.topic_id
+        );
+        return Err(fail(changed, 0, message));
+    }
+    let found_partition = found
+        .partitions
+        .get(partition)
+        .ok_or_else(|| retry(format!("{side}: '{topic}' has no partition {partition} (yet)")))?;
+    let broker = found_partition
+        .leader
+        .ok_or_else(|| retry(format!("{side}: {topic}[{partition}] has no partition leader")))?;
+    let connection = client.control(broker).await.map_err(|e| on_error(&e, side))?;
+    Ok(Leader { connection, broker, epoch: found_partition.leader_epoch, topic_id: found.topic_id })
+}
+
+/// What the destination remembers of our producer id.
+fn lane_start(
+    question: &Question,
+    position: i64,
+    memory: &[producers::ProducerState],
+    expiration_ms: i64,
+) -> Result<LaneStart, FootingError> {
+    let ours = memory.iter().find(|p| p.producer_id == question.producer.producer_id);
+    let our_epoch = i32::from(question.producer.producer_epoch);
+    if let Some(other) = ours.filter(|p| p.producer_epoch > our_epoch) {
+        let message = format!(
+            "this mirror was fenced: the destination knows its producer id under epoch {}, ours is {our_epoch}",
+            other.producer_epoch
+        );
+        return Err(fail(MirrorError::IllegalState, position, message));
+    }
+    let ours = ours.filter(|p| p.producer_epoch == our_epoch);
+    let next_sequence = match ours {
+        Some(p) if p.last_sequence >= 0 => lane::sequence_after(p.last_sequence, 1),
+        _ => lane::sequence_at(position),
+    };
+    Ok(LaneStart {
+        producer: question.producer,
+        position,
+        next_sequence,
+        remembered_ms: ours.map(|p| p.last_timestamp_ms),
+        expiration_ms,
+        quiet_from: question.quiet_from,
+    })
+}
+
+/// The source must hold what comes next.
+fn check_reach(position: i64, source: offsets::LogEnds) -> Result<(), FootingError> {
+    if source.start_offset > position && position == 0 {
+        let message = format!(
+            "the source's log starts at offset {}: this version of lockstep can't fill the {} offsets before it",
+            source.start_offset, source.start_offset
+        );
+        return Err(fail(MirrorError::GapFillRefused, 0, message));
+    }
+    if source.start_offset > position {
+        let message = format!(
+            "retention at the source passed the mirror: offsets {position} to {} are gone there ({} offsets)",
+            source.start_offset - 1,
+            source.start_offset - position
+        );
+        return Err(fail(MirrorError::RetentionGap, position, message));
+    }
+    // The true log end: a new leader's high watermark may lag behind what it has.
+    if source.end_offset < position {
+        let message = format!(
+            "the source's log ends at offset {}, the mirror's at {position}: {} offsets of the mirror are not at the \
+             source (an unclean leader election or a truncation there does this)",
+            source.end_offset,
+            position - source.end_offset
+        );
+        return Err(fail(MirrorError::UnexpectedTruncation, source.end_offset, message));
+    }
+    Ok(())
+}
+
+/// A topic and partition by name.
+pub fn topic_partition(topic: &Arc<str>, partition: u32) -> TopicPartition {
+    TopicPartition { topic: topic.clone(), partition: partition as i32 }
+}

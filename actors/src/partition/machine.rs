@@ -1,0 +1,288 @@
+//! The life of a mirror partition as a pure machine: events in, effects out.
+//!
+//! A *run* is one stretch of mirroring: look at both logs, open a lane, fetch. Whatever ends a
+//! run, the next begins with a fresh look: the destination's log end is the only checkpoint.
+
+use std::time::Duration;
+
+use catalog::MirrorError;
+use tokio::time::Instant;
+
+use crate::lane::LaneEnd;
+use crate::verdict::{self, Verdict};
+
+/// How long a request of ours, or of the owner before us, may still arrive at a broker after we
+/// stopped waiting for it: the produce timeout, and as much again for the way.
+pub const AMBIGUITY_WAIT: Duration = Duration::from_secs(20);
+
+const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// What only time or a person cures isn't asked for more often than this.
+const PARK_MIN: Duration = Duration::from_secs(5);
+/// Until then a retry is not worth an operator's attention.
+const QUIET_RETRIES: u32 = 4;
+
+/// What the machine hears.
+#[derive(Debug)]
+pub enum Event {
+    /// Both logs were looked at, both brokers are connected: the run may begin.
+    Footed {
+        run: u64,
+    },
+    /// There is no footing for a run.
+    NotFooted {
+        run: u64,
+        why: NotFooted,
+    },
+    /// Fetching ended; what was fetched is still being appended.
+    FetchStopped {
+        run: u64,
+        verdict: Verdict,
+    },
+    LaneEnded {
+        run: u64,
+        end: LaneEnd,
+    },
+    /// A partition leader is another, or the same under another epoch.
+    LeaderMoved,
+    Woken {
+        token: u64,
+    },
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotFooted {
+    /// Not guarded, and a request from before may still arrive: look again at `quiet_from`.
+    NotQuiet,
+    Verdict(Verdict),
+}
+
+/// What the actor does about it, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Look at both logs and connect to both brokers.
+    Look {
+        run: u64,
+        quiet_from: Instant,
+    },
+    /// Open the lane and begin to fetch.
+    Begin {
+        run: u64,
+    },
+    /// Take the partition out of its fetcher.
+    StopFetch,
+    /// Let the lane send what is queued, then end.
+    FinishLane,
+    /// Let the lane end as soon as nothing is under way.
+    CloseLane,
+    Wake {
+        at: Instant,
+        token: u64,
+    },
+    /// Report to the catalog; nothing runs any more.
+    Fail {
+        error: MirrorError,
+        offset: i64,
+        message: String,
+    },
+    /// Nothing runs any more, and nothing of ours is under way.
+    Stopped,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Looking,
+    Running,
+    /// Waiting for the lane's end; the verdict, if there is one already, comes after it.
+    Ending {
+        verdict: Option<Verdict>,
+    },
+    Waiting {
+        parked: Option<(MirrorError, String)>,
+        until: Instant,
+    },
+    Failed,
+    Stopped,
+}
+
+/// What an observer may know of the phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Checking,
+    Quieting { until: Instant },
+    Running,
+    Parked { error: MirrorError, message: String, until: Instant },
+    Failed,
+    Stopped,
+}
+
+#[derive(Debug)]
+pub struct Machine {
+    phase: Phase,
+    run: u64,
+    /// Runs that ended without progress.
+    attempts: u32,
+    quiet_from: Instant,
+    stopping: bool,
+    token: u64,
+}
+
+impl Machine {
+    /// A new owner. After an unclean takeover the owner before may have requests under way.
+    pub fn start(now: Instant, unclean: bool) -> (Self, Vec<Effect>) {
+        let quiet_from = if unclean { now + AMBIGUITY_WAIT } else { now };
+        let mut machine =
+            Self { phase: Phase::Looking, run: 0, attempts: 0, quiet_from, stopping: false, token: 0 };
+        let effects = machine.look();
+        (machine, effects)
+    }
+
+    /// The current run, or the last one.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    pub fn shown(&self) -> Shown {
+        match &self.phase {
+            Phase::Looking | Phase::Ending { .. } => Shown::Checking,
+            Phase::Running => Shown::Running,
+            Phase::Waiting { parked: Some((error, message)), until } => {
+                Shown::Parked { error: *error, message: message.clone(), until: *until }
+            }
+            Phase::Waiting { until, .. } if *until == self.quiet_from => Shown::Quieting { until: *until },
+            Phase::Waiting { .. } => Shown::Checking,
+            Phase::Failed => Shown::Failed,
+            Phase::Stopped => Shown::Stopped,
+        }
+    }
+
+    /// `progressed`: something was appended since the last event.
+    pub fn on(&mut self, event: Event, now: Instant, progressed: bool) -> Vec<Effect> {
+        if progressed {
+            self.attempts = 0;
+        }
+        match event {
+            Event::Footed { run } if run == self.run && self.phase == Phase::Looking => {
+                if self.stopping {
+                    return self.stopped();
+                }
+                self.phase = Phase::Running;
+                vec![Effect::Begin { run }]
+            }
+            Event::NotFooted { run, why } if run == self.run && self.phase == Phase::Looking => {
+                self.not_footed(why, now)
+            }
+            Event::FetchStopped { run, verdict } if run == self.run => self.fetch_stopped(verdict),
+            Event::LaneEnded { run, end } if run == self.run => self.lane_ended(&end, now),
+            Event::LeaderMoved if self.phase == Phase::Running => {
+                self.phase = Phase::Ending { verdict: Some(retry("a partition leader moved")) };
+                vec![Effect::StopFetch, Effect::CloseLane]
+            }
+            Event::Woken { token } if token == self.token && matches!(self.phase, Phase::Waiting { .. }) => {
+                self.look()
+            }
+            Event::Stop => self.stop(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn look(&mut self) -> Vec<Effect> {
+        self.run += 1;
+        self.phase = Phase::Looking;
+        vec![Effect::Look { run: self.run, quiet_from: self.quiet_from }]
+    }
+
+    fn not_footed(&mut self, why: NotFooted, now: Instant) -> Vec<Effect> {
+        if self.stopping {
+            return self.stopped();
+        }
+        match why {
+            NotFooted::NotQuiet => self.wait(None, self.quiet_from.max(now)),
+            NotFooted::Verdict(verdict) => self.after(verdict, now),
+        }
+    }
+
+    fn fetch_stopped(&mut self, verdict: Verdict) -> Vec<Effect> {
+        if self.phase != Phase::Running {
+            return Vec::new();
+        }
+        self.phase = Phase::Ending { verdict: Some(verdict) };
+        vec![Effect::FinishLane]
+    }
+
+    fn lane_ended(&mut self, end: &LaneEnd, now: Instant) -> Vec<Effect> {
+        let earlier = match &mut self.phase {
+            Phase::Running => None,
+            Phase::Ending { verdict } => verdict.take(),
+            _ => return Vec::new(),
+        };
+        if end.in_doubt {
+            self.quiet_from = now + AMBIGUITY_WAIT;
+        }
+        let mut effects = vec![Effect::StopFetch];
+        // What the destination says outweighs why the source side stopped.
+        let verdict = verdict::on_lane_end(end).or(earlier);
+        effects.extend(match verdict {
+            _ if self.stopping => self.stopped(),
+            Some(verdict) => self.after(verdict, now),
+            None => self.after(retry("the run ended"), now),
+        });
+        effects
+    }
+
+    /// What comes after a run that ended, or that couldn't begin.
+    fn after(&mut self, verdict: Verdict, now: Instant) -> Vec<Effect> {
+        let back_off = BACK_OFF_FIRST * 2u32.saturating_pow(self.attempts.min(16));
+        let back_off = back_off.min(BACK_OFF_MAX);
+        self.attempts = self.attempts.saturating_add(1);
+        match verdict {
+            Verdict::Retry { message } => {
+                let parked = (self.attempts > QUIET_RETRIES).then_some((MirrorError::Unknown, message));
+                self.wait(parked, now + back_off)
+            }
+            Verdict::Park { error, message } => {
+                self.wait(Some((error, message)), now + back_off.max(PARK_MIN))
+            }
+            Verdict::Fail { error, offset, message } => {
+                self.phase = Phase::Failed;
+                vec![Effect::Fail { error, offset, message }]
+            }
+        }
+    }
+
+    fn wait(&mut self, parked: Option<(MirrorError, String)>, until: Instant) -> Vec<Effect> {
+        self.token += 1;
+        self.phase = Phase::Waiting { parked, until };
+        vec![Effect::Wake { at: until, token: self.token }]
+    }
+
+    fn stop(&mut self) -> Vec<Effect> {
+        if std::mem::replace(&mut self.stopping, true) {
+            return Vec::new();
+        }
+        match &self.phase {
+            // The look under way is waited for; nothing is begun after it.
+            Phase::Looking => Vec::new(),
+            Phase::Running => {
+                self.phase = Phase::Ending { verdict: None };
+                vec![Effect::StopFetch, Effect::CloseLane]
+            }
+            Phase::Ending { .. } => vec![Effect::CloseLane],
+            Phase::Waiting { .. } | Phase::Failed => self.stopped(),
+            Phase::Stopped => Vec::new(),
+        }
+    }
+
+    fn stopped(&mut self) -> Vec<Effect> {
+        self.phase = Phase::Stopped;
+        vec![Effect::Stopped]
+    }
+}
+
+fn retry(message: &str) -> Verdict {
+    Verdict::Retry { message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,10 @@
+//! One mirror partition: an actor that owns its life, a pure machine that decides, a look at both
+//! logs that says where it stands. Bytes never pass through here.
+
+mod actor;
+mod footing;
+pub mod machine;
+mod seam;
+
+pub use actor::{PartitionArguments, PartitionMessage, PartitionMirror, Runner};
+pub use footing::{Footing, FootingError, Question, topic_partition};

@@ -1,0 +1,189 @@
+//! What one link's supervisor should start and stop on this node, as a value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use catalog::{Link, MirrorStatus, NodeId};
+
+/// A mirror partition of the link.
+pub type PartitionKey = (Arc<str>, u32);
+
+/// Stops come before starts; a partition that is to run under another epoch is stopped first and
+/// started when it has stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub stops: Vec<PartitionKey>,
+    pub starts: Vec<Start>,
+    /// Mirror topics to make ready.
+    pub setups: Vec<Arc<str>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub key: PartitionKey,
+    pub assignment_epoch: u64,
+    pub unclean: bool,
+}
+
+/// What runs: by partition, under which assignment epoch. Stopping ones count as running.
+pub type Running = BTreeMap<PartitionKey, u64>;
+
+/// Compares what the catalog wants of `node` with what runs.
+pub fn plan(link: &Link, node: NodeId, running: &Running) -> Plan {
+    let desired = desired(link, node);
+    let differs =
+        |key: &PartitionKey, epoch: u64| desired.get(key).is_none_or(|(wanted, _)| *wanted != epoch);
+    let stops =
+        running.iter().filter(|(key, epoch)| differs(key, **epoch)).map(|(key, _)| key.clone()).collect();
+    let starts = desired
+        .iter()
+        .filter(|(key, _)| !running.contains_key(*key))
+        .map(|(key, (assignment_epoch, unclean))| Start {
+            key: key.clone(),
+            assignment_epoch: *assignment_epoch,
+            unclean: *unclean,
+        })
+        .collect();
+    Plan { stops, starts, setups: setups(link, node) }
+}
+
+fn desired(link: &Link, node: NodeId) -> BTreeMap<PartitionKey, (u64, bool)> {
+    let runs = |status| matches!(status, MirrorStatus::Active | MirrorStatus::Failed);
+    let mirrors = link.mirrors.values().filter(|m| m.producer.is_some() && runs(m.status));
+    let partitions = mirrors.flat_map(|m| (0u32..).zip(&m.partitions).map(move |(index, p)| (m, index, p)));
+    partitions
+        .filter(|(_, _, p)| p.failure.is_none())
+        .filter_map(|(m, index, p)| {
+            let assignment = p.assignment.as_ref().filter(|a| a.node == node)?;
+            Some(((m.name.clone(), index), (assignment.epoch, assignment.unclean)))
+        })
+        .collect()
+}
+
+/// The owner of partition 0 makes the mirror ready.
+fn setups(link: &Link, node: NodeId) -> Vec<Arc<str>> {
+    let first_is_ours = |m: &catalog::MirrorTopic| {
+        m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
+    };
+    let pending =
+        link.mirrors.values().filter(|m| m.status == MirrorStatus::PendingMirror && m.producer.is_none());
+    pending.filter(|m| first_is_ours(m)).map(|m| m.name.clone()).collect()
+}
+
+impl Plan {
+    /// Nothing to start or stop.
+    pub fn is_empty(&self) -> bool {
+        self.stops.is_empty() && self.starts.is_empty()
+    }
+}
+
+/// At most this many partitions are named in a log line.
+const NAMED_MAX: usize = 16;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |keys: &mut dyn Iterator<Item = String>, count: usize| {
+            let mut text = keys.take(NAMED_MAX).collect::<Vec<_>>().join(" ");
+            if count > NAMED_MAX {
+                text.push_str(&format!(" and {} more", count - NAMED_MAX));
+            }
+            text
+        };
+        if !self.stops.is_empty() {
+            let mut keys = self.stops.iter().map(|(t, p)| format!("{t}[{p}]"));
+            write!(f, "stop {}", names(&mut keys, self.stops.len()))?;
+        }
+        if !self.starts.is_empty() {
+            let separator = if self.stops.is_empty() { "" } else { "; " };
+            let start = |s: &Start| {
+                let unclean = if s.unclean { " unclean" } else { "" };
+                format!("{}[{}] (epoch {}{unclean})", s.key.0, s.key.1, s.assignment_epoch)
+            };
+            let mut keys = self.starts.iter().map(start);
+            write!(f, "{separator}start {}", names(&mut keys, self.starts.len()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catalog::{Assignment, Failure, LinkId, MirrorError, MirrorTopic, ProducerIdentity, TopicId};
+
+    const HERE: NodeId = NodeId(1);
+
+    fn link(partitions: Vec<catalog::model::MirrorPartition>, status: MirrorStatus, ready: bool) -> Link {
+        let mirror = MirrorTopic {
+            name: "orders".into(),
+            source_topic: "orders".into(),
+            source_topic_id: TopicId::NONE,
+            destination_topic_id: TopicId::NONE,
+            replication_factor: None,
+            configs: Default::default(),
+            status,
+            status_since_ms: 0,
+            producer: ready.then_some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
+            partitions,
+        };
+        Link {
+            id: LinkId("l".into()),
+            name: "l".into(),
+            destination: "west".into(),
+            source: None,
+            source_cluster_id: "a".into(),
+            destination_cluster_id: "b".into(),
+            configs: Default::default(),
+            mirrors: BTreeMap::from([("orders".into(), Arc::new(mirror))]),
+        }
+    }
+
+    fn on(node: NodeId, epoch: u64, unclean: bool) -> catalog::model::MirrorPartition {
+        catalog::model::MirrorPartition {
+            assignment: Some(Assignment { node, epoch, unclean }),
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn what_is_assigned_here_starts_and_what_is_not_stops() {
+        let link = link(
+            vec![on(HERE, 1, false), on(NodeId(2), 1, false), on(HERE, 4, true)],
+            MirrorStatus::Active,
+            true,
+        );
+        let running = Running::from([(("orders".into(), 1), 1), (("orders".into(), 2), 3)]);
+        let plan = plan(&link, HERE, &running);
+        assert_eq!(plan.to_string(), "stop orders[1] orders[2]; start orders[0] (epoch 1)");
+        let running = Running::from([(("orders".into(), 0), 1)]);
+        assert_eq!(super::plan(&link, HERE, &running).to_string(), "start orders[2] (epoch 4 unclean)");
+    }
+
+    #[test]
+    fn a_failed_partition_stays_down_and_its_neighbours_run() {
+        let mut failed = on(HERE, 1, false);
+        let (error, message) = (MirrorError::ForeignWrite, String::new());
+        failed.failure = Some(Failure { error, offset: 3, message, at_ms: 0 });
+        let link = link(vec![failed, on(HERE, 1, false)], MirrorStatus::Failed, true);
+        assert_eq!(plan(&link, HERE, &Running::new()).to_string(), "start orders[1] (epoch 1)");
+    }
+
+    #[test]
+    fn a_pending_mirror_is_set_up_by_the_owner_of_its_first_partition() {
+        let link = link(vec![on(HERE, 1, false)], MirrorStatus::PendingMirror, false);
+        let plan_here = plan(&link, HERE, &Running::new());
+        assert!(plan_here.is_empty());
+        assert_eq!(plan_here.setups, ["orders".into()]);
+        assert_eq!(plan(&link, NodeId(2), &Running::new()).setups, Vec::<Arc<str>>::new());
+    }
+
+    #[test]
+    fn a_paused_mirror_stops() {
+        let link = link(vec![on(HERE, 1, false)], MirrorStatus::Paused, true);
+        assert_eq!(
+            plan(&link, HERE, &Running::from([(("orders".into(), 0), 1)])).to_string(),
+            "stop orders[0]"
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! Questions put to both clusters before the catalog is asked to change: what would happen, and
+//! why it can't.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use catalog::{Catalog, Link, MirrorStatus, MirrorTopic, TopicId};
+use kafka::client::{Client, TcpDial};
+use kafka::topics::{self, CreateError};
+use kafka::{ClientConfig, ConfigError, Error, ErrorCode, TopicMetadata, offsets};
+
+use crate::setup;
+
+/// What creating a mirror would do: shown by a dry run, recorded otherwise.
+#[derive(Clone, Debug)]
+pub struct MirrorPlan {
+    pub source_topic: String,
+    pub source_topic_id: TopicId,
+    pub mirror_topic: String,
+    pub partitions: u32,
+    pub replication_factor: Option<i16>,
+    /// Configs the destination topic is created with.
+    pub topic_configs: BTreeMap<String, String>,
+    /// Source log start and end offset of each partition.
+    pub source_offsets: Vec<(i64, i64)>,
+    /// An empty destination topic of the same shape is there already and would be used.
+    pub adopts_existing: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct MirrorRequest {
+    pub source_topic: String,
+    pub mirror_topic: String,
+    pub replication_factor: Option<i16>,
+    pub configs: BTreeMap<String, String>,
+}
+
+/// Why a plan can't be made. Each names the thing and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// The field of the request that is wrong.
+    #[error("{field}: {message}")]
+    Invalid { field: String, message: String },
+    #[error("topic '{topic}' doesn't exist on {cluster}")]
+    TopicNotFound { topic: String, cluster: String },
+    #[error("topic '{topic}' exists on {cluster}: {message}")]
+    TopicExists { topic: String, cluster: String, message: String },
+    #[error("{cluster} can't be used: {message}")]
+    Unreachable { cluster: String, message: String },
+}
+
+impl From<ConfigError> for PreflightError {
+    fn from(error: ConfigError) -> Self {
+        Self::Invalid { field: error.key, message: error.message }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ClusterFacts {
+    pub cluster_id: String,
+    pub brokers: usize,
+}
+
+/// Asks a cluster with these client keys who it is.
+///
+/// # Errors
+/// [`PreflightError::Invalid`] naming the key, or [`PreflightError::Unreachable`].
+pub async fn probe_cluster(
+    name: &str,
+    configs: &BTreeMap<String, String>,
+) -> Result<ClusterFacts, PreflightError> {
+    let client = Client::new(ClientConfig::from_configs(configs)?, Arc::new(TcpDial));
+    let cluster = format!("cluster '{name}'");
+    let metadata = client.metadata(Some(&[])).await.map_err(|e| unreachable(&cluster, &e))?;
+    let cluster_id = metadata.cluster_id.ok_or_else(|| PreflightError::Unreachable {
+        cluster,
+        message: "its brokers don't tell a cluster id; lockstep needs one to know clusters apart".into(),
+    })?;
+    Ok(ClusterFacts { cluster_id, brokers: metadata.brokers.len() })
+}
+
+/// Client settings of a link's source and destination.
+///
+/// # Errors
+/// [`ConfigError`] for a key that can't be used, or a cluster that isn't registered.
+pub fn client_configs(catalog: &Catalog, link: &Link) -> Result<(ClientConfig, ClientConfig), ConfigError> {
+    let registered = |name: &str| {
+        catalog.clusters.get(name).map(|c| &c.configs).ok_or_else(|| ConfigError {
+            key: "source.cluster".into(),
+            message: format!("cluster '{name}' isn't registered"),
+        })
+    };
+    let source = match &link.source {
+        Some(name) => registered(name)?,
+        None => &link.configs,
+    };
+    Ok((ClientConfig::from_configs(source)?, ClientConfig::from_configs(registered(&link.destination)?)?))
+}
+
+/// Plans one mirror topic on a link: checks source and destination, changes nothing.
+///
+/// # Errors
+/// [`PreflightError`]: what stands in the way.
+pub async fn plan_mirror(
+    catalog: &Catalog,
+    link: &Link,
+    request: &MirrorRequest,
+) -> Result<MirrorPlan, PreflightError> {
+    let (source, destination) = client_configs(catalog, link)?;
+    let source = Client::new(source, Arc::new(TcpDial));
+    let destination = Client::new(destination, Arc::new(TcpDial));
+    let source_name = format!("the source of link '{}'", link.name);
+    let destination_name = format!("cluster '{}'", link.destination);
+
+    let topic = source_topic(&source, &source_name, &link.source_cluster_id, &request.source_topic).await?;
+    let source_offsets = source_offsets(&source, &source_name, &request.source_topic, &topic).await?;
+    let topic_configs = topic_configs(&source, &source_name, request).await?;
+    let plan = MirrorPlan {
+        source_topic: request.source_topic.clone(),
+        source_topic_id: TopicId(*topic.topic_id.as_bytes()),
+        mirror_topic: request.mirror_topic.clone(),
+        partitions: topic.partitions.len() as u32,
+        replication_factor: request.replication_factor,
+        topic_configs,
+        source_offsets,
+        adopts_existing: false,
+    };
+    let adopts_existing = try_destination(&destination, &destination_name, &plan).await?;
+    Ok(MirrorPlan { adopts_existing, ..plan })
+}
+
+fn unreachable(cluster: &str, error: &Error) -> PreflightError {
+    PreflightError::Unreachable { cluster: cluster.to_owned(), message: error.to_string() }
+}
+
+async fn source_topic(
+    source: &Client,
+    name: &str,
+    cluster_id: &str,
+    topic: &str,
+) -> Result<TopicMetadata, PreflightError> {
+    let metadata = source.metadata(Some(&[topic])).await.map_err(|e| unreachable(name, &e))?;
+    if let Some(found) = metadata.cluster_id.as_deref().filter(|found| *found != cluster_id) {
+        let error = Error::WrongCluster { expected: cluster_id.to_owned(), found: found.to_owned() };
+        return Err(unreachable(name, &error));
+    }
+    let found = match metadata.topics.get(topic) {
+        Some(Ok(found)) => found,
+        None | Some(Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) => {
+            return Err(PreflightError::TopicNotFound { topic: topic.to_owned(), cluster: name.to_owned() });
+        }
+        Some(Err(code)) => {
+            let message = format!("topic '{topic}': {code}");
+            return Err(PreflightError::Unreachable { cluster: name.to_owned(), message });
+        }
+    };
+    if found.is_internal {
+        let message = format!("'{topic}' is an internal topic of the source; those are never mirrored");
+        return Err(PreflightError::Invalid { field: "source_topic_name".into(), message });
+    }
+    Ok(found.clone())
+}
+
+async fn source_offsets(
+    source: &Client,
+    name: &str,
+    topic: &str,
+    metadata: &TopicMetadata,
+) -> Result<Vec<(i64, i64)>, PreflightError> {
+    let mut offsets = Vec::with_capacity(metadata.partitions.len());
+    for (index, partition) in &metadata.partitions {
+        let leader = partition.leader.ok_or_else(|| PreflightError::Unreachable {
+            cluster: name.to_owned(),
+            message: format!("{topic}[{index}] has no partition leader"),
+        })?;
+        let connection = source.control(leader).await.map_err(|e| unreachable(name, &e))?;
+        let ends = offsets::log_ends(&connection, topic, *index, partition.leader_epoch).await;
+        let ends = ends.map_err(|e| unreachable(name, &e))?;
+        offsets.push((ends.start_offset, ends.high_watermark));
+    }
+    Ok(offsets)
+}
+
+/// The source's values of what is synced, what exact bytes need, and what the user asked for.
+async fn topic_configs(
+    source: &Client,
+    name: &str,
+    request: &MirrorRequest,
+) -> Result<BTreeMap<String, String>, PreflightError> {
+    let found =
+        topics::topic_configs(source, &request.source_topic).await.map_err(|e| unreachable(name, &e))?;
+    let synced =
+        setup::SYNCED.iter().filter_map(|key| Some(((*key).to_owned(), found.get(*key)?.value.clone())));
+    let mut configs: BTreeMap<String, String> = synced.collect();
+    for (key, value) in &request.configs {
+        let held = setup::HELD.iter().any(|(held, _)| held == key);
+        if held || ["cleanup.policy", "max.message.bytes"].contains(&key.as_str()) {
+            let why = if held { "exact bytes need lockstep's value" } else { "it always follows the source" };
+            let message = format!("'{key}' can't be set on a mirror topic: {why}");
+            return Err(PreflightError::Invalid { field: "configs".into(), message });
+        }
+        configs.insert(key.clone(), value.clone());
+    }
+    configs.extend(setup::HELD.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    Ok(configs)
+}
+
+/// Asks the destination whether it would create the topic; true when an empty topic of the same
+/// shape is there already.
+async fn try_destination(
+    destination: &Client,
+    name: &str,
+    plan: &MirrorPlan,
+) -> Result<bool, PreflightError> {
+    match setup::create(destination, &draft(plan), true).await {
+        Ok(()) => Ok(false),
+        Err(CreateError::Refused { code: ErrorCode::TOPIC_ALREADY_EXISTS, .. }) => {
+            check_existing(destination, name, plan).await.map(|()| true)
+        }
+        Err(CreateError::Refused { code: code @ ErrorCode(38 | 40 | 44), message }) => {
+            let field = if code == ErrorCode(38) { "replication_factor" } else { "configs" };
+            Err(PreflightError::Invalid {
+                field: field.into(),
+                message: format!("{name}: {code}: {message}"),
+            })
+        }
+        Err(CreateError::Refused { code: ErrorCode(17), message }) => Err(PreflightError::Invalid {
+            field: "mirror_topic_name".into(),
+            message: format!("{name}: {message}"),
+        }),
+        Err(error) => {
+            Err(PreflightError::Unreachable { cluster: name.to_owned(), message: error.to_string() })
+        }
+    }
+}
+
+async fn check_existing(destination: &Client, name: &str, plan: &MirrorPlan) -> Result<(), PreflightError> {
+    let topic = plan.mirror_topic.as_str();
+    let exists = |message: String| PreflightError::TopicExists {
+        topic: topic.to_owned(),
+        cluster: name.to_owned(),
+        message,
+    };
+    let metadata = destination.metadata(Some(&[topic])).await.map_err(|e| unreachable(name, &e))?;
+    let Some(Ok(found)) = metadata.topics.get(topic) else {
+        return Err(exists("and its metadata can't be read".into()));
+    };
+    if found.partitions.len() != plan.partitions as usize {
+        let (has, wants) = (found.partitions.len(), plan.partitions);
+        return Err(exists(format!(
+            "it has {has} partitions, the source {wants}; delete it or choose another name"
+        )));
+    }
+    for (index, (_, end)) in (0..).zip(source_offsets(destination, name, topic, found).await?) {
+        if end != 0 {
+            let message = format!(
+                "it isn't empty (partition {index} ends at offset {end}); delete it or choose another name"
+            );
+            return Err(exists(message));
+        }
+    }
+    Ok(())
+}
+
+/// The mirror topic as it would be recorded.
+fn draft(plan: &MirrorPlan) -> MirrorTopic {
+    MirrorTopic {
+        name: plan.mirror_topic.as_str().into(),
+        source_topic: plan.source_topic.as_str().into(),
+        source_topic_id: plan.source_topic_id,
+        destination_topic_id: TopicId::NONE,
+        replication_factor: plan.replication_factor,
+        configs: plan.topic_configs.clone(),
+        status: MirrorStatus::PendingMirror,
+        status_since_ms: 0,
+        producer: None,
+        partitions: vec![Default::default(); plan.partitions as usize],
+    }
+}

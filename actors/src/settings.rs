@@ -1,0 +1,58 @@
+//! Link configuration keys that the data plane reads (SPEC section 5), with their defaults.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How much to fetch at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchSettings {
+    pub wait_max_ms: i32,
+    pub min_bytes: i32,
+    pub response_bytes_max: usize,
+    pub partition_bytes_max: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkSettings {
+    pub fetch: FetchSettings,
+    pub metadata_max_age: Duration,
+    /// Bytes between fetch and acknowledgement on this node. Not a key: part of the memory bound.
+    pub credit_bytes_max: usize,
+}
+
+const MIB: usize = 1024 * 1024;
+
+impl LinkSettings {
+    /// Reads the keys it knows; values were checked when they were set, and one that can't be
+    /// read all the same falls back to its default.
+    pub fn from_configs(configs: &BTreeMap<String, String>) -> Self {
+        fn get<T: std::str::FromStr + PartialOrd + Copy>(
+            configs: &BTreeMap<String, String>,
+            key: &str,
+            default: T,
+            min: T,
+            max: T,
+        ) -> T {
+            let value = configs.get(key).and_then(|v| v.trim().parse().ok());
+            value.filter(|v| (min..=max).contains(v)).unwrap_or(default)
+        }
+        let fetch = FetchSettings {
+            wait_max_ms: get(configs, "replica.fetch.wait.max.ms", 500, 0, 30_000),
+            min_bytes: get(configs, "replica.fetch.min.bytes", 1, 0, i32::MAX),
+            response_bytes_max: get(
+                configs,
+                "replica.fetch.response.max.bytes",
+                8 * MIB,
+                64 * 1024,
+                64 * MIB,
+            ),
+            partition_bytes_max: get(configs, "replica.fetch.max.bytes", MIB, 1024, 64 * MIB),
+        };
+        let metadata_max_age_ms = get(configs, "metadata.max.age.ms", 5_000u64, 100, 3_600_000);
+        Self {
+            fetch,
+            metadata_max_age: Duration::from_millis(metadata_max_age_ms),
+            credit_bytes_max: 48 * MIB,
+        }
+    }
+}
