@@ -185,6 +185,25 @@ pub fn cut(records: &Bytes, mut position: i64) -> Cut {
     cut
 }
 
+/// The whole batch that holds `offset`, whatever kind it is; `None` when there is none or its CRC
+/// is wrong.
+pub fn containing(records: &Bytes, offset: i64) -> Option<RawBatch> {
+    let mut at = 0;
+    while let Some((Ok(total_bytes), 2)) = frame_at(records, at) {
+        if at + total_bytes > records.len() {
+            return None;
+        }
+        let bytes = records.slice(at..at + total_bytes);
+        let header = parse(&bytes);
+        if header.base_offset <= offset && offset <= header.last_offset() {
+            let intact = crc32c::crc32c(&bytes[CRC_START..]) == header.crc;
+            return intact.then_some(RawBatch { header, bytes });
+        }
+        at += total_bytes;
+    }
+    None
+}
+
 /// Total bytes and magic of the batch at `at`; `None` when not even a header's worth is left.
 fn frame_at(records: &Bytes, at: usize) -> Option<(Result<usize, String>, u8)> {
     let head = records.get(at..at + HEADER_BYTES)?;
