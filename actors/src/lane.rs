@@ -198,13 +198,16 @@ impl Lane {
                     bytes: flight.size_bytes,
                 });
             }
-            // Behind a stop, answers only tell that nothing is under way any more. One that was
-            // given a place nobody expected outweighs the error before it.
+            // Behind a stop, answers only tell that nothing is under way any more.
             Ok(given) if given == flight.base_offset => {}
+            // The first place that nobody expected outweighs whatever error came before it.
             Ok(given) => {
                 let stop = LaneStop::Displaced { expected: flight.base_offset, given };
-                self.stopped = Some(LaneEnd { stop, in_doubt: self.in_doubt() });
-                self.queue.clear();
+                match &mut self.stopped {
+                    Some(LaneEnd { stop: LaneStop::Displaced { .. }, .. }) => {}
+                    Some(end) => end.stop = stop,
+                    None => self.stop(stop, false),
+                }
             }
             Err((code, message)) => {
                 let in_doubt = may_have_appended(code);
@@ -212,10 +215,6 @@ impl Lane {
             }
         }
         None
-    }
-
-    fn in_doubt(&self) -> bool {
-        self.stopped.as_ref().is_some_and(|end| end.in_doubt)
     }
 
     /// The connection is gone: whatever is under way is in doubt.

@@ -1,1 +1,183 @@
+use super::*;
+use crate::credit::LinkCredit;
+use kafka::batch::cut;
+use std::sync::atomic::AtomicUsize;
 
+const NOW_MS: i64 = 1_800_000_000_000;
+const DAY_MS: i64 = 24 * 3600 * 1000;
+
+/// A batch of `count` records at `base_offset` with this newest record timestamp.
+fn batch(base_offset: i64, count: i32, timestamp_ms: i64) -> RawBatch {
+    let mut b = vec![0u8; 61];
+    b[0..8].copy_from_slice(&base_offset.to_be_bytes());
+    b.extend_from_slice(b"records");
+    let length = (b.len() - 12) as i32;
+    b[8..12].copy_from_slice(&length.to_be_bytes());
+    b[16] = 2;
+    b[23..27].copy_from_slice(&(count - 1).to_be_bytes());
+    b[27..35].copy_from_slice(&timestamp_ms.to_be_bytes());
+    b[35..43].copy_from_slice(&timestamp_ms.to_be_bytes());
+    b[57..61].copy_from_slice(&count.to_be_bytes());
+    let crc = crc32c::crc32c(&b[21..]);
+    b[17..21].copy_from_slice(&crc.to_be_bytes());
+    cut(&b.into(), base_offset).batches.remove(0)
+}
+
+struct World {
+    lane: Lane,
+    now: Instant,
+    outstanding: Arc<AtomicUsize>,
+    next_offset: i64,
+}
+
+impl World {
+    async fn new(position: i64, remembered_ms: Option<i64>, quiet_in: Duration) -> Self {
+        let now = Instant::now();
+        let lane = Lane::new(LaneStart {
+            producer: ProducerIdentity { producer_id: 7, producer_epoch: 0 },
+            position,
+            next_sequence: sequence_at(position),
+            remembered_ms,
+            expiration_ms: DAY_MS,
+            quiet_from: now + quiet_in,
+        });
+        Self { lane, now, outstanding: Arc::default(), next_offset: position }
+    }
+
+    /// Queues batches of ten records, one for each timestamp.
+    async fn queue(&mut self, timestamps_ms: &[i64]) {
+        let frame = LinkCredit::new(1 << 20).reserve(1024).await.shrink_to(1024);
+        let credit = ShareCredit::new(&frame, &self.outstanding, 100);
+        for timestamp_ms in timestamps_ms {
+            self.lane.push(vec![batch(self.next_offset, 10, *timestamp_ms)], &credit);
+            self.next_offset += 10;
+        }
+    }
+
+    /// Sends all that may go; the base sequences of it.
+    fn send(&mut self) -> Vec<i32> {
+        std::iter::from_fn(|| self.lane.next(self.now, NOW_MS).map(|b| b.base_sequence)).collect()
+    }
+}
+
+#[tokio::test]
+async fn the_first_batch_of_a_run_goes_alone_and_then_five_are_under_way() {
+    let mut w = World::new(100, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS; 8]).await;
+    assert_eq!(w.send(), [100]);
+    let appended = w.lane.answered(Ok(100)).expect("appended");
+    assert_eq!((appended.end_offset, appended.records), (110, 10));
+    assert_eq!(w.send(), [110, 120, 130, 140, 150]);
+    w.lane.answered(Ok(110));
+    assert_eq!(w.send(), [160]);
+}
+
+#[tokio::test]
+async fn old_data_goes_one_batch_at_a_time() {
+    let mut w = World::new(0, None, Duration::ZERO).await;
+    w.queue(&[NOW_MS - 3 * DAY_MS; 3]).await;
+    for base in [0, 10, 20] {
+        assert_eq!(w.send(), [base]);
+        assert!(w.lane.answered(Ok(i64::from(base))).is_some());
+        assert!(!w.lane.is_guarded(NOW_MS));
+    }
+}
+
+#[tokio::test]
+async fn old_data_behind_fresh_data_waits_until_nothing_from_before_can_arrive() {
+    let mut w = World::new(0, Some(NOW_MS), Duration::from_secs(20)).await;
+    w.queue(&[NOW_MS, NOW_MS - 3 * DAY_MS]).await;
+    assert_eq!(w.send(), [0]);
+    w.lane.answered(Ok(0));
+    assert_eq!(w.send(), [0; 0], "the broker would forget us while an older request may arrive");
+    assert_eq!(w.lane.quiet_from(), Some(w.now + Duration::from_secs(20)));
+    w.now += Duration::from_secs(20);
+    assert_eq!(w.send(), [10]);
+}
+
+#[tokio::test]
+async fn nothing_follows_old_data_that_is_under_way() {
+    let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS, NOW_MS, NOW_MS - 3 * DAY_MS, NOW_MS]).await;
+    w.send();
+    w.lane.answered(Ok(0));
+    assert_eq!(w.send(), [10, 20], "the old batch may follow fresh ones; nothing may follow it");
+    w.lane.answered(Ok(10));
+    assert_eq!(w.send(), [0; 0]);
+    w.lane.answered(Ok(20));
+    assert_eq!(w.send(), [30]);
+}
+
+#[tokio::test]
+async fn an_answer_at_another_offset_stops_the_lane_and_says_where() {
+    let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS; 4]).await;
+    w.send();
+    w.lane.answered(Ok(0));
+    assert_eq!(w.send(), [10, 20, 30]);
+    assert!(w.lane.answered(Ok(13)).is_none());
+    assert_eq!(w.lane.end(), None, "two are still under way");
+    w.lane.answered(Ok(23));
+    w.lane.answered(Ok(33));
+    let stop = LaneStop::Displaced { expected: 10, given: 13 };
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false }));
+}
+
+#[tokio::test]
+async fn an_error_that_may_have_appended_leaves_doubt() {
+    for (code, in_doubt) in [(ErrorCode::REQUEST_TIMED_OUT, true), (ErrorCode::MESSAGE_TOO_LARGE, false)] {
+        let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+        w.queue(&[NOW_MS; 2]).await;
+        w.send();
+        w.lane.answered(Err((code, String::new())));
+        let end = w.lane.end().expect("nothing under way");
+        assert_eq!(end.in_doubt, in_doubt, "{code}");
+        assert_eq!(end.stop, LaneStop::Refused { offset: 0, code, message: String::new() });
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_leaves_doubt_only_with_requests_under_way() {
+    let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS; 2]).await;
+    w.lane.lost("gone".into());
+    assert_eq!(w.lane.end().map(|e| e.in_doubt), Some(false));
+    let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS; 2]).await;
+    w.send();
+    w.lane.lost("gone".into());
+    assert_eq!(w.lane.end().map(|e| e.in_doubt), Some(true));
+    assert_eq!(w.outstanding.load(std::sync::atomic::Ordering::Relaxed), 0, "its credit is given back");
+}
+
+#[tokio::test]
+async fn a_finishing_lane_sends_what_is_queued_and_ends() {
+    let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS; 2]).await;
+    w.send();
+    w.lane.finish();
+    w.lane.answered(Ok(0));
+    assert_eq!(w.lane.end(), None);
+    assert_eq!(w.send(), [10]);
+    w.lane.answered(Ok(10));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Closed, in_doubt: false }));
+}
+
+#[tokio::test]
+async fn a_closed_lane_sends_nothing_more_and_ends_with_its_last_answer() {
+    let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS; 2]).await;
+    w.send();
+    w.lane.close();
+    assert_eq!(w.send(), [0; 0]);
+    assert_eq!(w.lane.end(), None);
+    w.lane.answered(Ok(0));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Closed, in_doubt: false }));
+}
+
+#[test]
+fn sequences_wrap_as_brokers_count_them() {
+    assert_eq!(sequence_after(i32::MAX, 1), 0);
+    assert_eq!(sequence_after(i32::MAX - 1, 5), 3);
+    assert_eq!(sequence_at((1 << 31) + 5), 5);
+}

@@ -1,1 +1,176 @@
+use super::*;
+use crate::lane::LaneStop;
+use kafka::ErrorCode;
+use proptest::prelude::*;
 
+fn end(stop: LaneStop, in_doubt: bool) -> LaneEnd {
+    LaneEnd { stop, in_doubt }
+}
+
+fn lost(in_doubt: bool) -> LaneEnd {
+    end(LaneStop::Lost { reason: "gone".into() }, in_doubt)
+}
+
+fn running(now: Instant) -> Machine {
+    let (mut machine, effects) = Machine::start(now, false);
+    assert_eq!(effects, [Effect::Look { run: 1, quiet_from: now }]);
+    assert_eq!(machine.on(Event::Footed { run: 1 }, now, false), [Effect::Begin { run: 1 }]);
+    assert_eq!(machine.shown(), Shown::Running);
+    machine
+}
+
+#[test]
+fn after_an_unclean_takeover_an_unguarded_partition_waits_until_it_is_quiet() {
+    let now = Instant::now();
+    let (mut machine, effects) = Machine::start(now, true);
+    let quiet_from = now + AMBIGUITY_WAIT;
+    assert_eq!(effects, [Effect::Look { run: 1, quiet_from }]);
+    let effects = machine.on(Event::NotFooted { run: 1, why: NotFooted::NotQuiet }, now, false);
+    assert_eq!(effects, [Effect::Wake { at: quiet_from, token: 1 }]);
+    assert_eq!(machine.shown(), Shown::Quieting { until: quiet_from });
+    let effects = machine.on(Event::Woken { token: 1 }, quiet_from, false);
+    assert_eq!(effects, [Effect::Look { run: 2, quiet_from }]);
+}
+
+#[test]
+fn a_run_that_ends_in_doubt_sets_the_ambiguity_wait_and_one_that_does_not_keeps_the_old() {
+    let now = Instant::now();
+    for (in_doubt, quiet_from) in [(false, now), (true, now + AMBIGUITY_WAIT)] {
+        let mut machine = running(now);
+        let effects = machine.on(Event::LaneEnded { run: 1, end: lost(in_doubt) }, now, false);
+        assert_eq!(effects, [Effect::StopFetch, Effect::Wake { at: now + BACK_OFF_FIRST, token: 1 }]);
+        let effects = machine.on(Event::Woken { token: 1 }, now, false);
+        assert_eq!(effects, [Effect::Look { run: 2, quiet_from }]);
+    }
+}
+
+#[test]
+fn when_fetching_stops_what_was_fetched_is_appended_first() {
+    let now = Instant::now();
+    let mut machine = running(now);
+    let verdict = Verdict::Fail { error: MirrorError::GapFillRefused, offset: 9, message: "hole".into() };
+    let effects = machine.on(Event::FetchStopped { run: 1, verdict }, now, false);
+    assert_eq!(effects, [Effect::FinishLane]);
+    let effects = machine.on(Event::LaneEnded { run: 1, end: end(LaneStop::Closed, false) }, now, true);
+    let fail = Effect::Fail { error: MirrorError::GapFillRefused, offset: 9, message: "hole".into() };
+    assert_eq!(effects, [Effect::StopFetch, fail]);
+    assert_eq!(machine.shown(), Shown::Failed);
+}
+
+#[test]
+fn what_the_destination_says_outweighs_why_the_source_side_stopped() {
+    let now = Instant::now();
+    let mut machine = running(now);
+    let verdict = Verdict::Fail { error: MirrorError::GapFillRefused, offset: 9, message: "hole".into() };
+    machine.on(Event::FetchStopped { run: 1, verdict }, now, false);
+    let refused =
+        LaneStop::Refused { offset: 3, code: ErrorCode::NOT_LEADER_OR_FOLLOWER, message: String::new() };
+    let effects = machine.on(Event::LaneEnded { run: 1, end: end(refused, true) }, now, false);
+    assert!(matches!(effects[..], [Effect::StopFetch, Effect::Wake { .. }]), "{effects:?}");
+}
+
+#[test]
+fn retries_back_off_and_park_until_there_is_progress() {
+    let now = Instant::now();
+    let (mut machine, _) = Machine::start(now, false);
+    let refuse = |run| Event::NotFooted {
+        run,
+        why: NotFooted::Verdict(Verdict::Retry { message: "source: down".into() }),
+    };
+    let mut waits = Vec::new();
+    for attempt in 1..12 {
+        let effects = machine.on(refuse(attempt), now, false);
+        let [Effect::Wake { at, token }] = effects[..] else { panic!("{effects:?}") };
+        waits.push((at - now).as_millis());
+        assert_eq!(matches!(machine.shown(), Shown::Parked { .. }), attempt > u64::from(QUIET_RETRIES));
+        machine.on(Event::Woken { token }, now, false);
+    }
+    assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000]);
+    let effects = machine.on(refuse(12), now, true);
+    assert!(matches!(effects[..], [Effect::Wake { at, .. }] if at - now == BACK_OFF_FIRST), "{effects:?}");
+}
+
+#[test]
+fn a_stop_waits_for_what_is_under_way() {
+    let now = Instant::now();
+    let mut machine = running(now);
+    assert_eq!(machine.on(Event::Stop, now, false), [Effect::StopFetch, Effect::CloseLane]);
+    let effects = machine.on(Event::LaneEnded { run: 1, end: end(LaneStop::Closed, false) }, now, false);
+    assert_eq!(effects, [Effect::StopFetch, Effect::Stopped]);
+}
+
+#[test]
+fn a_stop_during_a_look_begins_nothing() {
+    let now = Instant::now();
+    let (mut machine, _) = Machine::start(now, false);
+    assert_eq!(machine.on(Event::Stop, now, false), []);
+    assert_eq!(machine.on(Event::Footed { run: 1 }, now, false), [Effect::Stopped]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Footed(bool),
+    FetchStopped,
+    LaneEnded { in_doubt: bool, run_back: u64 },
+    LeaderMoved,
+    Woken(bool),
+    Stop,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(
+        prop_oneof![
+            4 => any::<bool>().prop_map(Step::Footed),
+            2 => Just(Step::FetchStopped),
+            3 => (any::<bool>(), 0u64..2).prop_map(|(in_doubt, run_back)| Step::LaneEnded { in_doubt, run_back }),
+            1 => Just(Step::LeaderMoved),
+            4 => any::<bool>().prop_map(Step::Woken),
+            1 => Just(Step::Stop),
+        ],
+        0..60,
+    )
+}
+
+proptest! {
+    /// At most one run has a lane, no run begins after Stop, and Stopped comes only when no lane
+    /// is open.
+    #[test]
+    fn whatever_comes_two_runs_never_overlap(steps in steps()) {
+        let mut now = Instant::now();
+        let (mut machine, _) = Machine::start(now, true);
+        let (mut lane, mut token, mut stopped) = (None::<u64>, 0, false);
+        for step in steps {
+            now += Duration::from_millis(50);
+            let run = machine.run();
+            let event = match step {
+                Step::Footed(true) => Event::Footed { run },
+                Step::Footed(false) => Event::NotFooted { run, why: NotFooted::NotQuiet },
+                // Lanes and fetches speak only while there is a lane.
+                Step::FetchStopped if lane.is_some() => {
+                    Event::FetchStopped { run, verdict: retry("fetch") }
+                }
+                Step::LaneEnded { in_doubt, run_back } => {
+                    let run = run.saturating_sub(run_back);
+                    if lane != Some(run) && run_back == 0 { continue }
+                    if lane == Some(run) { lane = None }
+                    Event::LaneEnded { run, end: lost(in_doubt) }
+                }
+                Step::LeaderMoved => Event::LeaderMoved,
+                Step::Woken(current) => Event::Woken { token: if current { token } else { token + 7 } },
+                Step::Stop => { stopped = true; Event::Stop }
+                Step::FetchStopped => continue,
+            };
+            for effect in machine.on(event, now, false) {
+                match effect {
+                    Effect::Begin { run } => {
+                        prop_assert!(lane.is_none() && !stopped);
+                        lane = Some(run);
+                    }
+                    Effect::Wake { token: t, .. } => token = t,
+                    Effect::Look { .. } | Effect::Stopped => prop_assert!(lane.is_none()),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
