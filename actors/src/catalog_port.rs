@@ -23,7 +23,7 @@ impl CatalogPort for Consensus {
     }
 }
 
-impl dyn CatalogPort {
+impl dyn CatalogPort + '_ {
     /// Submits until the catalog has taken or refused it. Commands carry what they expect, so
     /// that one taken twice does nothing the second time.
     pub async fn submit_until_taken(&self, action: Action) -> Result<Outcome, Refusal> {

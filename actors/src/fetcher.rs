@@ -49,7 +49,7 @@ impl FetchOwner {
         Self { runner, run, told: false }
     }
 
-    fn tell(&mut self, stop: &FetchStop) {
+    pub fn tell(&mut self, stop: &FetchStop) {
         if !std::mem::replace(&mut self.told, true) {
             self.runner.fetch_stopped(self.run, stop);
         }
@@ -76,6 +76,8 @@ pub enum FetchStop {
     Obstacle(Obstacle),
     /// The connection ended.
     Lost { reason: String },
+    /// A filler has fed all it was to feed.
+    Filled,
 }
 
 impl std::fmt::Display for FetchStop {
@@ -84,6 +86,7 @@ impl std::fmt::Display for FetchStop {
             Self::Refused(code) => write!(f, "the source refused the fetch: {code}"),
             Self::Obstacle(obstacle) => write!(f, "{obstacle:?}"),
             Self::Lost { reason } => f.write_str(reason),
+            Self::Filled => f.write_str("filled"),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`engine`]: starts and stops it all. [`reconciler`]: the applied catalog to link supervisors.
 //! - [`link`]: one link's supervisor; [`plan`]: what it should start and stop, as a value.
-//! - [`partition`]: one mirror partition's life. [`fetcher`], [`appender`], [`lane`]: its bytes.
+//! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its
+//!   bytes.
 //! - [`setup`]: makes a new mirror ready. [`preflight`]: what would happen, before it is asked for.
 //! - [`verdict`]: what to do next about every error. [`observe`]: what anyone may see.
 //!
@@ -15,6 +16,7 @@ pub mod clock;
 pub mod credit;
 pub mod engine;
 pub mod fetcher;
+pub mod filler;
 pub mod lane;
 pub mod link;
 pub mod observe;

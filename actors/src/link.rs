@@ -221,6 +221,11 @@ impl LinkState {
             destination_topic_id: mirror.destination_topic_id,
             producer,
             quiet_from: Instant::now(),
+            prefix: mirror.partitions.get(*partition as usize).and_then(|p| p.prefix),
+            is_compacted: mirror
+                .configs
+                .get("cleanup.policy")
+                .is_some_and(|policy| policy.contains("compact")),
         };
         let arguments = PartitionArguments {
             stats: self.surroundings.observatory.enter(&mirror_key, *partition),

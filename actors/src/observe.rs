@@ -23,6 +23,10 @@ pub enum PartitionState {
         until_ms: i64,
     },
     Running,
+    /// Writing filler records below the source's log start.
+    Filling {
+        to: i64,
+    },
     /// Something that time or a grant can cure; tries again by itself.
     Parked {
         error: MirrorError,
@@ -42,6 +46,7 @@ impl PartitionState {
             Self::Checking => "CHECKING",
             Self::Quieting { .. } => "QUIETING",
             Self::Running => "RUNNING",
+            Self::Filling { .. } => "FILLING",
             Self::Parked { .. } => "PARKED",
             Self::Failed { .. } => "FAILED",
             Self::Stopped => "STOPPED",
@@ -143,6 +148,10 @@ impl PartitionStats {
             source_last_stable_offset: known(&self.source_last_stable_offset).filter(|_| heard.is_some()),
             mirror_end_offset: mirror_end,
             guarded: mirror_end.map(|_| self.guarded.load(Ordering::Relaxed)),
+            fills_to: match state {
+                PartitionState::Filling { to } => Some(to),
+                _ => None,
+            },
             error,
             since_ms,
             retry_at_ms,
@@ -154,7 +163,7 @@ impl PartitionStats {
 #[derive(Clone, Debug)]
 pub struct PartitionView {
     pub partition: u32,
-    /// `CHECKING`, `QUIETING`, `RUNNING`, `PARKED`, `FAILED`, `STOPPED`.
+    /// `CHECKING`, `QUIETING`, `RUNNING`, `FILLING`, `PARKED`, `FAILED`, `STOPPED`.
     pub state: &'static str,
     /// Offsets behind the source's high watermark; `None` when not known.
     pub lag: Option<i64>,
@@ -166,6 +175,8 @@ pub struct PartitionView {
     pub source_last_stable_offset: Option<i64>,
     pub mirror_end_offset: Option<i64>,
     pub guarded: Option<bool>,
+    /// Up to which offset a missing prefix is being filled.
+    pub fills_to: Option<i64>,
     /// Why it is parked or failed: error name and message.
     pub error: Option<(&'static str, String)>,
     /// Since when it is in this state, milliseconds since 1970.

@@ -143,6 +143,7 @@ mod tests {
         catalog::model::MirrorPartition {
             assignment: Some(Assignment { node, epoch, unclean }),
             failure: None,
+            prefix: None,
         }
     }
 

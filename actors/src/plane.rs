@@ -83,6 +83,10 @@ impl LinkPlane {
         &self.destination
     }
 
+    pub fn credit(&self) -> &LinkCredit {
+        &self.credit
+    }
+
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }

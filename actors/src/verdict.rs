@@ -11,6 +11,8 @@ use crate::lane::{LaneEnd, LaneStop};
 /// What comes after a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// A step is done: look again at once, the next one follows.
+    Proceed,
     /// Look at both logs again: they tell where to go on.
     Retry { message: String },
     /// Time, a setting or a grant can cure it: retry at leisure, and say so meanwhile.
@@ -98,6 +100,7 @@ const UNSUPPORTED_COMPRESSION_TYPE: ErrorCode = ErrorCode(76);
 /// On how fetching stopped.
 pub fn on_fetch_stop(stop: &FetchStop) -> Verdict {
     match stop {
+        FetchStop::Filled => Verdict::Proceed,
         FetchStop::Refused(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => Verdict::Park {
             error: MirrorError::AuthorizationError,
             message: format!("{stop}; grant READ on the source topic at the source"),
@@ -171,6 +174,7 @@ mod tests {
         let failed = [43, 47, 76, 87, 90];
         for code in (-1..=133).filter(|c| *c != 0) {
             match verdict_on(code) {
+                Verdict::Proceed => panic!("{code} is an error"),
                 Verdict::Retry { .. } => assert!(retried.contains(&code), "{code} is retried"),
                 Verdict::Fail { offset, .. } => {
                     assert_eq!(offset, 42);

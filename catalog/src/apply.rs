@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::command::{Action, Command, Move, NewLink, NewMirror, Outcome, Refusal};
 use crate::model::{
     Assignment, Catalog, Cluster, Failure, Link, LinkId, MirrorKey, MirrorPartition, MirrorStatus,
-    MirrorTopic, Node, NodeId, ProducerIdentity, TopicId,
+    MirrorTopic, Node, NodeId, Prefix, ProducerIdentity, TopicId,
 };
 
 /// Mirror partitions in a topic, at most: what a Kafka topic can reasonably have, and a bound on
@@ -57,6 +57,12 @@ impl Catalog {
                 Ok(Outcome::Done)
             }
             Action::AddPartitions { mirror, partitions } => self.add_partitions(&mirror, partitions),
+            Action::SetPrefix { mirror, partition, assignment_epoch, log_start } => {
+                self.set_prefix(&mirror, partition, assignment_epoch, log_start)
+            }
+            Action::SettlePrefix { mirror, partition, log_start } => {
+                self.settle_prefix(&mirror, partition, log_start)
+            }
         }
     }
 
@@ -302,6 +308,31 @@ impl Catalog {
         let ready = mirror.producer.is_some();
         mirror.set_status(if ready { MirrorStatus::Active } else { MirrorStatus::PendingMirror }, at_ms);
         Ok(Outcome::Done)
+    }
+
+    fn set_prefix(&mut self, key: &MirrorKey, index: u32, epoch: u64, log_start: i64) -> Applied {
+        let mirror = self.mirror_mut(key)?;
+        let stale = Refusal::Stale(format!("mirror topic '{}' partition {index}", key.topic));
+        let Some(partition) = mirror.partitions.get_mut(index as usize) else { return Err(stale) };
+        // It only rises: what lies below was promised to be cut.
+        let rises = partition.prefix.is_none_or(|p| log_start >= p.log_start);
+        if partition.assignment.as_ref().is_none_or(|a| a.epoch != epoch) || !rises {
+            return Err(stale);
+        }
+        if partition.prefix.is_some_and(|p| p.log_start == log_start) {
+            return Ok(Outcome::Unchanged);
+        }
+        partition.prefix = Some(Prefix { log_start, settled: false });
+        Ok(Outcome::Done)
+    }
+
+    fn settle_prefix(&mut self, key: &MirrorKey, index: u32, log_start: i64) -> Applied {
+        let mirror = self.mirror_mut(key)?;
+        let prefix = mirror.partitions.get_mut(index as usize).and_then(|p| p.prefix.as_mut());
+        match prefix.filter(|p| p.log_start == log_start) {
+            Some(prefix) => Ok(replace(&mut prefix.settled, true)),
+            None => Err(Refusal::Stale(format!("mirror topic '{}' partition {index}", key.topic))),
+        }
     }
 
     fn add_partitions(&mut self, key: &MirrorKey, partitions: u32) -> Applied {

@@ -87,6 +87,20 @@ pub enum Action {
         mirror: MirrorKey,
         partitions: u32,
     },
+    /// The source's log starts above the mirror, which holds no source record yet: it is to start
+    /// there too. Recorded before the first filler is written.
+    SetPrefix {
+        mirror: MirrorKey,
+        partition: u32,
+        assignment_epoch: u64,
+        log_start: i64,
+    },
+    /// The cut at `log_start` can't be lost any more.
+    SettlePrefix {
+        mirror: MirrorKey,
+        partition: u32,
+        log_start: i64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,5 +18,5 @@ pub mod placement;
 pub use command::{Action, Command, Outcome, Refusal};
 pub use model::{
     Assignment, Catalog, Cluster, Failure, Link, LinkId, MirrorError, MirrorKey, MirrorStatus, MirrorTopic,
-    Node, NodeId, ProducerIdentity, TopicId,
+    Node, NodeId, Prefix, ProducerIdentity, TopicId,
 };

@@ -99,6 +99,9 @@ pub enum MirrorStatus {
     Failed,
 }
 
+/// Shown in place of ACTIVE while a missing prefix is being filled or its cut isn't safe yet.
+const PENDING_SYNCHRONIZE: &str = "PENDING_SYNCHRONIZE";
+
 impl MirrorStatus {
     pub fn name(self) -> &'static str {
         match self {
@@ -190,6 +193,18 @@ pub struct MirrorTopic {
 pub struct MirrorPartition {
     pub assignment: Option<Assignment>,
     pub failure: Option<Failure>,
+    /// Set when the source's log began above zero as the mirror did.
+    pub prefix: Option<Prefix>,
+}
+
+/// Offsets before the source's log start: filled with filler records, then cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// Where the mirror's log is to start. Everything below is filler and to be cut, again and
+    /// again until the destination's brokers can't lose the cut any more.
+    pub log_start: i64,
+    /// The cut has outlived the brokers' checkpoint interval.
+    pub settled: bool,
 }
 
 /// Who runs a mirror partition. Epochs only rise (CT-2).
@@ -208,6 +223,15 @@ impl Link {
 }
 
 impl MirrorTopic {
+    /// The status as users see it (SPEC section 4).
+    pub fn shown_status(&self) -> &'static str {
+        let unsettled = |p: &MirrorPartition| p.prefix.is_some_and(|prefix| !prefix.settled);
+        match self.status {
+            MirrorStatus::Active if self.partitions.iter().any(unsettled) => PENDING_SYNCHRONIZE,
+            status => status.name(),
+        }
+    }
+
     /// The failure that the whole topic shows: that of its lowest failed partition.
     pub fn first_failure(&self) -> Option<(usize, &Failure)> {
         self.partitions.iter().enumerate().find_map(|(index, p)| p.failure.as_ref().map(|f| (index, f)))

@@ -183,6 +183,26 @@ fn a_cluster_is_not_linked_to_itself() {
     assert!(matches!(catalog.apply(at(1, Action::CreateLink(new))), Err(Refusal::Invalid { .. })));
 }
 
+#[test]
+fn a_prefix_only_rises_and_shows_until_its_cut_is_settled() {
+    let mut catalog = running();
+    let set = |log_start, assignment_epoch| Action::SetPrefix {
+        mirror: key("orders"),
+        partition: 1,
+        assignment_epoch,
+        log_start,
+    };
+    let settle = |log_start| Action::SettlePrefix { mirror: key("orders"), partition: 1, log_start };
+    assert!(matches!(catalog.apply(at(3, set(500, 9))), Err(Refusal::Stale(_))), "another epoch");
+    assert_eq!(catalog.apply(at(3, set(500, 1))), Ok(Outcome::Done));
+    assert_eq!(orders(&catalog).shown_status(), "PENDING_SYNCHRONIZE");
+    assert!(matches!(catalog.apply(at(3, set(499, 1))), Err(Refusal::Stale(_))));
+    assert_eq!(catalog.apply(at(3, set(600, 1))), Ok(Outcome::Done));
+    assert!(matches!(catalog.apply(at(3, settle(500))), Err(Refusal::Stale(_))), "an earlier cut");
+    assert_eq!(catalog.apply(at(3, settle(600))), Ok(Outcome::Done));
+    assert_eq!(orders(&catalog).shown_status(), "ACTIVE");
+}
+
 fn any_action() -> impl Strategy<Value = Action> {
     let topic = prop_oneof![Just("orders"), Just("clicks")];
     let name = prop_oneof![Just("east"), Just("west")];

@@ -169,7 +169,8 @@ impl Client {
 
     async fn dial(&self, address: Arc<str>) -> Result<Connection, Error> {
         let failed = |reason: String| Error::Connect { address: address.to_string(), reason };
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, self.inner.dial.dial(address.clone())).await {
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, self.inner.dial.dial(address.clone())).await
+        {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(failed(error.to_string())),
             Err(_) => return Err(failed(format!("no answer within {CONNECT_TIMEOUT:?}"))),

@@ -55,7 +55,9 @@ impl ClientConfig {
             }
         }
         let bootstrap = get("bootstrap.servers")
-            .ok_or_else(|| ConfigError::new("bootstrap.servers", "required: host:port, or several separated by commas"))?
+            .ok_or_else(|| {
+                ConfigError::new("bootstrap.servers", "required: host:port, or several separated by commas")
+            })?
             .split(',')
             .map(|entry| parse_host_port(entry.trim()))
             .collect::<Result<Vec<_>, _>>()?;
@@ -67,7 +69,10 @@ impl ClientConfig {
                 .filter(|ms| (REQUEST_TIMEOUT_MIN_MS..=REQUEST_TIMEOUT_MAX_MS).contains(ms))
                 .ok_or_else(|| {
                     let range = format!("{REQUEST_TIMEOUT_MIN_MS} to {REQUEST_TIMEOUT_MAX_MS}");
-                    ConfigError::new("request.timeout.ms", format!("must be a number of milliseconds, {range}"))
+                    ConfigError::new(
+                        "request.timeout.ms",
+                        format!("must be a number of milliseconds, {range}"),
+                    )
                 })?,
         };
         Ok(Self {
@@ -82,7 +87,11 @@ fn parse_host_port(entry: &str) -> Result<Arc<str>, ConfigError> {
     let wrong = || ConfigError::new("bootstrap.servers", format!("'{entry}' is not host:port"));
     let (host, port) = entry.rsplit_once(':').ok_or_else(wrong)?;
     let bare_ipv6 = host.contains(':') && !host.starts_with('[');
-    if host.is_empty() || bare_ipv6 || port.parse::<u16>().is_ok_and(|p| p == 0) || port.parse::<u16>().is_err() {
+    if host.is_empty()
+        || bare_ipv6
+        || port.parse::<u16>().is_ok_and(|p| p == 0)
+        || port.parse::<u16>().is_err()
+    {
         return Err(wrong());
     }
     Ok(entry.into())
@@ -99,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_bootstrap_list_and_a_timeout_are_read() {
-        let config = read(&[("bootstrap.servers", "a:9092, [::1]:9093"), ("request.timeout.ms", "5000")]).expect("ok");
+        let config =
+            read(&[("bootstrap.servers", "a:9092, [::1]:9093"), ("request.timeout.ms", "5000")]).expect("ok");
         assert_eq!(config.bootstrap, ["a:9092".into(), "[::1]:9093".into()]);
         assert_eq!(config.request_timeout, Duration::from_secs(5));
     }

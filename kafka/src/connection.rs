@@ -135,7 +135,11 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Deadline`] or [`Error::Protocol`].
-    pub async fn open(stream: BoxedStream, address: Arc<str>, options: &ConnectionOptions) -> Result<Self, Error> {
+    pub async fn open(
+        stream: BoxedStream,
+        address: Arc<str>,
+        options: &ConnectionOptions,
+    ) -> Result<Self, Error> {
         let (read, write) = tokio::io::split(stream);
         let (outgoing, to_write) = mpsc::channel(IN_FLIGHT_MAX);
         let shared = Arc::new(Shared {
@@ -189,7 +193,11 @@ impl Connection {
     ///
     /// # Errors
     /// Any [`Error`] but [`Error::Broker`]: error codes inside the response are the caller's.
-    pub async fn call<R: Request>(&self, api: &'static Api, request: &R) -> Result<(R::Response, i16), Error> {
+    pub async fn call<R: Request>(
+        &self,
+        api: &'static Api,
+        request: &R,
+    ) -> Result<(R::Response, i16), Error> {
         let (version, ..) = self.version(api)?;
         Ok((self.call_within(api, request, self.shared.request_timeout).await?, version))
     }
@@ -203,7 +211,9 @@ impl Connection {
     ) -> Result<R::Response, Error> {
         let (version, ..) = self.version(api)?;
         let mut body = BytesMut::new();
-        request.encode(&mut body, version).map_err(|e| self.protocol(format!("can't encode {}: {e}", api.name)))?;
+        request
+            .encode(&mut body, version)
+            .map_err(|e| self.protocol(format!("can't encode {}: {e}", api.name)))?;
         let mut reply = self.start(api, vec![body.freeze()], CONTROL_FRAME_BYTES_MAX, timeout).await?;
         self.decode::<R::Response>(api, reply.wait().await?)
     }
@@ -234,8 +244,11 @@ impl Connection {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                let error =
-                    Error::Deadline { address: self.shared.address.to_string(), what: api.name, after: timeout };
+                let error = Error::Deadline {
+                    address: self.shared.address.to_string(),
+                    what: api.name,
+                    after: timeout,
+                };
                 self.shared.close(error.clone());
                 Err(error)
             }
@@ -254,8 +267,9 @@ impl Connection {
             body.advance(header_bytes);
             shape::check(&body, shape)
         })();
-        let decoded =
-            decoded.map_err(|e| e.to_string()).and_then(|()| T::decode(&mut body, version).map_err(|e| e.to_string()));
+        let decoded = decoded
+            .map_err(|e| e.to_string())
+            .and_then(|()| T::decode(&mut body, version).map_err(|e| e.to_string()));
         decoded.map_err(|e| {
             let error = self.protocol(format!("{} response: {e}", api.name));
             self.shared.close(error.clone());
@@ -268,8 +282,11 @@ impl Connection {
     }
 }
 
-static API_VERSIONS: Api =
-    Api { key: ApiVersionsRequest::KEY, name: "ApiVersions", versions: &[(0, false, shape::API_VERSIONS_V0)] };
+static API_VERSIONS: Api = Api {
+    key: ApiVersionsRequest::KEY,
+    name: "ApiVersions",
+    versions: &[(0, false, shape::API_VERSIONS_V0)],
+};
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -380,7 +397,11 @@ async fn run_reader(shared: Arc<Shared>, stream: ReadHalf<BoxedStream>, frames: 
     }
 }
 
-async fn read_answer<S: AsyncRead + Unpin>(shared: &Shared, stream: &mut S, frames: &FramePool) -> Result<(), Error> {
+async fn read_answer<S: AsyncRead + Unpin>(
+    shared: &Shared,
+    stream: &mut S,
+    frames: &FramePool,
+) -> Result<(), Error> {
     let protocol = |reason: String| Error::Protocol { address: shared.address.to_string(), reason };
     let length = stream.read_i32().await.map_err(|e| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => shared.closed_by("the broker closed it"),
@@ -388,9 +409,10 @@ async fn read_answer<S: AsyncRead + Unpin>(shared: &Shared, stream: &mut S, fram
     })?;
     let limit = shared.state().waiting.front().map(|w| w.frame_bytes_max);
     let limit = limit.ok_or_else(|| protocol(format!("{length} bytes that nobody asked for")))?;
-    let length = usize::try_from(length).ok().filter(|l| (4..=limit).contains(l)).ok_or_else(|| {
-        protocol(format!("a frame of {length} bytes where 4 to {limit} were expected"))
-    })?;
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|l| (4..=limit).contains(l))
+        .ok_or_else(|| protocol(format!("a frame of {length} bytes where 4 to {limit} were expected")))?;
     let mut frame = frames.read(stream, length).await.map_err(|e| shared.closed_by(e))?;
     let correlation_id = frame.get_i32();
     let waiting = shared.state().waiting.pop_front().ok_or_else(|| shared.cause())?;

@@ -84,8 +84,12 @@ pub async fn fetch_once(
     position: Position,
     bytes_max: i32,
 ) -> Result<Share, Error> {
-    let limits =
-        FetchLimits { wait_max_ms: 0, min_bytes: 0, response_bytes_max: bytes_max, partition_bytes_max: bytes_max };
+    let limits = FetchLimits {
+        wait_max_ms: 0,
+        min_bytes: 0,
+        response_bytes_max: bytes_max,
+        partition_bytes_max: bytes_max,
+    };
     let mut session = Session { epoch: SESSIONLESS, ..Session::default() };
     let wanted = BTreeMap::from([(partition.clone(), position)]);
     let body = session.start(connection, &wanted, limits).await?.wait().await?;
@@ -136,7 +140,11 @@ impl Session {
     }
 
     /// Topic ids only where every wanted topic has one.
-    fn choose_api(&self, connection: &Connection, wanted: &BTreeMap<TopicPartition, Position>) -> &'static Api {
+    fn choose_api(
+        &self,
+        connection: &Connection,
+        wanted: &BTreeMap<TopicPartition, Position>,
+    ) -> &'static Api {
         let by_id = wanted.values().chain(self.known.values()).all(|p| !p.topic_id.is_nil());
         if by_id && connection.version(&FETCH).is_ok_and(|(version, ..)| version >= 13) {
             &FETCH
@@ -157,7 +165,9 @@ impl Session {
             match topics.last_mut().filter(|t| t.topic.as_str() == &*key.topic) {
                 Some(topic) => topic.partitions.push(partition),
                 None => {
-                    let topic = FetchTopic::default().with_topic(topic_name(&key.topic)).with_topic_id(position.topic_id);
+                    let topic = FetchTopic::default()
+                        .with_topic(topic_name(&key.topic))
+                        .with_topic_id(position.topic_id);
                     topics.push(topic.with_partitions(vec![partition]));
                 }
             }
@@ -167,8 +177,9 @@ impl Session {
             match forgotten.last_mut().filter(|t| t.topic.as_str() == &*key.topic) {
                 Some(topic) => topic.partitions.push(key.partition),
                 None => {
-                    let topic =
-                        ForgottenTopic::default().with_topic(topic_name(&key.topic)).with_topic_id(position.topic_id);
+                    let topic = ForgottenTopic::default()
+                        .with_topic(topic_name(&key.topic))
+                        .with_topic_id(position.topic_id);
                     forgotten.push(topic.with_partitions(vec![key.partition]));
                 }
             }

@@ -54,7 +54,8 @@ impl FramePool {
     }
 
     fn take(&self) -> Vec<u8> {
-        let mut buffer = self.inner.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut buffer =
+            self.inner.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         buffer.clear();
         buffer
     }

@@ -16,6 +16,7 @@ pub mod config;
 pub mod connection;
 pub mod error;
 pub mod fetch;
+pub mod filler;
 pub mod frame;
 pub mod metadata;
 pub mod offsets;
@@ -29,4 +30,3 @@ pub use config::{ClientConfig, ConfigError};
 pub use connection::Connection;
 pub use error::{Error, ErrorCode};
 pub use metadata::{Metadata, PartitionMetadata, TopicMetadata};
-

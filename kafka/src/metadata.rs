@@ -43,7 +43,8 @@ impl From<MetadataResponse> for Metadata {
             .into_iter()
             .map(|b| {
                 // An IPv6 address needs its brackets back before a port.
-                let host = if b.host.contains(':') { format!("[{}]", b.host.as_str()) } else { b.host.to_string() };
+                let host =
+                    if b.host.contains(':') { format!("[{}]", b.host.as_str()) } else { b.host.to_string() };
                 (b.node_id.0, Arc::from(format!("{host}:{}", b.port)))
             })
             .collect();
@@ -65,7 +66,10 @@ impl From<MetadataResponse> for Metadata {
                     (p.partition_index, partition)
                 });
                 let partitions = partitions.collect();
-                Some((name, Ok(TopicMetadata { topic_id: t.topic_id, is_internal: t.is_internal, partitions })))
+                Some((
+                    name,
+                    Ok(TopicMetadata { topic_id: t.topic_id, is_internal: t.is_internal, partitions }),
+                ))
             })
             .collect();
         Self { cluster_id: response.cluster_id.map(|id| id.to_string()), brokers, topics }

@@ -1,15 +1,32 @@
 //! Log start, high watermark and log end of partitions, asked of their partition leader.
 
+use std::time::Duration;
+
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{ApiKey, BrokerId, ListOffsetsRequest};
+use kafka_protocol::messages::{ApiKey, BrokerId, DeleteRecordsRequest, ListOffsetsRequest};
 
 use crate::client::topic_name;
 use crate::connection::{Api, Connection};
 use crate::error::{Error, ErrorCode};
 use crate::shape;
 
-static LIST_OFFSETS: Api =
-    Api { key: ApiKey::ListOffsets as i16, name: "ListOffsets", versions: &[(5, false, shape::LIST_OFFSETS_V5)] };
+static LIST_OFFSETS: Api = Api {
+    key: ApiKey::ListOffsets as i16,
+    name: "ListOffsets",
+    versions: &[(5, false, shape::LIST_OFFSETS_V5)],
+};
+
+static DELETE_RECORDS: Api = Api {
+    key: ApiKey::DeleteRecords as i16,
+    name: "DeleteRecords",
+    versions: &[(1, false, shape::DELETE_RECORDS_V1)],
+};
+
+/// Brokers answer when every replica has taken the new log start, or after this.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Beyond [`DELETE_TIMEOUT`] by a broker's own overhead.
+const DELETE_DEADLINE: Duration = Duration::from_secs(25);
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -45,7 +62,8 @@ pub async fn log_ends(
     partition: i32,
     leader_epoch: i32,
 ) -> Result<LogEnds, Error> {
-    let ask = |replica, timestamp| list_offset(connection, topic, partition, leader_epoch, replica, timestamp);
+    let ask =
+        |replica, timestamp| list_offset(connection, topic, partition, leader_epoch, replica, timestamp);
     // Handed over in this order and answered in it: a high watermark that equals the log end read
     // before it has nothing between them.
     let (start_offset, end_offset, high_watermark) =
@@ -75,4 +93,31 @@ async fn list_offset(
     })?;
     ErrorCode::check(answer.error_code, format!("ListOffsets of {topic}[{partition}]"))?;
     Ok(answer.offset)
+}
+
+/// Moves the log start offset up (KIP-107). A broker killed within a minute may lose it: log start
+/// offsets are checkpointed every `log.flush.start.offset.checkpoint.interval.ms`.
+///
+/// # Errors
+/// [`Error::Broker`]: 1 above the high watermark, 29 without DELETE on the topic, 44 when the
+/// topic's `cleanup.policy` doesn't contain `delete`.
+pub async fn delete_records(
+    connection: &Connection,
+    topic: &str,
+    partition: i32,
+    log_start: i64,
+) -> Result<(), Error> {
+    let wanted = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(log_start);
+    let topics =
+        vec![DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![wanted])];
+    let request = DeleteRecordsRequest::default()
+        .with_topics(topics)
+        .with_timeout_ms(DELETE_TIMEOUT.as_millis() as i32);
+    let response = connection.call_within(&DELETE_RECORDS, &request, DELETE_DEADLINE).await?;
+    let answer =
+        response.topics.first().and_then(|t| t.partitions.first()).ok_or_else(|| Error::Protocol {
+            address: connection.address().to_owned(),
+            reason: format!("DeleteRecords response without {topic}[{partition}]"),
+        })?;
+    ErrorCode::check(answer.error_code, format!("DeleteRecords of {topic}[{partition}] up to {log_start}"))
 }

@@ -41,7 +41,10 @@ pub async fn init_producer_id(client: &Client, transactional_id: &str) -> Result
     let id = StrBytes::from_string(transactional_id.to_owned());
     let find = FindCoordinatorRequest::default().with_key(id.clone()).with_key_type(TRANSACTION_KEY_TYPE);
     let (coordinator, _) = client.any_broker().await?.call(&FIND_COORDINATOR, &find).await?;
-    ErrorCode::check(coordinator.error_code, format!("FindCoordinator of transactional id {transactional_id}"))?;
+    ErrorCode::check(
+        coordinator.error_code,
+        format!("FindCoordinator of transactional id {transactional_id}"),
+    )?;
     let connection = client.control(coordinator.node_id.0).await?;
     let request = InitProducerIdRequest::default()
         .with_transactional_id(Some(TransactionalId(id)))
@@ -71,7 +74,8 @@ pub async fn describe_producers(
     topic: &str,
     partition: i32,
 ) -> Result<Vec<ProducerState>, Error> {
-    let topics = vec![TopicRequest::default().with_name(topic_name(topic)).with_partition_indexes(vec![partition])];
+    let topics =
+        vec![TopicRequest::default().with_name(topic_name(topic)).with_partition_indexes(vec![partition])];
     let request = DescribeProducersRequest::default().with_topics(topics);
     let (response, _) = connection.call(&DESCRIBE_PRODUCERS, &request).await?;
     let answer = response.topics.first().and_then(|t| t.partitions.first());

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, DescribeConfigsRequest};
+use kafka_protocol::messages::{
+    ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DescribeConfigsRequest,
+};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
@@ -57,9 +60,9 @@ pub async fn create_topic(
     validate_only: bool,
 ) -> Result<Uuid, CreateError> {
     let text = |s: &str| StrBytes::from_string(s.to_owned());
-    let configs = configs
-        .iter()
-        .map(|(name, value)| CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value))));
+    let configs = configs.iter().map(|(name, value)| {
+        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+    });
     let wanted = CreatableTopic::default()
         .with_name(topic_name(topic))
         .with_num_partitions(partitions)
@@ -77,6 +80,39 @@ pub async fn create_topic(
     })?;
     match ErrorCode::of(answer.error_code) {
         None => Ok(answer.topic_id),
+        Some(code) => {
+            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
+            Err(CreateError::Refused { code, message })
+        }
+    }
+}
+
+static CREATE_PARTITIONS: Api = Api {
+    key: ApiKey::CreatePartitions as i16,
+    name: "CreatePartitions",
+    versions: &[(1, false, shape::CREATE_PARTITIONS_V1)],
+};
+
+/// Raises a topic's partition count to `total`.
+///
+/// # Errors
+/// [`CreateError::Refused`] with the broker's reason: 37 when it has as many or more already.
+pub async fn create_partitions(client: &Client, topic: &str, total: i32) -> Result<(), CreateError> {
+    let wanted = CreatePartitionsTopic::default()
+        .with_name(topic_name(topic))
+        .with_count(total)
+        .with_assignments(None);
+    let request = CreatePartitionsRequest::default()
+        .with_topics(vec![wanted])
+        .with_timeout_ms(CREATE_TIMEOUT.as_millis() as i32);
+    let connection = client.any_broker().await?;
+    let response = connection.call_within(&CREATE_PARTITIONS, &request, CREATE_DEADLINE).await?;
+    let answer = response.results.first().ok_or_else(|| Error::Protocol {
+        address: connection.address().to_owned(),
+        reason: "CreatePartitions response without the topic".into(),
+    })?;
+    match ErrorCode::of(answer.error_code) {
+        None => Ok(()),
         Some(code) => {
             let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
             Err(CreateError::Refused { code, message })

@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use catalog::{Action, Failure, MirrorKey};
+use catalog::{Action, Failure, MirrorKey, Prefix};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::appender::{Appender, LaneKey, LaneMeters, LaneOwner, OpenLane, Order};
 use crate::catalog_port::CatalogPort;
 use crate::fetcher::{Assign, FetchOrder, FetchOwner, FetchStop, Fetcher};
-use crate::lane::{Lane, LaneEnd};
+use crate::filler::{self, Fill};
+use crate::lane::{Lane, LaneEnd, LaneStop};
 use crate::observe::{PartitionState, PartitionStats};
-use crate::partition::footing::{self, Footing, Question};
+use crate::partition::footing::{self, Feed, Footing, Question};
 use crate::partition::machine::{Effect, Event, Machine, NotFooted, Shown};
 use crate::plane::LinkPlane;
 use crate::verdict::{self, Verdict};
@@ -44,14 +47,27 @@ pub enum PartitionMessage {
     },
     /// The supervisor has new metadata.
     MetadataChanged,
+    /// The brokers have had time to make the cut of this run durable: does it stand?
+    CheckCut {
+        run: u64,
+    },
     /// Stop in an orderly way; answered when nothing of ours is under way any more.
     Stop(oneshot::Sender<()>),
 }
 
 pub struct Footed {
     footing: Footing,
-    fetcher: Fetcher,
+    source: Source,
     appender: Appender,
+    /// As the catalog has it by now.
+    prefix: Option<Prefix>,
+}
+
+/// What feeds the current run's lane.
+enum Source {
+    Fetcher(Fetcher),
+    /// Started when the run begins.
+    Filler(Option<AbortHandle>),
 }
 
 impl std::fmt::Debug for Footed {
@@ -74,13 +90,19 @@ pub struct PartitionArguments {
     pub catalog: Arc<dyn CatalogPort>,
 }
 
+struct Current {
+    footing: Footing,
+    source: Source,
+    appender: Appender,
+}
+
 pub struct PartitionMirror;
 
 pub struct PartitionActorState {
     arguments: PartitionArguments,
     machine: Machine,
     /// Of the current run.
-    current: Option<(Footing, Fetcher, Appender)>,
+    current: Option<Current>,
     /// Mirror end when the last event was taken: has there been progress?
     last_end: i64,
     waiting_for_stop: Vec<oneshot::Sender<()>>,
@@ -119,12 +141,17 @@ impl Actor for PartitionMirror {
         let event = match message {
             PartitionMessage::Event(event) => event,
             PartitionMessage::Footed { run, footed } => {
-                let Footed { footing, fetcher, appender } = *footed;
-                state.current = Some((footing, fetcher, appender));
+                let Footed { footing, source, appender, prefix } = *footed;
+                state.arguments.question.prefix = prefix;
+                state.current = Some(Current { footing, source, appender });
                 Event::Footed { run }
             }
             PartitionMessage::MetadataChanged if state.leader_moved() => Event::LeaderMoved,
             PartitionMessage::MetadataChanged => return Ok(()),
+            PartitionMessage::CheckCut { run } => {
+                state.check_cut(&myself, run);
+                return Ok(());
+            }
             PartitionMessage::Stop(answer) => {
                 state.waiting_for_stop.push(answer);
                 Event::Stop
@@ -145,12 +172,7 @@ impl PartitionActorState {
             match effect {
                 Effect::Look { run, quiet_from } => self.look(myself, run, quiet_from),
                 Effect::Begin { run } => self.begin(myself, run).await,
-                Effect::StopFetch => {
-                    if let Some((footing, fetcher, _)) = &self.current {
-                        let (source, lane) = (footing.source.clone(), self.lane_key());
-                        fetcher.order(FetchOrder::Remove { source, lane, run: self.machine.run() }).await;
-                    }
-                }
+                Effect::StopFetch => self.stop_feed().await,
                 Effect::FinishLane => self.order_lane(|key, run| Order::Finish { key, run }).await,
                 Effect::CloseLane => self.order_lane(|key, run| Order::Close { key, run }).await,
                 Effect::Wake { at, token } => {
@@ -180,7 +202,7 @@ impl PartitionActorState {
     }
 
     async fn order_lane(&self, order: impl FnOnce(LaneKey, u64) -> Order) {
-        if let Some((_, _, appender)) = &self.current {
+        if let Some(Current { appender, .. }) = &self.current {
             appender.order(order(self.lane_key(), self.machine.run())).await;
         }
     }
@@ -188,9 +210,14 @@ impl PartitionActorState {
     /// Looks at both logs in a task of its own: the mailbox stays open meanwhile.
     fn look(&self, myself: &ActorRef<PartitionMessage>, run: u64, quiet_from: Instant) {
         let question = Question { quiet_from, ..self.arguments.question.clone() };
-        let (plane, myself) = (self.arguments.plane.clone(), myself.clone());
+        let PartitionArguments { plane, catalog, mirror, partition, assignment_epoch, .. } = &self.arguments;
+        let (plane, catalog, myself) = (plane.clone(), catalog.clone(), myself.clone());
+        let set_prefix = {
+            let (mirror, partition, assignment_epoch) = (mirror.clone(), *partition, *assignment_epoch);
+            move |log_start| Action::SetPrefix { mirror, partition, assignment_epoch, log_start }
+        };
         tokio::spawn(async move {
-            let message = match find_footing(&plane, &question).await {
+            let message = match find_footing(&plane, &*catalog, &question, set_prefix).await {
                 Ok(footed) => PartitionMessage::Footed { run, footed: Box::new(footed) },
                 Err(why) => {
                     plane.request_refresh();
@@ -203,8 +230,9 @@ impl PartitionActorState {
 
     /// Opens the lane first: what is fetched must have where to go.
     async fn begin(&mut self, myself: &ActorRef<PartitionMessage>, run: u64) {
-        let Some((footing, fetcher, appender)) = self.current.clone() else { return };
-        let PartitionArguments { plane, stats, meters, .. } = &self.arguments;
+        let lane_key = self.lane_key();
+        let Some(Current { footing, source, appender }) = &mut self.current else { return };
+        let PartitionArguments { plane, stats, meters, question, .. } = &self.arguments;
         let position = footing.lane.position;
         let lane = Lane::new(footing.lane);
         stats.guarded.store(lane.is_guarded(plane.now_ms()), Ordering::Relaxed);
@@ -214,13 +242,40 @@ impl PartitionActorState {
         self.last_end = position;
         let runner = Runner(myself.clone());
         let open = OpenLane {
-            key: self.lane_key(),
+            key: lane_key.clone(),
             lane,
             stats: stats.clone(),
             owner: LaneOwner::new(runner.clone(), run),
             meters: meters.clone(),
         };
         appender.order(Order::Open(Box::new(open))).await;
+        let owner = FetchOwner::new(runner, run);
+        let (appender, stats, lane) = (appender.clone(), stats.clone(), lane_key);
+        let fetcher = match (source, footing.feed) {
+            (Source::Fetcher(fetcher), Feed::Source) => fetcher,
+            (Source::Filler(task), Feed::Filler { to }) => {
+                let credit = plane.credit().clone();
+                *task = Some(filler::start(Fill {
+                    lane,
+                    run,
+                    from: position,
+                    to,
+                    appender,
+                    credit,
+                    stats,
+                    owner,
+                }));
+                return;
+            }
+            _ => unreachable!("a footing comes with its feed"),
+        };
+        if question.prefix.is_some_and(|p| !p.settled) {
+            let myself = myself.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(CUT_SETTLES_AFTER).await;
+                let _ = myself.cast(PartitionMessage::CheckCut { run });
+            });
+        }
         let assign = Assign {
             source: footing.source.clone(),
             position: kafka::fetch::Position {
@@ -228,16 +283,55 @@ impl PartitionActorState {
                 offset: position,
                 leader_epoch: footing.source_leader_epoch,
             },
-            lane: self.lane_key(),
+            lane,
             appender,
-            stats: stats.clone(),
-            owner: FetchOwner::new(runner, run),
+            stats,
+            owner,
         };
         fetcher.order(FetchOrder::Assign(Box::new(assign))).await;
     }
 
+    async fn stop_feed(&self) {
+        match &self.current {
+            Some(Current { footing, source: Source::Fetcher(fetcher), .. }) => {
+                let (source, lane) = (footing.source.clone(), self.lane_key());
+                fetcher.order(FetchOrder::Remove { source, lane, run: self.machine.run() }).await;
+            }
+            Some(Current { source: Source::Filler(Some(task)), .. }) => task.abort(),
+            _ => {}
+        }
+    }
+
+    /// A cut that still stands is settled; one that was lost is made again by a fresh look.
+    fn check_cut(&self, myself: &ActorRef<PartitionMessage>, run: u64) {
+        let (Some(current), Some(prefix)) = (&self.current, self.arguments.question.prefix) else { return };
+        if run != self.machine.run() {
+            return;
+        }
+        let PartitionArguments { mirror, partition, plane, catalog, question, .. } = &self.arguments;
+        let (plane, catalog, myself) = (plane.clone(), catalog.clone(), myself.clone());
+        let wanted = question.mirror.clone();
+        let (leader, epoch) = (current.footing.destination_leader, current.footing.destination_leader_epoch);
+        let log_start = prefix.log_start;
+        let settle = Action::SettlePrefix { mirror: mirror.clone(), partition: *partition, log_start };
+        tokio::spawn(async move {
+            let ends = async {
+                let connection = plane.destination().control(leader).await?;
+                kafka::offsets::log_ends(&connection, &wanted.topic, wanted.partition, epoch).await
+            };
+            match ends.await {
+                Ok(ends) if ends.start_offset >= log_start => {
+                    let _ = catalog.submit_until_taken(settle).await;
+                }
+                _ => {
+                    let _ = myself.cast(PartitionMessage::Event(Event::LeaderMoved));
+                }
+            }
+        });
+    }
+
     fn leader_moved(&self) -> bool {
-        let Some((footing, ..)) = &self.current else { return false };
+        let Some(Current { footing, .. }) = &self.current else { return false };
         let metadata = self.arguments.plane.metadata();
         let moved = |metadata: &kafka::Metadata, topic: &str, partition: i32, leader: i32, epoch: i32| {
             let Some(Ok(topic)) = metadata.topics.get(topic) else { return false };
@@ -280,7 +374,10 @@ impl PartitionActorState {
         let state = match self.machine.shown() {
             Shown::Checking => PartitionState::Checking,
             Shown::Quieting { until } => PartitionState::Quieting { until_ms: at_ms(until) },
-            Shown::Running => PartitionState::Running,
+            Shown::Running => match self.current.as_ref().map(|c| c.footing.feed) {
+                Some(Feed::Filler { to }) => PartitionState::Filling { to },
+                _ => PartitionState::Running,
+            },
             Shown::Parked { error, message, until } => {
                 PartitionState::Parked { error, message, retry_at_ms: at_ms(until) }
             }
@@ -298,6 +395,9 @@ impl PartitionActorState {
         let PartitionArguments { mirror, partition, .. } = &self.arguments;
         let topic = &mirror.topic;
         match event {
+            Event::LaneEnded { end: LaneEnd { stop: LaneStop::Closed, .. }, .. } => {
+                tracing::debug!(%topic, partition, "lane closed");
+            }
             Event::LaneEnded { end, .. } => tracing::info!(%topic, partition, "lane ended: {end}"),
             Event::FetchStopped {
                 verdict: Verdict::Retry { message } | Verdict::Park { message, .. },
@@ -315,10 +415,30 @@ impl PartitionActorState {
     }
 }
 
-async fn find_footing(plane: &LinkPlane, question: &Question) -> Result<Footed, NotFooted> {
+/// Brokers checkpoint log starts every minute (`log.flush.start.offset.checkpoint.interval.ms`).
+const CUT_SETTLES_AFTER: Duration = Duration::from_secs(70);
+
+async fn find_footing(
+    plane: &LinkPlane,
+    catalog: &dyn CatalogPort,
+    question: &Question,
+    set_prefix: impl FnOnce(i64) -> Action,
+) -> Result<Footed, NotFooted> {
     let footing = footing::look(plane, question).await?;
-    let retry = |e: kafka::Error| NotFooted::Verdict(Verdict::Retry { message: e.to_string() });
-    let appender = plane.appender(footing.destination_leader).await.map_err(retry)?;
-    let fetcher = plane.fetcher(footing.source_leader).await.map_err(retry)?;
-    Ok(Footed { footing, fetcher, appender })
+    let retry = |message: String| NotFooted::Verdict(Verdict::Retry { message });
+    let appender = plane.appender(footing.destination_leader).await.map_err(|e| retry(e.to_string()))?;
+    match footing.feed {
+        Feed::Source => {
+            let fetcher = plane.fetcher(footing.source_leader).await.map_err(|e| retry(e.to_string()))?;
+            Ok(Footed { footing, source: Source::Fetcher(fetcher), appender, prefix: question.prefix })
+        }
+        Feed::Filler { to } => {
+            let known = question.prefix.filter(|p| p.log_start == to);
+            if known.is_none() {
+                catalog.submit_until_taken(set_prefix(to)).await.map_err(|e| retry(e.to_string()))?;
+            }
+            let prefix = known.or(Some(Prefix { log_start: to, settled: false }));
+            Ok(Footed { footing, source: Source::Filler(None), appender, prefix })
+        }
+    }
 }

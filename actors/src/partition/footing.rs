@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use catalog::{MirrorError, ProducerIdentity, TopicId};
+use catalog::{MirrorError, Prefix, ProducerIdentity, TopicId};
 use kafka::fetch::TopicPartition;
 use kafka::metadata::Metadata;
 use kafka::{Connection, Error, ErrorCode, offsets, producers};
@@ -14,13 +14,24 @@ use uuid::Uuid;
 
 use crate::lane::{self, LaneStart};
 use crate::partition::machine::NotFooted;
-use crate::partition::seam;
+use crate::partition::{prefix, seam};
 use crate::plane::LinkPlane;
 use crate::verdict::Verdict;
+
+/// Where a run's batches come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    Source,
+    /// Fillers up to this offset, exclusive.
+    Filler {
+        to: i64,
+    },
+}
 
 /// Everything a run needs to begin.
 #[derive(Clone, Debug)]
 pub struct Footing {
+    pub feed: Feed,
     pub lane: LaneStart,
     pub source: TopicPartition,
     pub source_topic_id: Uuid,
@@ -40,12 +51,16 @@ pub struct Question {
     pub destination_topic_id: TopicId,
     pub producer: ProducerIdentity,
     pub quiet_from: Instant,
+    /// Where the mirror's log is to start, when the source's began above zero.
+    pub prefix: Option<Prefix>,
+    /// The mirror topic is compacted: its log start can't be cut.
+    pub is_compacted: bool,
 }
 
 /// Why there is no footing.
 pub type FootingError = NotFooted;
 
-fn fail(error: MirrorError, offset: i64, message: String) -> FootingError {
+pub(super) fn fail(error: MirrorError, offset: i64, message: String) -> FootingError {
     NotFooted::Verdict(Verdict::Fail { error, offset, message })
 }
 
@@ -113,10 +128,16 @@ pub async fn look(plane: &LinkPlane, question: &Question) -> Result<Footing, Foo
         seam::read_tail(&destination.connection, &question.mirror, destination.topic_id, mirror_ends).await;
     let tail = tail.map_err(|e| on_error(&e, "destination"))?;
     seam::check_author(tail.as_ref(), question.producer, position)?;
-    check_reach(position, source_ends)?;
+    let feed = prefix::feed(position, source_ends, question.prefix, question.is_compacted)?;
     seam::check(&source.connection, &question.source, source.topic_id, source_ends, tail.as_ref()).await?;
+    if let Some(log_start) = prefix::cut(feed, mirror_ends, question.prefix) {
+        tracing::info!(%topic, partition, log_start, "cutting off the filler below the mirror's log start");
+        let cut = offsets::delete_records(&destination.connection, topic, *partition, log_start).await;
+        cut.map_err(|e| prefix::on_cut_error(&e, log_start))?;
+    }
 
     Ok(Footing {
+        feed,
         lane,
         source: question.source.clone(),
         source_topic_id: source.topic_id,
@@ -194,36 +215,6 @@ fn lane_start(
         expiration_ms,
         quiet_from: question.quiet_from,
     })
-}
-
-/// The source must hold what comes next.
-fn check_reach(position: i64, source: offsets::LogEnds) -> Result<(), FootingError> {
-    if source.start_offset > position && position == 0 {
-        let message = format!(
-            "the source's log starts at offset {}: this version of lockstep can't fill the {} offsets before it",
-            source.start_offset, source.start_offset
-        );
-        return Err(fail(MirrorError::GapFillRefused, 0, message));
-    }
-    if source.start_offset > position {
-        let message = format!(
-            "retention at the source passed the mirror: offsets {position} to {} are gone there ({} offsets)",
-            source.start_offset - 1,
-            source.start_offset - position
-        );
-        return Err(fail(MirrorError::RetentionGap, position, message));
-    }
-    // The true log end: a new leader's high watermark may lag behind what it has.
-    if source.end_offset < position {
-        let message = format!(
-            "the source's log ends at offset {}, the mirror's at {position}: {} offsets of the mirror are not at the \
-             source (an unclean leader election or a truncation there does this)",
-            source.end_offset,
-            position - source.end_offset
-        );
-        return Err(fail(MirrorError::UnexpectedTruncation, source.end_offset, message));
-    }
-    Ok(())
 }
 
 /// A topic and partition by name.

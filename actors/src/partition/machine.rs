@@ -233,22 +233,28 @@ impl Machine {
 
     /// What comes after a run that ended, or that couldn't begin.
     fn after(&mut self, verdict: Verdict, now: Instant) -> Vec<Effect> {
-        let back_off = BACK_OFF_FIRST * 2u32.saturating_pow(self.attempts.min(16));
-        let back_off = back_off.min(BACK_OFF_MAX);
-        self.attempts = self.attempts.saturating_add(1);
         match verdict {
+            Verdict::Proceed => self.look(),
             Verdict::Retry { message } => {
+                let back_off = self.next_back_off();
                 let parked = (self.attempts > QUIET_RETRIES).then_some((MirrorError::Unknown, message));
                 self.wait(parked, now + back_off)
             }
             Verdict::Park { error, message } => {
-                self.wait(Some((error, message)), now + back_off.max(PARK_MIN))
+                let back_off = self.next_back_off().max(PARK_MIN);
+                self.wait(Some((error, message)), now + back_off)
             }
             Verdict::Fail { error, offset, message } => {
                 self.phase = Phase::Failed;
                 vec![Effect::Fail { error, offset, message }]
             }
         }
+    }
+
+    fn next_back_off(&mut self) -> Duration {
+        let back_off = BACK_OFF_FIRST * 2u32.saturating_pow(self.attempts.min(16));
+        self.attempts = self.attempts.saturating_add(1);
+        back_off.min(BACK_OFF_MAX)
     }
 
     fn wait(&mut self, parked: Option<(MirrorError, String)>, until: Instant) -> Vec<Effect> {

@@ -4,6 +4,7 @@
 mod actor;
 mod footing;
 pub mod machine;
+mod prefix;
 mod seam;
 
 pub use actor::{PartitionArguments, PartitionMessage, PartitionMirror, Runner};

@@ -58,6 +58,18 @@ fn when_fetching_stops_what_was_fetched_is_appended_first() {
 }
 
 #[test]
+fn when_a_fill_is_done_the_next_look_follows_at_once() {
+    let now = Instant::now();
+    let mut machine = running(now);
+    assert_eq!(
+        machine.on(Event::FetchStopped { run: 1, verdict: Verdict::Proceed }, now, true),
+        [Effect::FinishLane]
+    );
+    let effects = machine.on(Event::LaneEnded { run: 1, end: end(LaneStop::Closed, false) }, now, true);
+    assert_eq!(effects, [Effect::StopFetch, Effect::Look { run: 2, quiet_from: now }]);
+}
+
+#[test]
 fn what_the_destination_says_outweighs_why_the_source_side_stopped() {
     let now = Instant::now();
     let mut machine = running(now);
