@@ -30,7 +30,10 @@ const CREDIT_WAIT_MS: i32 = 5;
 /// A partition to fetch, with where its data goes.
 pub struct Assign {
     pub source: TopicPartition,
+    /// Where to fetch.
     pub position: Position,
+    /// The first offset to hand on; at most below `position.offset` by the rest of one batch.
+    pub next_offset: i64,
     pub lane: LaneKey,
     pub appender: Appender,
     pub stats: Arc<PartitionStats>,
@@ -271,9 +274,10 @@ async fn hand_on_to(
 ) -> Option<FetchStop> {
     let stats = &assign.stats;
     stats.source_heard(share.high_watermark, share.last_stable_offset, now_ms);
-    let cut = batch::cut(&share.records, assign.position.offset);
+    let cut = batch::cut(&share.records, assign.next_offset);
     if let Some(last) = cut.batches.last() {
-        assign.position.offset = last.header.next_offset();
+        assign.next_offset = last.header.next_offset();
+        assign.position.offset = assign.next_offset;
         stats.fetch_offset.store(assign.position.offset, Ordering::Relaxed);
         let credit = ShareCredit::new(frame, &stats.outstanding_bytes, share.records.len());
         let order =

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use catalog::{Action, Failure, MirrorKey, Prefix};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -18,6 +17,7 @@ use crate::lane::{Lane, LaneEnd, LaneStop};
 use crate::observe::{PartitionState, PartitionStats};
 use crate::partition::footing::{self, Feed, Footing, Question};
 use crate::partition::machine::{Effect, Event, Machine, NotFooted, Shown};
+use crate::partition::prefix;
 use crate::plane::LinkPlane;
 use crate::verdict::{self, Verdict};
 
@@ -47,10 +47,6 @@ pub enum PartitionMessage {
     },
     /// The supervisor has new metadata.
     MetadataChanged,
-    /// The brokers have had time to make the cut of this run durable: does it stand?
-    CheckCut {
-        run: u64,
-    },
     /// Stop in an orderly way; answered when nothing of ours is under way any more.
     Stop(oneshot::Sender<()>),
 }
@@ -59,8 +55,6 @@ pub struct Footed {
     footing: Footing,
     source: Source,
     appender: Appender,
-    /// As the catalog has it by now.
-    prefix: Option<Prefix>,
 }
 
 /// What feeds the current run's lane.
@@ -94,6 +88,16 @@ struct Current {
     footing: Footing,
     source: Source,
     appender: Appender,
+    cut_keeper: Option<AbortHandle>,
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if let Source::Filler(Some(task)) = &self.source {
+            task.abort();
+        }
+        self.cut_keeper.iter().for_each(AbortHandle::abort);
+    }
 }
 
 pub struct PartitionMirror;
@@ -141,17 +145,13 @@ impl Actor for PartitionMirror {
         let event = match message {
             PartitionMessage::Event(event) => event,
             PartitionMessage::Footed { run, footed } => {
-                let Footed { footing, source, appender, prefix } = *footed;
-                state.arguments.question.prefix = prefix;
-                state.current = Some(Current { footing, source, appender });
+                let Footed { footing, source, appender } = *footed;
+                state.arguments.question.prefix = footing.prefix;
+                state.current = Some(Current { footing, source, appender, cut_keeper: None });
                 Event::Footed { run }
             }
             PartitionMessage::MetadataChanged if state.leader_moved() => Event::LeaderMoved,
             PartitionMessage::MetadataChanged => return Ok(()),
-            PartitionMessage::CheckCut { run } => {
-                state.check_cut(&myself, run);
-                return Ok(());
-            }
             PartitionMessage::Stop(answer) => {
                 state.waiting_for_stop.push(answer);
                 Event::Stop
@@ -231,8 +231,9 @@ impl PartitionActorState {
     /// Opens the lane first: what is fetched must have where to go.
     async fn begin(&mut self, myself: &ActorRef<PartitionMessage>, run: u64) {
         let lane_key = self.lane_key();
-        let Some(Current { footing, source, appender }) = &mut self.current else { return };
-        let PartitionArguments { plane, stats, meters, question, .. } = &self.arguments;
+        let Some(Current { footing, source, appender, cut_keeper }) = &mut self.current else { return };
+        let PartitionArguments { plane, stats, meters, question, mirror, partition, catalog, .. } =
+            &self.arguments;
         let position = footing.lane.position;
         let lane = Lane::new(footing.lane);
         stats.guarded.store(lane.is_guarded(plane.now_ms()), Ordering::Relaxed);
@@ -269,20 +270,32 @@ impl PartitionActorState {
             }
             _ => unreachable!("a footing comes with its feed"),
         };
-        if question.prefix.is_some_and(|p| !p.settled) {
-            let myself = myself.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(CUT_SETTLES_AFTER).await;
-                let _ = myself.cast(PartitionMessage::CheckCut { run });
-            });
+        if let Some(prefix) = footing.prefix.filter(|p| !p.settled) {
+            let settle = Action::SettlePrefix {
+                mirror: mirror.clone(),
+                partition: *partition,
+                log_start: prefix.log_start,
+            };
+            let leader = (footing.destination_leader, footing.destination_leader_epoch);
+            let task = prefix::keep_cut(
+                plane.clone(),
+                question.mirror.clone(),
+                leader,
+                prefix,
+                catalog.clone(),
+                settle,
+            );
+            *cut_keeper = Some(tokio::spawn(task).abort_handle());
         }
         let assign = Assign {
             source: footing.source.clone(),
             position: kafka::fetch::Position {
                 topic_id: footing.source_topic_id,
-                offset: position,
+                // Below the log start nothing can be fetched, but the batch that holds it comes whole.
+                offset: position.max(footing.source_log_start),
                 leader_epoch: footing.source_leader_epoch,
             },
+            next_offset: position,
             lane,
             appender,
             stats,
@@ -300,34 +313,6 @@ impl PartitionActorState {
             Some(Current { source: Source::Filler(Some(task)), .. }) => task.abort(),
             _ => {}
         }
-    }
-
-    /// A cut that still stands is settled; one that was lost is made again by a fresh look.
-    fn check_cut(&self, myself: &ActorRef<PartitionMessage>, run: u64) {
-        let (Some(current), Some(prefix)) = (&self.current, self.arguments.question.prefix) else { return };
-        if run != self.machine.run() {
-            return;
-        }
-        let PartitionArguments { mirror, partition, plane, catalog, question, .. } = &self.arguments;
-        let (plane, catalog, myself) = (plane.clone(), catalog.clone(), myself.clone());
-        let wanted = question.mirror.clone();
-        let (leader, epoch) = (current.footing.destination_leader, current.footing.destination_leader_epoch);
-        let log_start = prefix.log_start;
-        let settle = Action::SettlePrefix { mirror: mirror.clone(), partition: *partition, log_start };
-        tokio::spawn(async move {
-            let ends = async {
-                let connection = plane.destination().control(leader).await?;
-                kafka::offsets::log_ends(&connection, &wanted.topic, wanted.partition, epoch).await
-            };
-            match ends.await {
-                Ok(ends) if ends.start_offset >= log_start => {
-                    let _ = catalog.submit_until_taken(settle).await;
-                }
-                _ => {
-                    let _ = myself.cast(PartitionMessage::Event(Event::LeaderMoved));
-                }
-            }
-        });
     }
 
     fn leader_moved(&self) -> bool {
@@ -381,11 +366,12 @@ impl PartitionActorState {
             Shown::Parked { error, message, until } => {
                 PartitionState::Parked { error, message, retry_at_ms: at_ms(until) }
             }
-            Shown::Failed => match &self.failure {
-                Some((error, message)) => PartitionState::Failed { error: *error, message: message.clone() },
-                None => PartitionState::Stopped,
-            },
-            Shown::Stopped => PartitionState::Stopped,
+            Shown::Failed | Shown::Stopped => PartitionState::Stopped,
+        };
+        // A failed partition that is stopped is still a failed one.
+        let state = match &self.failure {
+            Some((error, message)) => PartitionState::Failed { error: *error, message: message.clone() },
+            None => state,
         };
         self.arguments.stats.set_state(state, now_ms);
     }
@@ -415,30 +401,21 @@ impl PartitionActorState {
     }
 }
 
-/// Brokers checkpoint log starts every minute (`log.flush.start.offset.checkpoint.interval.ms`).
-const CUT_SETTLES_AFTER: Duration = Duration::from_secs(70);
-
 async fn find_footing(
     plane: &LinkPlane,
     catalog: &dyn CatalogPort,
     question: &Question,
     set_prefix: impl FnOnce(i64) -> Action,
 ) -> Result<Footed, NotFooted> {
-    let footing = footing::look(plane, question).await?;
-    let retry = |message: String| NotFooted::Verdict(Verdict::Retry { message });
-    let appender = plane.appender(footing.destination_leader).await.map_err(|e| retry(e.to_string()))?;
-    match footing.feed {
-        Feed::Source => {
-            let fetcher = plane.fetcher(footing.source_leader).await.map_err(|e| retry(e.to_string()))?;
-            Ok(Footed { footing, source: Source::Fetcher(fetcher), appender, prefix: question.prefix })
-        }
-        Feed::Filler { to } => {
-            let known = question.prefix.filter(|p| p.log_start == to);
-            if known.is_none() {
-                catalog.submit_until_taken(set_prefix(to)).await.map_err(|e| retry(e.to_string()))?;
-            }
-            let prefix = known.or(Some(Prefix { log_start: to, settled: false }));
-            Ok(Footed { footing, source: Source::Filler(None), appender, prefix })
-        }
-    }
+    let footing = footing::look(plane, question, async |prefix: Prefix| {
+        catalog.submit_until_taken(set_prefix(prefix.log_start)).await.map_err(|e| e.to_string())
+    })
+    .await?;
+    let retry = |e: kafka::Error| NotFooted::Verdict(Verdict::Retry { message: e.to_string() });
+    let appender = plane.appender(footing.destination_leader).await.map_err(retry)?;
+    let source = match footing.feed {
+        Feed::Source => Source::Fetcher(plane.fetcher(footing.source_leader).await.map_err(retry)?),
+        Feed::Filler { .. } => Source::Filler(None),
+    };
+    Ok(Footed { footing, source, appender })
 }

@@ -32,6 +32,9 @@ pub enum Feed {
 #[derive(Clone, Debug)]
 pub struct Footing {
     pub feed: Feed,
+    /// As the catalog should have it before the run begins.
+    pub prefix: Option<Prefix>,
+    pub source_log_start: i64,
     pub lane: LaneStart,
     pub source: TopicPartition,
     pub source_topic_id: Uuid,
@@ -89,7 +92,12 @@ struct Leader {
 
 /// # Errors
 /// [`FootingError`]: what to do instead of mirroring.
-pub async fn look(plane: &LinkPlane, question: &Question) -> Result<Footing, FootingError> {
+/// `record` puts a prefix into the catalog.
+pub async fn look(
+    plane: &LinkPlane,
+    question: &Question,
+    record: impl AsyncFnOnce(Prefix) -> Result<catalog::Outcome, String>,
+) -> Result<Footing, FootingError> {
     let destination = leader(
         plane.destination(),
         &plane.metadata().destination,
@@ -128,9 +136,14 @@ pub async fn look(plane: &LinkPlane, question: &Question) -> Result<Footing, Foo
         seam::read_tail(&destination.connection, &question.mirror, destination.topic_id, mirror_ends).await;
     let tail = tail.map_err(|e| on_error(&e, "destination"))?;
     seam::check_author(tail.as_ref(), question.producer, position)?;
-    let feed = prefix::feed(position, source_ends, question.prefix, question.is_compacted)?;
+    let first_batch = first_batch(&source, &question.source, source_ends, position, question.prefix).await?;
+    let feed = prefix::feed(position, source_ends, first_batch, question.prefix, question.is_compacted)?;
     seam::check(&source.connection, &question.source, source.topic_id, source_ends, tail.as_ref()).await?;
-    if let Some(log_start) = prefix::cut(feed, mirror_ends, question.prefix) {
+    let prefix = prefix::to_record(position, source_ends, question.prefix);
+    if let Some(prefix) = prefix.filter(|p| Some(*p) != question.prefix) {
+        record(prefix).await.map_err(retry)?;
+    }
+    if let Some(log_start) = prefix::cut(feed, mirror_ends, prefix) {
         tracing::info!(%topic, partition, log_start, "cutting off the filler below the mirror's log start");
         let cut = offsets::delete_records(&destination.connection, topic, *partition, log_start).await;
         cut.map_err(|e| prefix::on_cut_error(&e, log_start))?;
@@ -138,6 +151,8 @@ pub async fn look(plane: &LinkPlane, question: &Question) -> Result<Footing, Foo
 
     Ok(Footing {
         feed,
+        prefix,
+        source_log_start: source_ends.start_offset,
         lane,
         source: question.source.clone(),
         source_topic_id: source.topic_id,
@@ -147,6 +162,23 @@ pub async fn look(plane: &LinkPlane, question: &Question) -> Result<Footing, Foo
         destination_leader_epoch: destination.epoch,
         source_high_watermark: source_ends.high_watermark,
     })
+}
+
+/// Base offset of the source's first batch, where it matters.
+async fn first_batch(
+    source: &Leader,
+    partition: &TopicPartition,
+    ends: offsets::LogEnds,
+    position: i64,
+    prefix: Option<Prefix>,
+) -> Result<i64, FootingError> {
+    let start = ends.start_offset;
+    if !prefix::is_bare(position, prefix) || start <= position || start >= ends.high_watermark {
+        return Ok(start);
+    }
+    let batch = seam::read_at(&source.connection, partition, source.topic_id, start).await;
+    let batch = batch.map_err(|e| on_error(&e, "source"))?;
+    Ok(batch.map_or(start, |b| b.header.base_offset))
 }
 
 /// The partition leader on one side, and a control connection to it; the topic must be the one

@@ -32,7 +32,7 @@ pub async fn read_tail(
 }
 
 /// The batch that holds an offset, control batches and all.
-async fn read_at(
+pub async fn read_at(
     connection: &Connection,
     partition: &TopicPartition,
     topic_id: Uuid,
