@@ -1,0 +1,142 @@
+//! Real Apache Kafka, brought by Maven into `.kafka/<version>/` once and used from there.
+//! Safe to call from several processes at once; a half-finished download is done again.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace_root;
+
+/// The versions the tests know; any other published one can be started as well.
+pub const KAFKA_VERSIONS: [&str; 3] = ["3.9.1", "4.1.1", "4.4.0"];
+/// What tests use when the version doesn't matter.
+pub const KAFKA_DEFAULT: &str = "4.4.0";
+
+/// Pinned, as Maven's own default is a version from 2014.
+const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1";
+/// Kafka names the API only; one binding, the version that fits its slf4j-api, makes the broker log.
+const SLF4J_BINDING: &str = "1.7.36";
+/// Written last: without it the directory doesn't count.
+const MARKER: &str = "complete";
+
+/// The jars of one Kafka version.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    pub version: String,
+    jars: PathBuf,
+}
+
+impl Artifacts {
+    /// Returns the jars of `version`, downloading them when they are not there.
+    pub fn ensure(version: &str) -> Result<Artifacts> {
+        check_version(version)?;
+        let home = kafka_home();
+        let directory = home.join(version);
+        let artifacts = Artifacts { version: version.to_owned(), jars: directory.join("jars") };
+        if directory.join(MARKER).exists() {
+            return Ok(artifacts);
+        }
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        // One lock for all versions: Maven 3 doesn't share its local repository between processes.
+        let lock_path = home.join("download.lock");
+        let lock = File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
+        lock.lock().with_context(|| format!("lock {}", lock_path.display()))?;
+        if !directory.join(MARKER).exists() {
+            download(version, &directory, &artifacts.jars)?;
+        }
+        Ok(artifacts)
+    }
+
+    /// The argument of `java -cp`.
+    pub fn class_path(&self) -> String {
+        format!("{}/*", self.jars.display())
+    }
+}
+
+/// Everything of Kafka's in this checkout: jars, and clusters started by hand. Git ignores it.
+pub fn kafka_home() -> PathBuf {
+    workspace_root().join(".kafka")
+}
+
+/// A version becomes a path and a line of XML: digits and dots only.
+fn check_version(version: &str) -> Result<()> {
+    let parts: Vec<&str> = version.split('.').collect();
+    let numeric = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if parts.len() != 3 || !parts.iter().all(numeric) {
+        bail!("{version:?} is not a Kafka version; expected three numbers such as {KAFKA_DEFAULT}");
+    }
+    Ok(())
+}
+
+fn download(version: &str, directory: &Path, jars: &Path) -> Result<()> {
+    eprintln!("fetching Apache Kafka {version} with Maven");
+    if jars.exists() {
+        fs::remove_dir_all(jars).with_context(|| format!("remove half-finished {}", jars.display()))?;
+    }
+    let pom = directory.join("pom.xml");
+    fs::write(&pom, pom_text(version)).with_context(|| format!("write {}", pom.display()))?;
+    let output = Command::new("mvn")
+        .args(["-q", "-B", "-f"])
+        .arg(&pom)
+        .arg(format!("{DEPENDENCY_PLUGIN}:copy-dependencies"))
+        .arg("-DincludeScope=runtime")
+        .arg(format!("-DoutputDirectory={}", jars.display()))
+        .output()
+        .context("run mvn; install Maven 3.8 or later (Debian package maven)")?;
+    if !output.status.success() {
+        bail!(
+            "Maven could not fetch Kafka {version} ({}):\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let core = jars.join(format!("kafka_2.13-{version}.jar"));
+    if !core.exists() {
+        bail!("Maven succeeded without {}", core.display());
+    }
+    let marker = directory.join(MARKER);
+    fs::write(&marker, "").with_context(|| format!("write {}", marker.display()))
+}
+
+fn pom_text(version: &str) -> String {
+    format!(
+        r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>lockstep</groupId>
+  <artifactId>kafka-for-tests</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{version}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>{SLF4J_BINDING}</version>
+    </dependency>
+  </dependencies>
+</project>
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_versions_are_taken() {
+        for good in KAFKA_VERSIONS {
+            check_version(good).unwrap();
+        }
+        for bad in ["", "4", "4.4", "4.4.0.1", "4.4.x", "../4.4.0", "4..0"] {
+            assert!(check_version(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+}

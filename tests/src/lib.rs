@@ -1,0 +1,45 @@
+//! The harness: real Kafka clusters, live load, the built `lockstep` binary, and two witnesses
+//! (a raw reader of its own and rdkafka) that compare what both ends hold.
+//!
+//! It never links product code: what it knows of the protocol and of record batches is written
+//! here a second time, so that a mistake in the product can't excuse itself.
+//!
+//! Without the feature `witness` only the part that starts brokers is left; `xtask` uses that.
+
+pub mod artifacts;
+pub mod cluster;
+pub mod ports;
+pub mod process;
+pub mod wire;
+
+#[cfg(feature = "witness")]
+pub mod compare;
+#[cfg(feature = "witness")]
+pub mod load;
+#[cfg(feature = "witness")]
+pub mod node;
+#[cfg(feature = "witness")]
+pub mod scenario;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The checkout this crate was built from.
+pub fn workspace_root() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().expect("the tests crate lies directly under the workspace root").to_path_buf()
+}
+
+/// Calls `attempt` every `pause` until it yields a value; `None` when `limit` has passed.
+pub fn poll_until<T>(limit: Duration, pause: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = attempt() {
+            return Some(value);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(pause);
+    }
+}

@@ -1,0 +1,227 @@
+//! The built `lockstep` binary: as a node that can be killed and started again, and as the CLI.
+//!
+//! It knows the binary only from outside: command line, REST, exit codes, log.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::poll_until;
+use crate::ports::PortLease;
+use crate::process::{Process, Signal, log_tail};
+
+/// Names the binary under test.
+pub const BINARY_VARIABLE: &str = "LOCKSTEP_BIN";
+
+/// A start opens a store and loads a catalog: below a second, more under load and after a crash.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_POLL: Duration = Duration::from_millis(25);
+const HTTP_LIMIT: Duration = Duration::from_secs(10);
+/// No CLI call of the tests waits for data.
+const CLI_LIMIT: Duration = Duration::from_secs(60);
+const CLI_POLL: Duration = Duration::from_millis(10);
+/// SIGTERM promises an exit within 10 s; the rest is the machine's.
+pub const TERMINATE_LIMIT: Duration = Duration::from_secs(12);
+
+/// One node; dropping it kills it.
+#[derive(Debug)]
+pub struct Node {
+    binary: PathBuf,
+    name: String,
+    directory: PathBuf,
+    api: PortLease,
+    peer: PortLease,
+    process: Option<Process>,
+}
+
+impl Node {
+    /// Founds a fleet of one with its data in `parent`/`name` and waits until it is ready.
+    pub fn bootstrap(name: &str, parent: &Path) -> Result<Node> {
+        let directory = parent.join(name);
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        let binary = find_binary()?;
+        eprintln!("{name}: {}", binary.display());
+        let mut node = Node {
+            binary,
+            name: name.to_owned(),
+            directory,
+            api: PortLease::take()?,
+            peer: PortLease::take()?,
+            process: None,
+        };
+        node.spawn(&["--bootstrap"])?;
+        node.wait_ready()?;
+        Ok(node)
+    }
+
+    /// Where the API is.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.api.address())
+    }
+
+    /// SIGKILL; fails when the node has ended by itself before.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.check_running()?;
+        self.take_process()?.kill()
+    }
+
+    /// Fails, with the end of its log, when the node has ended by itself.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.running()?.check_running()
+    }
+
+    /// SIGTERM; fails when the node takes longer than it promises or reports a failure.
+    pub fn sigterm(&mut self) -> Result<()> {
+        let status = self.take_process()?.terminate(TERMINATE_LIMIT)?;
+        ensure!(status.success(), "{} ended with {status} after SIGTERM", self.name);
+        Ok(())
+    }
+
+    /// SIGSTOP: what a suspended machine looks like to the others.
+    pub fn pause(&mut self) -> Result<()> {
+        self.running()?.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) -> Result<()> {
+        self.running()?.signal(Signal::CONT)
+    }
+
+    /// Starts again on the same data and ports, and waits until it is ready.
+    pub fn restart(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "{} runs; kill it first", self.name);
+        self.spawn(&[])?;
+        self.wait_ready()
+    }
+
+    /// Runs the CLI against this node and returns its standard output; anything but exit code 0
+    /// is an error that shows what it wrote.
+    pub fn cli(&self, arguments: &[&str]) -> Result<String> {
+        let shown = || format!("lockstep {}", arguments.join(" "));
+        let out_path = self.directory.join("cli.out");
+        let err_path = self.directory.join("cli.err");
+        // Files, not pipes: a child that fills a pipe nobody reads would hang until the limit.
+        let out = fs::File::create(&out_path).context("create the file for the CLI's output")?;
+        let err = fs::File::create(&err_path).context("create the file for the CLI's messages")?;
+        let mut child = Command::new(&self.binary)
+            .args(arguments)
+            .env("LOCKSTEP_URL", self.url())
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .with_context(|| format!("start {}", self.binary.display()))?;
+        let Some(status) = poll_until(CLI_LIMIT, CLI_POLL, || child.try_wait().transpose()) else {
+            child.kill().context("kill the CLI")?;
+            child.wait().context("reap the CLI")?;
+            bail!("`{}` still runs after {CLI_LIMIT:?}", shown());
+        };
+        let status = status.with_context(|| format!("wait for `{}`", shown()))?;
+        let stdout = fs::read_to_string(&out_path).context("read the CLI's output")?;
+        if !status.success() {
+            let stderr = fs::read_to_string(&err_path).context("read the CLI's messages")?;
+            bail!("`{}` ended with {status}\nstdout: {stdout}\nstderr: {stderr}", shown());
+        }
+        Ok(stdout)
+    }
+
+    /// The REST resource of one mirror topic.
+    pub fn mirror_json(&self, destination: &str, link: &str, topic: &str) -> Result<serde_json::Value> {
+        self.get_json(&format!("/kafka/v3/clusters/{destination}/links/{link}/mirrors/{topic}"))
+    }
+
+    pub fn get_json(&self, path: &str) -> Result<serde_json::Value> {
+        let url = format!("{}{path}", self.url());
+        let mut answer = http_agent().get(&url).call().with_context(|| format!("GET {url}"))?;
+        let text = answer.body_mut().read_to_string().with_context(|| format!("read {url}"))?;
+        ensure!(answer.status().is_success(), "GET {url}: {} {text}", answer.status());
+        serde_json::from_str(&text).with_context(|| format!("GET {url}: not JSON: {text}"))
+    }
+
+    fn spawn(&mut self, more: &[&str]) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("server")
+            .args(more)
+            .arg("--data-dir")
+            .arg(self.directory.join("data"))
+            .args(["--listen", &self.api.address().to_string()])
+            .args(["--peer-listen", &self.peer.address().to_string()])
+            .env("RUST_BACKTRACE", "1");
+        self.process = Some(Process::spawn(&self.name, command, &self.log())?);
+        Ok(())
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let url = format!("{}/readyz", self.url());
+        let agent = http_agent();
+        let process = self.process.as_mut().context("the node was just started")?;
+        let mut last = "never asked".to_owned();
+        let ready = poll_until(READY_LIMIT, READY_POLL, || {
+            match process.exited() {
+                Ok(None) => {}
+                Ok(Some(status)) => return Some(Err(anyhow::anyhow!("it ended with {status}"))),
+                Err(error) => return Some(Err(error)),
+            }
+            match agent.get(&url).call() {
+                Ok(answer) if answer.status() == 200 => return Some(Ok(())),
+                Ok(answer) => last = format!("/readyz answers {}", answer.status()),
+                Err(error) => last = error.to_string(),
+            }
+            None
+        });
+        let timed_out = || Err(anyhow::anyhow!("not ready after {READY_LIMIT:?}: {last}"));
+        ready.unwrap_or_else(timed_out).map_err(|error| {
+            let tail = log_tail(&self.log());
+            anyhow::anyhow!("{} did not start: {error:#}; end of its log:\n{tail}", self.name)
+        })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join("node.log")
+    }
+
+    fn running(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().with_context(|| format!("{} doesn't run", self.name))
+    }
+
+    fn take_process(&mut self) -> Result<Process> {
+        self.process.take().with_context(|| format!("{} doesn't run", self.name))
+    }
+}
+
+/// Answers of every status are answers: the caller judges them.
+fn http_agent() -> ureq::Agent {
+    let config =
+        ureq::Agent::config_builder().timeout_global(Some(HTTP_LIMIT)).http_status_as_error(false).build();
+    config.into()
+}
+
+/// The binary named in the environment, else the newest one built in this target directory.
+fn find_binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
+        let path = PathBuf::from(path);
+        ensure!(path.is_file(), "{BINARY_VARIABLE} names {}, which is not a file", path.display());
+        return Ok(path);
+    }
+    let test = std::env::current_exe().context("find the running test")?;
+    // target/<profile>/deps/<test>
+    let target = test.ancestors().nth(3).context("the test lies in no target directory")?;
+    let built = |profile: &str| {
+        let path = target.join(profile).join("lockstep");
+        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        modified.ok().map(|modified: SystemTime| (modified, path))
+    };
+    let newest = ["release", "debug"].into_iter().filter_map(built).max();
+    let (_, path) = newest.with_context(|| {
+        format!(
+            "no lockstep binary in {}; build it with `cargo build --release -p lockstep`, \
+             or name one in {BINARY_VARIABLE}",
+            target.display()
+        )
+    })?;
+    Ok(path)
+}

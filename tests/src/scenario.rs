@@ -1,0 +1,117 @@
+//! One test against real brokers: it has the machine for itself, a directory, a seed printed
+//! first, and, when it fails, its directory stays and the ends of all logs are shown.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::process::log_tail;
+
+/// Fixes the seed of a run.
+pub const SEED_VARIABLE: &str = "LOCKSTEP_TEST_SEED";
+
+/// What a test body gets.
+#[derive(Debug)]
+pub struct Scenario {
+    name: String,
+    directory: PathBuf,
+    seed: u64,
+    passed: bool,
+    _machine: File,
+}
+
+impl Scenario {
+    /// Runs `body`. Its error fails the test, with the logs of everything it started.
+    ///
+    /// # Panics
+    /// When the body fails: that is how a test reports.
+    pub fn run(name: &str, body: impl FnOnce(&Scenario) -> Result<()>) {
+        let mut scenario = Scenario::set_up(name).expect("prepare the scenario");
+        let seed = scenario.seed;
+        match body(&scenario) {
+            Ok(()) => scenario.passed = true,
+            Err(error) => {
+                drop(scenario);
+                // Not `{error:?}`: its backtrace would bury the reasons.
+                let reasons: Vec<String> = error.chain().map(ToString::to_string).collect();
+                panic!("{name} failed with {SEED_VARIABLE}={seed}:\n{}", reasons.join("\n  because: "));
+            }
+        }
+    }
+
+    fn set_up(name: &str) -> Result<Scenario> {
+        // Brokers started by two tests at once starve each other on two cores, and time limits
+        // meant for faults would strike. Held until the scenario is dropped.
+        let lock_path = std::env::temp_dir().join("lockstep-tests.lock");
+        let machine = File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
+        machine.lock().with_context(|| format!("lock {}", lock_path.display()))?;
+
+        let seed = seed_from_environment()?;
+        let unique = format!("lockstep-{name}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(unique);
+        if directory.exists() {
+            fs::remove_dir_all(&directory).context("remove what an earlier process left")?;
+        }
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+        eprintln!("{name}: {SEED_VARIABLE}={seed}, directory {}", directory.display());
+        Ok(Scenario { name: name.to_owned(), directory, seed, passed: false, _machine: machine })
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The source of all choices of the test itself; the same for the same seed.
+    pub fn rng(&self) -> StdRng {
+        StdRng::seed_from_u64(self.seed)
+    }
+}
+
+impl Drop for Scenario {
+    fn drop(&mut self) {
+        if self.passed {
+            if let Err(error) = fs::remove_dir_all(&self.directory) {
+                eprintln!("{} stays behind: {error}", self.directory.display());
+            }
+            return;
+        }
+        eprintln!("{} failed; everything it wrote stays in {}", self.name, self.directory.display());
+        let mut logs = Vec::new();
+        collect_logs(&self.directory, &mut logs);
+        for log in logs {
+            eprintln!("{}", log_tail(&log));
+        }
+    }
+}
+
+fn seed_from_environment() -> Result<u64> {
+    match std::env::var(SEED_VARIABLE) {
+        Ok(text) => text.trim().parse().with_context(|| format!("{SEED_VARIABLE}={text:?} is not a number")),
+        Err(_) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("read the clock")?;
+            Ok(now.as_secs())
+        }
+    }
+}
+
+/// All files named `*.log` that processes of ours wrote; Kafka's own segments lie in `data`.
+fn collect_logs(directory: &Path, logs: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "data") {
+            collect_logs(&path, logs);
+        } else if path.extension().is_some_and(|extension| extension == "log") {
+            logs.push(path);
+        }
+    }
+}
