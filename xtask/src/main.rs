@@ -1,0 +1,57 @@
+//! The project's own commands, run as `cargo xtask …`. Nothing here is part of the product.
+
+mod check;
+mod exec;
+mod kafka;
+mod nightly;
+mod prerequisites;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", about = "Commands for working on Lockstep")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Real Apache Kafka on this machine, for trying things by hand
+    #[command(subcommand)]
+    Kafka(kafka::Command),
+    /// Format, lints, unit tests and documentation of the whole workspace
+    Check,
+    /// Everything a change must pass: prerequisites, `check`, and the built binary on real Kafka
+    Test {
+        /// Repeats a run; drawn at random by default
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// The tests on real Kafka with new seeds, again and again; the log goes to docs/evidence
+    Nightly {
+        /// No round is begun after this long
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Kafka(command) => kafka::run(command),
+        Command::Check => check::run(),
+        Command::Test { seed } => suite::run(seed),
+        Command::Nightly { minutes } => nightly::run(minutes),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not returned from main: that would print a backtrace of xtask, which tells nothing.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

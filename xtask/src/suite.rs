@@ -1,0 +1,59 @@
+//! `cargo xtask test`: everything a change must pass, from nothing but a Rust toolchain, a JDK and
+//! Maven. On two cores it stays below 45 minutes, downloads and first builds included.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use rand::Rng;
+
+use crate::exec::{self, cargo};
+use crate::{check, prerequisites};
+
+/// Read by the tests crate; not taken from there, as xtask builds it without that part.
+const SEED_VARIABLE: &str = "LOCKSTEP_TEST_SEED";
+const BINARY_VARIABLE: &str = "LOCKSTEP_BIN";
+
+pub fn run(seed: Option<u64>) -> Result<()> {
+    let started = Instant::now();
+    let seed = seed.unwrap_or_else(fresh_seed);
+    eprintln!("seed {seed}; to repeat this run: cargo xtask test --seed {seed}");
+    let outcome = run_steps(seed);
+    eprintln!("\nseed {seed}, {:.0} minutes", started.elapsed().as_secs_f32() / 60.0);
+    outcome.with_context(|| format!("to repeat this run: cargo xtask test --seed {seed}"))
+}
+
+fn run_steps(seed: u64) -> Result<()> {
+    prerequisites::ensure_all()?;
+    check::run()?;
+    let binary = build_binary()?;
+    exec::run(&mut kafka_tests(seed, &binary, &[]))
+}
+
+/// Short enough to be typed again.
+pub fn fresh_seed() -> u64 {
+    rand::rng().random_range(1..1_000_000_000)
+}
+
+/// Optimised: beside two brokers on two cores an unoptimised build is slower than the load.
+pub fn build_binary() -> Result<PathBuf> {
+    exec::run(&mut cargo(&["build", "--release", "-p", "lockstep"]))?;
+    let own = std::env::current_exe().context("find the running xtask")?;
+    // target/<profile>/xtask
+    let target = own.ancestors().nth(2).context("xtask lies in no target directory")?;
+    let binary = target.join("release").join("lockstep");
+    ensure!(binary.is_file(), "the build left no {}", binary.display());
+    Ok(binary)
+}
+
+/// The tests crate, one test at a time: each starts brokers that want the machine for themselves.
+pub fn kafka_tests(seed: u64, binary: &PathBuf, more: &[&str]) -> Command {
+    let mut command = cargo(&["test", "-p", "tests"]);
+    command
+        .args(more)
+        .args(["--", "--test-threads=1"])
+        .env(SEED_VARIABLE, seed.to_string())
+        .env(BINARY_VARIABLE, binary);
+    command
+}
