@@ -192,6 +192,7 @@ impl Task {
                     }
                 }
                 () = sleep_until(wake) => self.ready_all_waiting(),
+                error = self.connection.wait_closed(), if self.under_way.is_empty() => break error,
             }
         };
         // Closed before anyone is told: a share that comes now must not be taken.

@@ -4,7 +4,7 @@
 //! - [`link`]: one link's supervisor; [`plan`]: what it should start and stop, as a value.
 //! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its
 //!   bytes.
-//! - [`setup`]: makes a new mirror ready. [`preflight`]: what would happen, before it is asked for.
+//! - [`setup`]: makes a new mirror ready; [`growth`]: follows added partitions. [`preflight`]: what would happen, before it is asked for.
 //! - [`verdict`]: what to do next about every error. [`observe`]: what anyone may see.
 //!
 //! Decisions are pure values (`machine`, `lane`, `plan`, `verdict`); actors and tasks perform
@@ -17,6 +17,7 @@ pub mod credit;
 pub mod engine;
 pub mod fetcher;
 pub mod filler;
+pub mod growth;
 pub mod lane;
 pub mod link;
 pub mod observe;

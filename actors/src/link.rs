@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::appender::LaneMeters;
 use crate::catalog_port::CatalogPort;
 use crate::clock::WallClock;
+use crate::growth::{self, Growth};
 use crate::observe::{LinkView, Observatory};
 use crate::partition::{PartitionArguments, PartitionMessage, PartitionMirror, Question, topic_partition};
 use crate::plan::{self, PartitionKey, Running, Start};
@@ -54,6 +55,9 @@ pub enum LinkMessage {
     SetupEnded {
         topic: Arc<str>,
     },
+    GrowthEnded {
+        topic: Arc<str>,
+    },
     Reconcile,
     /// Stop everything in an orderly way; answered when nothing of ours is under way any more.
     Stop(oneshot::Sender<()>),
@@ -73,6 +77,8 @@ pub struct LinkState {
     plane: Arc<LinkPlane>,
     partitions: BTreeMap<PartitionKey, RunningPartition>,
     setups: BTreeMap<Arc<str>, AbortHandle>,
+    /// Topics to which partitions are being added.
+    growths: BTreeSet<Arc<str>>,
     /// Partitions whose actor failed: what it had under way is in doubt.
     failed: BTreeSet<PartitionKey>,
     tasks: Vec<AbortHandle>,
@@ -111,6 +117,7 @@ impl Actor for LinkSupervisor {
             plane,
             partitions: BTreeMap::new(),
             setups: BTreeMap::new(),
+            growths: BTreeSet::new(),
             failed: BTreeSet::new(),
             tasks,
             stop: None,
@@ -127,6 +134,7 @@ impl Actor for LinkSupervisor {
             LinkMessage::Update(link) => state.link = link,
             LinkMessage::MetadataChanged => {
                 state.metadata_changed();
+                state.follow_growth(&myself);
                 return Ok(());
             }
             LinkMessage::PartitionStopped { key, assignment_epoch } => {
@@ -137,6 +145,10 @@ impl Actor for LinkSupervisor {
             }
             LinkMessage::SetupEnded { topic } => {
                 state.setups.remove(&topic);
+            }
+            LinkMessage::GrowthEnded { topic } => {
+                state.growths.remove(&topic);
+                return Ok(());
             }
             LinkMessage::Reconcile => {}
             LinkMessage::Stop(answer) => state.stop = Some(answer),
@@ -305,6 +317,26 @@ impl LinkState {
             let _ = myself.cast(LinkMessage::SetupEnded { topic: name });
         });
         self.setups.insert(topic, task.abort_handle());
+    }
+
+    /// One task a topic at a time.
+    fn follow_growth(&mut self, myself: &ActorRef<LinkMessage>) {
+        if self.stop.is_some() {
+            return;
+        }
+        let source = self.plane.metadata().source;
+        for Growth { topic, partitions } in growth::wanted(&self.link, self.surroundings.node, &source) {
+            if !self.growths.insert(topic.clone()) {
+                continue;
+            }
+            let catalog = self.surroundings.catalog.clone();
+            let work = growth::grow(self.plane.clone(), catalog, self.link.key(&topic), partitions);
+            let myself = myself.clone();
+            tokio::spawn(async move {
+                work.await;
+                let _ = myself.cast(LinkMessage::GrowthEnded { topic });
+            });
+        }
     }
 
     fn metadata_changed(&mut self) {

@@ -68,6 +68,7 @@ struct Shared {
     outgoing: mpsc::Sender<Outgoing>,
     places: Arc<Semaphore>,
     state: Mutex<State>,
+    ended: tokio::sync::watch::Sender<bool>,
     /// Highest and lowest version the broker supports, by API key.
     versions: OnceLock<BTreeMap<i16, (i16, i16)>>,
 }
@@ -148,6 +149,7 @@ impl Connection {
             outgoing,
             places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             state: Mutex::default(),
+            ended: tokio::sync::watch::Sender::new(false),
             versions: OnceLock::new(),
         });
         let reader = tokio::spawn(run_reader(shared.clone(), read, options.frames.clone()));
@@ -168,6 +170,14 @@ impl Connection {
     /// Why the connection ended, if it has.
     pub fn closed(&self) -> Option<Error> {
         self.shared.state().closed.clone()
+    }
+
+    /// Waits until the connection has ended, and tells why. An idle connection notices too.
+    pub async fn wait_closed(&self) -> Error {
+        let mut ended = self.shared.ended.subscribe();
+        // An error is impossible while `self` holds the sender.
+        let _ = ended.wait_for(|ended| *ended).await;
+        self.shared.cause()
     }
 
     /// The best version both sides speak, with its header kind and response shape.
@@ -309,6 +319,7 @@ impl Shared {
             (std::mem::take(&mut state.waiting), std::mem::take(&mut state.aborts))
         };
         self.places.close();
+        self.ended.send_replace(true);
         for waiting in waiting {
             let _ = waiting.reply.send(Err(cause.clone()));
         }

@@ -1,0 +1,126 @@
+//! Follows partitions added at the source: first the destination topic grows, then the mirror.
+//! Every step can be repeated; what fails is tried again at the next look at the metadata.
+
+use std::sync::Arc;
+
+use catalog::{Action, Link, MirrorKey, MirrorStatus, NodeId};
+use kafka::topics::{self, CreateError};
+use kafka::{ErrorCode, Metadata};
+
+use crate::catalog_port::CatalogPort;
+use crate::plane::LinkPlane;
+
+const INVALID_PARTITIONS: ErrorCode = ErrorCode(37);
+
+/// A mirror topic whose source has more partitions than it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growth {
+    pub topic: Arc<str>,
+    pub partitions: u32,
+}
+
+/// What has grown at the source. The owner of a mirror's partition 0 sees to it.
+pub fn wanted(link: &Link, node: NodeId, source: &Metadata) -> Vec<Growth> {
+    let is_ours = |m: &catalog::MirrorTopic| {
+        m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
+    };
+    let follows = |m: &catalog::MirrorTopic| {
+        m.producer.is_some() && matches!(m.status, MirrorStatus::Active | MirrorStatus::Failed) && is_ours(m)
+    };
+    let mirrors = link.mirrors.values().filter(|m| follows(m));
+    mirrors
+        .filter_map(|m| {
+            let Some(Ok(found)) = source.topics.get(&*m.source_topic) else { return None };
+            // Another topic of the same name is none of ours: the partitions say so themselves.
+            if !m.source_topic_id.is_none() && *found.topic_id.as_bytes() != m.source_topic_id.0 {
+                return None;
+            }
+            let partitions = found.partitions.len() as u32;
+            (partitions as usize > m.partitions.len()).then(|| Growth { topic: m.name.clone(), partitions })
+        })
+        .collect()
+}
+
+/// Grows the destination topic, then the mirror.
+pub async fn grow(plane: Arc<LinkPlane>, catalog: Arc<dyn CatalogPort>, mirror: MirrorKey, partitions: u32) {
+    let topic = &*mirror.topic;
+    match topics::create_partitions(plane.destination(), topic, partitions as i32).await {
+        Ok(()) => tracing::info!(topic, partitions, "the source has grown; so has the mirror topic"),
+        // It has them already: another try got that far. If it has more, new mirror partitions
+        // beyond the source's count are never made, and nothing is written there.
+        Err(CreateError::Refused { code: INVALID_PARTITIONS, .. }) => {}
+        Err(error) => {
+            tracing::warn!(topic, partitions, %error, "can't add partitions to the mirror topic; trying again");
+            return;
+        }
+    }
+    if let Err(refusal) = catalog.submit_until_taken(Action::AddPartitions { mirror, partitions }).await {
+        tracing::info!(%refusal, "the catalog didn't take the added partitions");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catalog::model::MirrorPartition;
+    use catalog::{Assignment, LinkId, MirrorTopic, ProducerIdentity, TopicId};
+    use kafka::{PartitionMetadata, TopicMetadata};
+    use std::collections::BTreeMap;
+
+    const HERE: NodeId = NodeId(1);
+
+    fn link(partitions: usize) -> Link {
+        let assignment = Some(Assignment { node: HERE, epoch: 1, unclean: false });
+        let partition = MirrorPartition { assignment, failure: None, prefix: None };
+        let mirror = MirrorTopic {
+            name: "orders".into(),
+            source_topic: "orders".into(),
+            source_topic_id: TopicId([7; 16]),
+            destination_topic_id: TopicId::NONE,
+            replication_factor: None,
+            configs: Default::default(),
+            status: MirrorStatus::Active,
+            status_since_ms: 0,
+            producer: Some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
+            partitions: vec![partition; partitions],
+        };
+        Link {
+            id: LinkId("l".into()),
+            name: "l".into(),
+            destination: "west".into(),
+            source: None,
+            source_cluster_id: "a".into(),
+            destination_cluster_id: "b".into(),
+            configs: Default::default(),
+            mirrors: BTreeMap::from([("orders".into(), Arc::new(mirror))]),
+        }
+    }
+
+    fn source(partitions: i32, topic_id: u8) -> Metadata {
+        let partition = PartitionMetadata {
+            leader: Some(1),
+            leader_epoch: 0,
+            replicas: vec![1],
+            in_sync_replicas: vec![1],
+        };
+        let topic = TopicMetadata {
+            topic_id: uuid::Uuid::from_bytes([topic_id; 16]),
+            is_internal: false,
+            partitions: (0..partitions).map(|index| (index, partition.clone())).collect(),
+        };
+        Metadata { topics: BTreeMap::from([("orders".into(), Ok(topic))]), ..Metadata::default() }
+    }
+
+    #[test]
+    fn partitions_added_at_the_source_are_followed_by_the_owner_of_the_first() {
+        let grown = [Growth { topic: "orders".into(), partitions: 3 }];
+        assert_eq!(wanted(&link(2), HERE, &source(3, 7)), grown);
+        assert_eq!(wanted(&link(2), NodeId(2), &source(3, 7)), []);
+        assert_eq!(wanted(&link(3), HERE, &source(3, 7)), []);
+    }
+
+    #[test]
+    fn a_recreated_source_topic_is_not_followed() {
+        assert_eq!(wanted(&link(2), HERE, &source(3, 8)), []);
+    }
+}
