@@ -20,7 +20,7 @@ use crate::growth::{self, Growth};
 use crate::observe::{LinkView, Observatory};
 use crate::partition::{PartitionArguments, PartitionMessage, PartitionMirror, Question, topic_partition};
 use crate::plan::{self, PartitionKey, Running, Start};
-use crate::plane::{LinkPlane, Topics};
+use crate::plane::{LinkPlane, Side, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
 
@@ -96,9 +96,14 @@ impl Actor for LinkSupervisor {
         arguments: LinkArguments,
     ) -> Result<LinkState, ActorProcessingErr> {
         let LinkArguments { link, source, destination, surroundings } = arguments;
-        let client = |config| Client::new(config, surroundings.dial.clone());
+        let side = |config, cluster_id: &Arc<str>| Side {
+            client: Client::new(config, surroundings.dial.clone()),
+            cluster_id: cluster_id.clone(),
+        };
+        let source = side(source, &link.source_cluster_id);
+        let destination = side(destination, &link.destination_cluster_id);
         let settings = LinkSettings::from_configs(&link.configs);
-        let plane = LinkPlane::new(client(source), client(destination), settings, surroundings.clock.clone());
+        let plane = LinkPlane::new(source, destination, settings, surroundings.clock.clone());
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();
         let watcher_of = myself.clone();
@@ -349,7 +354,7 @@ impl LinkState {
         let view = match error {
             None => LinkView { state: "ACTIVE", error: "NO_ERROR", error_message: None },
             Some((side, error)) => LinkView {
-                state: "UNAVAILABLE",
+                state: if metadata.is_wrong_cluster() { "FAILED" } else { "UNAVAILABLE" },
                 error: link_error(error),
                 error_message: Some(format!("{side}: {error}")),
             },

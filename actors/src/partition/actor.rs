@@ -318,6 +318,9 @@ impl PartitionActorState {
     fn leader_moved(&self) -> bool {
         let Some(Current { footing, .. }) = &self.current else { return false };
         let metadata = self.arguments.plane.metadata();
+        if metadata.is_wrong_cluster() {
+            return true;
+        }
         let moved = |metadata: &kafka::Metadata, topic: &str, partition: i32, leader: i32, epoch: i32| {
             let Some(Ok(topic)) = metadata.topics.get(topic) else { return false };
             let Some(found) = topic.partitions.get(&partition) else { return false };
