@@ -7,6 +7,9 @@
 //!   newest record timestamp of our last batch, so a lane is *guarded* while that is fresh.
 //! - Guarded: up to [`IN_FLIGHT_MAX`] batches under way. Not guarded: one, and none while a
 //!   request from before may still arrive ([`Lane::quiet_from`]).
+//! - A mirror at offset 0 that the broker remembers nothing of is the exception: whatever may
+//!   still arrive there is a copy of its first batch with the same sequence, which the broker
+//!   refuses once ours is in, as long as that is fresh. So a new mirror needs no waiting.
 //! - The first batch of a run goes alone: with unknown state, a refused batch followed by an
 //!   accepted one would put the second at the first's offset.
 //!
@@ -46,6 +49,13 @@ pub struct LaneStart {
     pub expiration_ms: i64,
     /// From then on no request of an earlier run or owner can still arrive.
     pub quiet_from: Instant,
+}
+
+impl LaneStart {
+    /// Nothing was ever appended, as far as the log and the broker's memory tell.
+    pub fn is_new(&self) -> bool {
+        self.position == 0 && self.remembered_ms.is_none()
+    }
 }
 
 #[derive(Debug)]
@@ -155,7 +165,8 @@ impl Lane {
         let Some(front) = self.queue.front() else { return false };
         let quiet = now >= self.start.quiet_from;
         // Sending old data makes the broker forget us: only once nothing from before can arrive.
-        let keeps_guard = self.is_guarded(now_ms) && self.is_fresh(front.batch.header.max_timestamp, now_ms);
+        let keeps_guard = (self.is_guarded(now_ms) || self.start.is_new())
+            && self.is_fresh(front.batch.header.max_timestamp, now_ms);
         if !keeps_guard && !quiet {
             return false;
         }

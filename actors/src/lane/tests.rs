@@ -96,6 +96,20 @@ async fn old_data_behind_fresh_data_waits_until_nothing_from_before_can_arrive()
 }
 
 #[tokio::test]
+async fn a_new_mirror_begins_at_once_with_fresh_data_and_waits_with_old() {
+    let wait = Duration::from_secs(20);
+    let mut w = World::new(0, None, wait).await;
+    w.queue(&[NOW_MS]).await;
+    assert_eq!(w.send(), [0]);
+    let mut w = World::new(0, None, wait).await;
+    w.queue(&[NOW_MS - 3 * DAY_MS]).await;
+    assert_eq!(w.send(), [0; 0]);
+    let mut w = World::new(10, None, wait).await;
+    w.queue(&[NOW_MS]).await;
+    assert_eq!(w.send(), [0; 0], "below offset 10 somebody wrote, and the broker forgot whom");
+}
+
+#[tokio::test]
 async fn nothing_follows_old_data_that_is_under_way() {
     let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
     w.queue(&[NOW_MS, NOW_MS, NOW_MS - 3 * DAY_MS, NOW_MS]).await;

@@ -12,7 +12,7 @@ use kafka::{Connection, Error, ErrorCode, offsets, producers};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::lane::{self, LaneStart};
+use crate::lane::{self, Lane, LaneStart};
 use crate::partition::machine::NotFooted;
 use crate::partition::{prefix, seam};
 use crate::plane::LinkPlane;
@@ -129,7 +129,9 @@ pub async fn look(
     })?;
 
     let lane = lane_start(question, position, &memory, plane.producer_expiration_ms())?;
-    if !crate::lane::Lane::new(lane).is_guarded(plane.now_ms()) && Instant::now() < question.quiet_from {
+    // A new mirror's lane sees for itself whether its first batch may go.
+    let needs_quiet = !lane.is_new() && !Lane::new(lane).is_guarded(plane.now_ms());
+    if needs_quiet && Instant::now() < question.quiet_from {
         return Err(NotFooted::NotQuiet);
     }
     let tail =
