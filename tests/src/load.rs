@@ -70,6 +70,8 @@ pub struct LoadConfig {
     /// Of all producers together.
     pub records_per_second: u32,
     pub seed: u64,
+    /// How old the records say they are. Beyond a day brokers forget who mirrored them.
+    pub age: Duration,
 }
 
 /// What was acknowledged.
@@ -106,6 +108,7 @@ impl Load {
                 records_per_second: share,
                 rng: StdRng::seed_from_u64(config.seed.wrapping_add(index as u64)),
                 stop: load.stop.clone(),
+                age_ms: i64::try_from(config.age.as_millis()).context("an age of centuries")?,
             };
             load.threads.push(std::thread::spawn(move || worker.run()));
         }
@@ -192,6 +195,7 @@ struct Worker {
     records_per_second: f64,
     rng: StdRng,
     stop: Arc<AtomicBool>,
+    age_ms: i64,
 }
 
 impl Worker {
@@ -203,7 +207,7 @@ impl Worker {
             // Small bursts are as likely as large ones are long.
             let burst_max = self.rng.random_range(1..=BURST_RECORDS_MAX);
             for _ in 0..self.rng.random_range(1..=burst_max) {
-                let record = Record::draw(&mut self.rng);
+                let record = Record::draw(&mut self.rng, self.age_ms);
                 self.send(partition, &record)?;
                 sent += 1;
             }
@@ -245,7 +249,7 @@ struct Record {
 
 impl Record {
     /// Mostly small, now and then empty, null or huge; times mostly now, some out of order.
-    fn draw(rng: &mut StdRng) -> Record {
+    fn draw(rng: &mut StdRng, age_ms: i64) -> Record {
         let key = match rng.random_range(0..10) {
             0..3 => None,
             3 => Some(Vec::new()),
@@ -260,7 +264,11 @@ impl Record {
             _ => Some(random_length(rng, VALUE_BYTES_MAX)),
         };
         let headers = rng.random_bool(0.3).then(|| draw_headers(rng));
-        let timestamp_ms = rng.random_bool(0.1).then(|| now_ms() - rng.random_range(0..BACKDATED_MS_MAX));
+        let scattered = rng.random_bool(0.1).then(|| rng.random_range(0..BACKDATED_MS_MAX));
+        let timestamp_ms = match age_ms {
+            0 => scattered.map(|ms| now_ms() - ms),
+            age_ms => Some(now_ms() - age_ms - scattered.unwrap_or(0)),
+        };
         Record { key, value, headers, timestamp_ms }
     }
 

@@ -39,6 +39,7 @@ fn a_mirror_is_exact_after_twenty_kills_of_its_node() {
             profiles: PROFILES.to_vec(),
             records_per_second: RECORDS_PER_SECOND,
             seed: scenario.seed(),
+            age: Duration::ZERO,
         })?;
 
         let mut node = Node::bootstrap("node-1", scenario.directory())?;
