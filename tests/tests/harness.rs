@@ -160,6 +160,7 @@ fn load_config(bootstrap: &str, topic: &str, profiles: &[Profile], seed: u64) ->
         profiles: profiles.to_vec(),
         records_per_second: 2_000,
         seed,
+        age: Duration::ZERO,
     }
 }
 
