@@ -34,7 +34,7 @@ const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Shares and orders that wait for the appender, which always takes them at once.
 const ORDERS_MAX: usize = 256;
 
-/// How long the broker may wait for its followers, and then some for the way.
+/// How long the broker may wait for its followers.
 pub const PRODUCE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mirror partition's name within one appender.

@@ -34,12 +34,16 @@ pub struct PartAnswer {
     pub base_offset: Result<i64, (ErrorCode, String)>,
 }
 
-/// Sends the parts with acks=all. `parts` of one topic must be neighbours.
+/// Beyond the time a broker may wait for its followers: its own overhead and the way.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// Sends the parts with acks=all; the broker may wait for its followers up to `timeout`, and its
+/// answer is awaited a little longer. `parts` of one topic must be neighbours.
 ///
 /// # Errors
 /// When the connection is closed already or no place comes free in time: nothing was sent then.
 pub async fn start(connection: &Connection, parts: &[Part], timeout: Duration) -> Result<Reply, Error> {
-    connection.start(&PRODUCE, encode(parts, timeout), CONTROL_FRAME_BYTES_MAX, timeout).await
+    connection.start(&PRODUCE, encode(parts, timeout), CONTROL_FRAME_BYTES_MAX, timeout + ANSWER_MARGIN).await
 }
 
 /// Decodes the answer to [`start`].

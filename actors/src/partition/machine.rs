@@ -12,7 +12,8 @@ use crate::lane::LaneEnd;
 use crate::verdict::{self, Verdict};
 
 /// How long a request of ours, or of the owner before us, may still arrive at a broker after we
-/// stopped waiting for it: the produce timeout, and as much again for the way.
+/// stopped waiting for it: twice the time the broker may wait for its followers
+/// ([`crate::appender::PRODUCE_TIMEOUT`]), which covers the answer's margin and the way.
 pub const AMBIGUITY_WAIT: Duration = Duration::from_secs(20);
 
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
