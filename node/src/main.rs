@@ -1,1 +1,14 @@
-fn main() {}
+//! The one binary of Lockstep: a node (`lockstep server`), and the commands that talk to one.
+
+mod api;
+mod cli;
+mod config;
+mod coordinator;
+mod server;
+mod telemetry;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -1,0 +1,343 @@
+//! Configuration keys of links and registered clusters (SPEC section 5): which are known, which
+//! work in this version, and what a value must look like.
+//!
+//! A key that would do nothing is refused, so that nobody relies on it; Kafka client keys that
+//! can't matter here are left out with a warning, so that a pasted properties file works.
+
+use std::collections::BTreeMap;
+
+use kafka::ClientConfig;
+
+use super::error::{ApiError, ApiResult};
+use super::types::ConfigEntry;
+
+/// Names the registered cluster that is the link's source.
+pub const SOURCE_CLUSTER: &str = "source.cluster";
+
+const ENTRIES_MAX: usize = 200;
+/// A certificate chain is some KiB.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Edits up to which a key is offered as what was meant.
+const NEAREST_EDITS_MAX: usize = 4;
+
+/// What a value may be.
+#[derive(Clone, Copy)]
+enum Rule {
+    Text,
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// Anything else needs what this version doesn't have.
+    Only(&'static str),
+    NotYet,
+}
+
+pub struct Key {
+    pub name: &'static str,
+    pub default: Option<&'static str>,
+    rule: Rule,
+}
+
+const fn works(name: &'static str, default: Option<&'static str>, rule: Rule) -> Key {
+    Key { name, default, rule }
+}
+
+const fn only(name: &'static str, value: &'static str) -> Key {
+    Key { name, default: Some(value), rule: Rule::Only(value) }
+}
+
+const fn not_yet(name: &'static str) -> Key {
+    Key { name, default: None, rule: Rule::NotYet }
+}
+
+const MIB: i64 = 1024 * 1024;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Of a Kafka cluster, registered or in a link. Values are checked by the client itself.
+const CLIENT_KEYS: [Key; 20] = [
+    works("bootstrap.servers", None, Rule::Text),
+    works("client.id", Some("lockstep"), Rule::Text),
+    works("request.timeout.ms", Some("30000"), Rule::Text),
+    works("security.protocol", Some("PLAINTEXT"), Rule::Text),
+    not_yet("sasl.mechanism"),
+    not_yet("sasl.jaas.config"),
+    not_yet("sasl.username"),
+    not_yet("sasl.password"),
+    not_yet("sasl.oauthbearer.token.endpoint.url"),
+    not_yet("sasl.oauthbearer.client.id"),
+    not_yet("sasl.oauthbearer.client.secret"),
+    not_yet("sasl.oauthbearer.scope"),
+    not_yet("ssl.truststore.certificates"),
+    not_yet("ssl.truststore.location"),
+    not_yet("ssl.truststore.password"),
+    not_yet("ssl.keystore.key"),
+    not_yet("ssl.keystore.location"),
+    not_yet("ssl.keystore.certificate.chain"),
+    not_yet("ssl.key.password"),
+    not_yet("ssl.endpoint.identification.algorithm"),
+];
+
+/// Bounds are those within which the data plane takes a value.
+pub const LINK_KEYS: [Key; 32] = [
+    works(SOURCE_CLUSTER, None, Rule::Text),
+    works("metadata.max.age.ms", Some("5000"), Rule::Integer { min: 100, max: HOUR_MS }),
+    works("replica.fetch.max.bytes", Some("1048576"), Rule::Integer { min: 1024, max: 64 * MIB }),
+    works("replica.fetch.min.bytes", Some("1"), Rule::Integer { min: 1, max: i32::MAX as i64 }),
+    works(
+        "replica.fetch.response.max.bytes",
+        Some("8388608"),
+        Rule::Integer { min: 64 * 1024, max: 64 * MIB },
+    ),
+    works("replica.fetch.wait.max.ms", Some("500"), Rule::Integer { min: 0, max: 30_000 }),
+    only("acl.sync.enable", "false"),
+    only("auto.create.mirror.topics.enable", "false"),
+    only("cluster.link.paused", "false"),
+    only("connection.mode", "OUTBOUND"),
+    only("consumer.group.prefix.enable", "false"),
+    only("consumer.offset.sync.enable", "false"),
+    only("link.mode", "DESTINATION"),
+    not_yet("acl.filters"),
+    not_yet("acl.sync.mode"),
+    not_yet("acl.sync.ms"),
+    not_yet("acl.sync.write.on.mirrors"),
+    not_yet("auto.create.mirror.topics.filters"),
+    not_yet("availability.check.consecutive.failure.threshold"),
+    not_yet("availability.check.ms"),
+    not_yet("batch.coalesce"),
+    not_yet("cluster.link.prefix"),
+    not_yet("cluster.link.retry.timeout.ms"),
+    not_yet("consumer.offset.group.filters"),
+    not_yet("consumer.offset.sync.ms"),
+    not_yet("consumer.offset.sync.policy"),
+    not_yet("gap.fill"),
+    not_yet("mirror.start.offset.spec"),
+    not_yet("throttle.client.writes.first"),
+    not_yet("throughput.max.bytes.per.second"),
+    not_yet("topic.config.sync.include"),
+    not_yet("topic.config.sync.ms"),
+];
+
+/// Kafka client keys that can't matter here.
+const WITHOUT_EFFECT: [&str; 43] = [
+    "acks",
+    "allow.auto.create.topics",
+    "auto.commit.interval.ms",
+    "auto.offset.reset",
+    "batch.size",
+    "buffer.memory",
+    "check.crcs",
+    "client.dns.lookup",
+    "client.rack",
+    "compression.type",
+    "connections.max.idle.ms",
+    "default.api.timeout.ms",
+    "delivery.timeout.ms",
+    "enable.auto.commit",
+    "enable.idempotence",
+    "exclude.internal.topics",
+    "fetch.max.bytes",
+    "fetch.max.wait.ms",
+    "fetch.min.bytes",
+    "group.id",
+    "group.instance.id",
+    "heartbeat.interval.ms",
+    "interceptor.classes",
+    "isolation.level",
+    "key.deserializer",
+    "key.serializer",
+    "linger.ms",
+    "max.block.ms",
+    "max.in.flight.requests.per.connection",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "max.poll.records",
+    "max.request.size",
+    "partition.assignment.strategy",
+    "partitioner.class",
+    "receive.buffer.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "retries",
+    "retry.backoff.ms",
+    "send.buffer.bytes",
+    "session.timeout.ms",
+    "value.deserializer",
+];
+
+/// Configs as they may be recorded, and what was left out of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    pub configs: BTreeMap<String, String>,
+    pub warnings: Vec<String>,
+}
+
+/// Configs of a registered cluster.
+pub fn check_cluster(entries: &[ConfigEntry]) -> ApiResult<Checked> {
+    let checked = check(entries, &[&CLIENT_KEYS], "a cluster")?;
+    ClientConfig::from_configs(&checked.configs).map_err(|e| ApiError::invalid(&e.key, e.message))?;
+    Ok(checked)
+}
+
+/// Configs of a link; the registered cluster that is its source, when they name one.
+pub fn check_link(entries: &[ConfigEntry]) -> ApiResult<(Checked, Option<String>)> {
+    let mut checked = check(entries, &[&LINK_KEYS, &CLIENT_KEYS], "a link")?;
+    let source = checked.configs.remove(SOURCE_CLUSTER);
+    if let Some(source) = &source {
+        let is_client_key = |key: &&String| CLIENT_KEYS.iter().any(|known| known.name == key.as_str());
+        if let Some(key) = checked.configs.keys().find(is_client_key) {
+            let message = format!("belongs to cluster '{source}'; give either it or {SOURCE_CLUSTER}");
+            return Err(ApiError::invalid(key, message));
+        }
+    } else if checked.configs.contains_key("bootstrap.servers") {
+        ClientConfig::from_configs(&checked.configs).map_err(|e| ApiError::invalid(&e.key, e.message))?;
+    } else {
+        let message = "name a registered cluster as the link's source, or give bootstrap.servers";
+        return Err(ApiError::invalid(SOURCE_CLUSTER, message));
+    }
+    Ok((checked, source))
+}
+
+/// A list of entries as a map: each name once, sizes bounded.
+pub fn to_map(entries: &[ConfigEntry]) -> ApiResult<BTreeMap<String, String>> {
+    if entries.len() > ENTRIES_MAX {
+        return Err(ApiError::invalid("configs", format!("at most {ENTRIES_MAX} entries")));
+    }
+    let mut map = BTreeMap::new();
+    for ConfigEntry { name, value } in entries {
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(ApiError::invalid(name, format!("longer than {VALUE_BYTES_MAX} bytes")));
+        }
+        if map.insert(name.clone(), value.trim().to_owned()).is_some() {
+            return Err(ApiError::invalid(name, "given twice; give it once"));
+        }
+    }
+    Ok(map)
+}
+
+fn check(entries: &[ConfigEntry], known: &[&[Key]], owner: &str) -> ApiResult<Checked> {
+    let mut checked = Checked::default();
+    for (name, value) in to_map(entries)? {
+        if let Some(key) = known.iter().copied().flatten().find(|key| key.name == name) {
+            key.check(&value)?;
+            checked.configs.insert(name, value);
+        } else if WITHOUT_EFFECT.contains(&name.as_str()) {
+            checked.warnings.push(format!("{name}: has no effect here and was left out"));
+        } else {
+            return Err(unknown(&name, known, owner));
+        }
+    }
+    Ok(checked)
+}
+
+fn unknown(name: &str, known: &[&[Key]], owner: &str) -> ApiError {
+    let names = known.iter().copied().flatten().map(|key| key.name);
+    let nearest = names.map(|known| (strsim::levenshtein(name, known), known)).min();
+    let hint = match nearest {
+        Some((edits, known)) if edits <= NEAREST_EDITS_MAX => format!("; did you mean '{known}'?"),
+        Some((_, known)) => format!("; the nearest known key is '{known}'"),
+        None => String::new(),
+    };
+    ApiError::invalid(name, format!("is not a configuration key of {owner}{hint}"))
+}
+
+impl Key {
+    fn check(&self, value: &str) -> ApiResult<()> {
+        let problem = match self.rule {
+            Rule::Text if value.is_empty() => "must not be empty".to_owned(),
+            Rule::Text => return Ok(()),
+            Rule::Integer { min, max } => match value.parse::<i64>() {
+                Ok(number) if (min..=max).contains(&number) => return Ok(()),
+                _ => format!("must be a whole number, {min} to {max}"),
+            },
+            Rule::Only(only) if value.eq_ignore_ascii_case(only) => return Ok(()),
+            Rule::Only(only) => format!("this version supports only '{only}'; leave the key out"),
+            Rule::NotYet => "this version doesn't support it yet; leave it out".to_owned(),
+        };
+        Err(ApiError::invalid(self.name, problem))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(pairs: &[(&str, &str)]) -> Vec<ConfigEntry> {
+        pairs.iter().map(|(n, v)| ConfigEntry { name: (*n).into(), value: (*v).into() }).collect()
+    }
+
+    fn link(pairs: &[(&str, &str)]) -> Result<(Checked, Option<String>), String> {
+        check_link(&entries(pairs)).map_err(|e| e.message)
+    }
+
+    #[test]
+    fn a_pasted_properties_file_works_with_warnings() {
+        let pasted = [("bootstrap.servers", " a:9092 "), ("acks", "all"), ("security.protocol", "PLAINTEXT")];
+        let checked = check_cluster(&entries(&pasted)).expect("taken");
+        let kept: Vec<_> = checked.configs.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(kept, ["bootstrap.servers=a:9092", "security.protocol=PLAINTEXT"]);
+        assert_eq!(checked.warnings, ["acks: has no effect here and was left out"]);
+    }
+
+    #[test]
+    fn the_source_is_a_registered_cluster_or_client_keys() {
+        let (checked, source) =
+            link(&[("source.cluster", "east"), ("link.mode", "destination")]).expect("ok");
+        assert_eq!((checked.configs.len(), source.as_deref()), (1, Some("east")));
+        let (checked, source) = link(&[("bootstrap.servers", "a:1")]).expect("ok");
+        assert_eq!((checked.configs.len(), source), (1, None));
+    }
+
+    #[test]
+    fn what_cant_be_taken_is_named_with_the_way_out() {
+        let source = ("source.cluster", "east");
+        for (pairs, message) in [
+            (
+                vec![],
+                "source.cluster: name a registered cluster as the link's source, or give bootstrap.servers",
+            ),
+            (
+                vec![source, ("replica.fetch.maxbytes", "1")],
+                "replica.fetch.maxbytes: is not a configuration key of a link; \
+                 did you mean 'replica.fetch.max.bytes'?",
+            ),
+            (
+                vec![source, ("client.id", "x")],
+                "client.id: belongs to cluster 'east'; give either it or source.cluster",
+            ),
+            (
+                vec![source, ("replica.fetch.min.bytes", "lots")],
+                "replica.fetch.min.bytes: must be a whole number, 1 to 2147483647",
+            ),
+            (
+                vec![source, ("consumer.offset.sync.enable", "true")],
+                "consumer.offset.sync.enable: this version supports only 'false'; leave the key out",
+            ),
+            (
+                vec![source, ("gap.fill", "auto")],
+                "gap.fill: this version doesn't support it yet; leave it out",
+            ),
+            (vec![source, source], "source.cluster: given twice; give it once"),
+            (vec![("source.cluster", " ")], "source.cluster: must not be empty"),
+        ] {
+            assert_eq!(link(&pairs).expect_err("wrong"), message);
+        }
+        let error = check_cluster(&entries(&[("sasl.password", "hunter2")])).expect_err("not yet");
+        assert_eq!(error.message, "sasl.password: this version doesn't support it yet; leave it out");
+    }
+
+    #[test]
+    fn each_key_is_listed_once_and_defaults_are_taken() {
+        let mut names: Vec<&str> = LINK_KEYS.iter().chain(&CLIENT_KEYS).map(|k| k.name).collect();
+        names.extend(WITHOUT_EFFECT);
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for key in LINK_KEYS.iter().chain(&CLIENT_KEYS) {
+            if let Some(default) = key.default {
+                assert!(key.check(default).is_ok(), "{}", key.name);
+            }
+        }
+    }
+}

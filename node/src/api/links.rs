@@ -1,0 +1,207 @@
+//! Links: `/kafka/v3/clusters/{cluster}/links`.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use catalog::command::NewLink;
+use catalog::{Action, Catalog, Link, LinkId};
+use serde::Deserialize;
+
+use super::clusters::guard_cluster_id;
+use super::error::{ApiError, ApiResult};
+use super::extract::{ApiJson, ApiPath, ApiQuery, NoParameters};
+use super::names::check_name;
+use super::paging::{self, PageQuery};
+use super::types::{CreateLink, LinkConfigRow, LinkRow, Page, Resource};
+use super::{Api, find_cluster, find_link, keys, links_on, rows, secrets};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CreateQuery {
+    link_name: Option<String>,
+    validate_only: bool,
+    /// Whether the source is asked; true unless told otherwise.
+    validate_link: Option<bool>,
+}
+
+pub async fn create(
+    State(api): State<Api>,
+    ApiPath(cluster): ApiPath<String>,
+    ApiQuery(query): ApiQuery<CreateQuery>,
+    ApiJson(body): ApiJson<CreateLink>,
+) -> ApiResult<Response> {
+    let missing = || ApiError::invalid("link_name", "required: the new link's name, as a query parameter");
+    let name = query.link_name.ok_or_else(missing)?;
+    check_name("link_name", &name)?;
+    let applied = api.catalog();
+    let destination = find_cluster(&applied.catalog, &cluster)?;
+    let (checked, source) = keys::check_link(&body.configs)?;
+    let (source_cluster_id, source) = {
+        let asks = query.validate_link.unwrap_or(true);
+        let given = body.source_cluster_id.as_deref();
+        match source {
+            Some(name) => registered_source(&api, &applied.catalog, &name, given, asks).await?,
+            None => (described_source(&api, &checked.configs, given, asks).await?, None),
+        }
+    };
+    let new = NewLink {
+        id: fresh_id(),
+        name: name.into(),
+        destination: destination.name.clone(),
+        source,
+        source_cluster_id: source_cluster_id.into(),
+        configs: checked.configs,
+    };
+    let link = Link {
+        id: new.id.clone(),
+        name: new.name.clone(),
+        destination: new.destination.clone(),
+        source: new.source.clone(),
+        source_cluster_id: new.source_cluster_id.clone(),
+        destination_cluster_id: destination.cluster_id.clone(),
+        configs: new.configs.clone(),
+        mirrors: BTreeMap::new(),
+    };
+    api.submit(Action::CreateLink(new), query.validate_only).await?;
+    let mut row = rows::link(&link, None, false);
+    row.body.warnings = checked.warnings;
+    let status = if query.validate_only { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(row)).into_response())
+}
+
+/// Kafka cluster id and registered name of a source that `source.cluster` names.
+async fn registered_source(
+    api: &Api,
+    catalog: &Catalog,
+    name: &str,
+    given: Option<&str>,
+    asks: bool,
+) -> ApiResult<(String, Option<std::sync::Arc<str>>)> {
+    let unknown = || {
+        ApiError::invalid(
+            keys::SOURCE_CLUSTER,
+            format!("cluster '{name}' isn't registered; register it first"),
+        )
+    };
+    let source = catalog.cluster(name).ok_or_else(unknown)?;
+    guard_cluster_id("source_cluster_id", given, &source.cluster_id)?;
+    if asks {
+        let facts = api.preflight.probe(&source.name, &source.configs).await;
+        let facts = facts.map_err(|e| ApiError::invalid(keys::SOURCE_CLUSTER, e))?;
+        guard_cluster_id(keys::SOURCE_CLUSTER, Some(&source.cluster_id), &facts.cluster_id)?;
+    }
+    Ok((source.cluster_id.to_string(), Some(source.name.clone())))
+}
+
+/// Kafka cluster id of a source that the link's own configs describe.
+async fn described_source(
+    api: &Api,
+    configs: &BTreeMap<String, String>,
+    given: Option<&str>,
+    asks: bool,
+) -> ApiResult<String> {
+    if asks {
+        let facts = api.preflight.probe("source", configs).await.map_err(ApiError::from_probe)?;
+        guard_cluster_id("source_cluster_id", given, &facts.cluster_id)?;
+        return Ok(facts.cluster_id);
+    }
+    let missing = || ApiError::invalid("source_cluster_id", "required when the source isn't asked");
+    let given = given.ok_or_else(missing)?;
+    check_name("source_cluster_id", given)?;
+    Ok(given.to_owned())
+}
+
+/// 16 random bytes, as Kafka writes its ids.
+fn fresh_id() -> LinkId {
+    LinkId(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()).into())
+}
+
+pub async fn list(
+    State(api): State<Api>,
+    uri: Uri,
+    ApiPath(cluster): ApiPath<String>,
+    ApiQuery(query): ApiQuery<PageQuery>,
+) -> ApiResult<Json<Page<LinkRow>>> {
+    let applied = api.catalog();
+    let links = links_on(&applied.catalog, &cluster)?.into_iter();
+    let links = links.map(|link| (format!("{} {}", link.name, link.destination), link));
+    let page = paging::select(links, query.page_size, query.page_token.as_deref())?;
+    Ok(Json(page.into_page("KafkaLinkData", &uri, |link| row(&api, link, false))))
+}
+
+fn row(api: &Api, link: &Link, include_tasks: bool) -> Resource<LinkRow> {
+    rows::link(link, api.observatory().and_then(|o| o.link(&link.id)), include_tasks)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShowQuery {
+    include_tasks: bool,
+}
+
+pub async fn show(
+    State(api): State<Api>,
+    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiQuery(query): ApiQuery<ShowQuery>,
+) -> ApiResult<Json<Resource<LinkRow>>> {
+    let applied = api.catalog();
+    Ok(Json(row(&api, find_link(&applied.catalog, &cluster, &link)?, query.include_tasks)))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeleteQuery {
+    force: bool,
+    validate_only: bool,
+}
+
+pub async fn delete(
+    State(api): State<Api>,
+    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiQuery(query): ApiQuery<DeleteQuery>,
+) -> ApiResult<Json<Resource<LinkRow>>> {
+    if query.force {
+        let message = "this version can't fail mirrors over yet; delete the mirrors first";
+        return Err(ApiError::invalid("force", message));
+    }
+    let applied = api.catalog();
+    let link = find_link(&applied.catalog, &cluster, &link)?;
+    api.submit(Action::DeleteLink { link: link.id.clone() }, query.validate_only).await?;
+    Ok(Json(row(&api, link, false)))
+}
+
+/// What was set, and the defaults of what works and wasn't.
+pub async fn configs(
+    State(api): State<Api>,
+    uri: Uri,
+    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiQuery(NoParameters {}): ApiQuery<NoParameters>,
+) -> ApiResult<Json<Page<LinkConfigRow>>> {
+    let applied = api.catalog();
+    let link = find_link(&applied.catalog, &cluster, &link)?;
+    let mut values: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
+    for key in &keys::LINK_KEYS {
+        values.extend(key.default.map(|default| (key.name, (default, false))));
+    }
+    values.extend(link.source.as_deref().map(|source| (keys::SOURCE_CLUSTER, (source, true))));
+    values.extend(link.configs.iter().map(|(key, value)| (key.as_str(), (value.as_str(), true))));
+    let all = paging::select(values.into_iter().map(|v| (v.0.to_owned(), v)), None, None)?;
+    Ok(Json(all.into_page("KafkaLinkConfigData", &uri, |(name, (value, was_set))| {
+        let row = LinkConfigRow {
+            cluster_id: link.destination_cluster_id.to_string(),
+            link_name: link.name.to_string(),
+            name: name.to_owned(),
+            value: secrets::shown(name, value),
+            read_only: false,
+            sensitive: secrets::is_sensitive(name),
+            source: if was_set { "DYNAMIC_CLUSTER_LINK_CONFIG" } else { "DEFAULT_CONFIG" }.to_owned(),
+            synonyms: Vec::new(),
+        };
+        rows::resource("KafkaLinkConfigData", format!("{}/configs/{name}", rows::link_path(link)), row)
+    })))
+}

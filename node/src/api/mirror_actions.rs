@@ -1,0 +1,117 @@
+//! What is done to several mirror topics at once: `mirrors:pause`, `mirrors:resume`. One topic's
+//! refusal is its own row and stops none of the others.
+
+use std::collections::BTreeSet;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use catalog::{Action, Link, MirrorKey};
+use consensus::SubmitError;
+use regex::RegexBuilder;
+use serde::Deserialize;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{ApiJson, ApiPath, ApiQuery};
+use super::types::{AlterMirrorRow, AlterMirrors, Page, PageMetadata};
+use super::{Api, find_link, rows, would_apply};
+
+/// Each topic is a durable write of a fraction of a millisecond.
+const TOPICS_MAX: usize = 1_000;
+/// Compiled size of a pattern; Kafka topic names need a fraction of it.
+const PATTERN_BYTES_MAX: usize = 1024 * 1024;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ActionQuery {
+    validate_only: bool,
+}
+
+type Target = ApiPath<(String, String)>;
+type Answer = ApiResult<Json<Page<AlterMirrorRow>>>;
+
+pub async fn pause(
+    State(api): State<Api>,
+    uri: Uri,
+    target: Target,
+    ApiQuery(query): ApiQuery<ActionQuery>,
+    ApiJson(body): ApiJson<AlterMirrors>,
+) -> Answer {
+    alter(&api, &uri, target, query, &body, |mirror| Action::PauseMirror { mirror }).await
+}
+
+pub async fn resume(
+    State(api): State<Api>,
+    uri: Uri,
+    target: Target,
+    ApiQuery(query): ApiQuery<ActionQuery>,
+    ApiJson(body): ApiJson<AlterMirrors>,
+) -> Answer {
+    alter(&api, &uri, target, query, &body, |mirror| Action::ResumeMirror { mirror }).await
+}
+
+async fn alter(
+    api: &Api,
+    uri: &Uri,
+    ApiPath((cluster, link)): Target,
+    query: ActionQuery,
+    body: &AlterMirrors,
+    action: impl Fn(MirrorKey) -> Action,
+) -> Answer {
+    let applied = api.catalog();
+    let link = find_link(&applied.catalog, &cluster, &link)?;
+    let mut data = Vec::new();
+    for topic in topics(link, body)? {
+        let refusal = if !link.mirrors.contains_key(topic.as_str()) {
+            Some(ApiError::no_mirror(&topic, &link.name))
+        } else {
+            let action = action(link.key(&topic.as_str().into()));
+            if query.validate_only {
+                would_apply(&applied.catalog, action).err()
+            } else {
+                match api.consensus.submit(action).await {
+                    Ok(_) => None,
+                    Err(SubmitError::Refused(refusal)) => Some(refusal.into()),
+                    // Says nothing about this topic, and the call may be repeated as it is.
+                    Err(other) => return Err(other.into()),
+                }
+            }
+        };
+        let path = rows::mirror_path(link, &topic);
+        let row = AlterMirrorRow {
+            mirror_topic_name: topic,
+            error_code: refusal.as_ref().map(|e| e.code),
+            error_message: refusal.map(|e| e.message),
+        };
+        data.push(rows::resource("KafkaAlterMirrorData", path, row));
+    }
+    let metadata = PageMetadata { path: uri.to_string(), next: None };
+    Ok(Json(Page { kind: "KafkaAlterMirrorDataList".into(), metadata, data }))
+}
+
+fn topics(link: &Link, body: &AlterMirrors) -> ApiResult<BTreeSet<String>> {
+    let topics: BTreeSet<String> = match (&body.mirror_topic_names, &body.mirror_topic_name_pattern) {
+        (Some(names), None) if names.is_empty() => {
+            return Err(ApiError::invalid("mirror_topic_names", "name at least one mirror topic"));
+        }
+        (Some(names), None) => names.iter().cloned().collect(),
+        (None, Some(pattern)) => {
+            let wrong = |e: regex::Error| ApiError::invalid("mirror_topic_name_pattern", e);
+            // Alone first: what isn't a pattern by itself could become one between the anchors.
+            let build = |text: &str| RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+            build(pattern).map_err(wrong)?;
+            let anchored = build(&format!("^(?:{pattern})$")).map_err(wrong)?;
+            let names = link.mirrors.keys().filter(|name| anchored.is_match(name));
+            names.map(ToString::to_string).collect()
+        }
+        _ => {
+            let message = "give either it or mirror_topic_name_pattern";
+            return Err(ApiError::invalid("mirror_topic_names", message));
+        }
+    };
+    if topics.len() > TOPICS_MAX {
+        let message = format!("{} topics; at most {TOPICS_MAX} at once", topics.len());
+        return Err(ApiError::invalid("mirror_topic_names", message));
+    }
+    Ok(topics)
+}

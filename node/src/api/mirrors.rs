@@ -1,0 +1,225 @@
+//! Mirror topics: `/kafka/v3/clusters/{cluster}/links/{link}/mirrors`.
+
+use std::collections::BTreeMap;
+
+use actors::preflight::{MirrorPlan, MirrorRequest};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use catalog::command::NewMirror;
+use catalog::{Action, Catalog, Link, MirrorTopic, TopicId};
+use serde::Deserialize;
+
+use super::error::{ApiError, ApiResult};
+use super::extract::{ApiJson, ApiPath, ApiQuery};
+use super::names::check_topic;
+use super::rows::Observed;
+use super::types::{CreateMirror, MirrorPlanBody, MirrorRow, Page, PlannedPartition, Resource};
+use super::{ALL, Api, find_link, keys, links_on, paging, rows, would_apply};
+
+/// Every status that a filter may name (SPEC section 4).
+pub const STATUSES: [&str; 12] = [
+    "ACTIVE",
+    "PAUSED",
+    "LINK_PAUSED",
+    "LINK_FAILED",
+    "SOURCE_UNAVAILABLE",
+    "PENDING_STOPPED",
+    "STOPPED",
+    "FAILED",
+    "PENDING_MIRROR",
+    "PENDING_SYNCHRONIZE",
+    "PENDING_SETUP_FOR_RESTORE",
+    "PENDING_RESTORE",
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CreateQuery {
+    validate_only: bool,
+}
+
+pub async fn create(
+    State(api): State<Api>,
+    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiQuery(query): ApiQuery<CreateQuery>,
+    ApiJson(body): ApiJson<CreateMirror>,
+) -> ApiResult<Response> {
+    let request = read_request(body)?;
+    let applied = api.catalog();
+    let link = find_link(&applied.catalog, &cluster, &link)?;
+    // The catalog's own refusals first: they say more than a topic that happens to exist.
+    would_apply(&applied.catalog, Action::CreateMirror(new_mirror(link, &request, &BTreeMap::new(), None)))?;
+    let plan = api.preflight.plan(&applied.catalog, link, &request).await?;
+    let new = new_mirror(link, &request, &plan.topic_configs, Some(&plan));
+    if query.validate_only {
+        would_apply(&applied.catalog, Action::CreateMirror(new))?;
+        return Ok(Json(plan_body(link, plan)).into_response());
+    }
+    let key = new.mirror.clone();
+    api.submit(Action::CreateMirror(new), false).await?;
+    let applied = api.catalog();
+    match applied.catalog.links.get(&key.link).zip(applied.catalog.mirror(&key)) {
+        Some((link, mirror)) => {
+            Ok((StatusCode::CREATED, Json(row(&api, &applied.catalog, link, mirror))).into_response())
+        }
+        // Created, and deleted by somebody else since.
+        None => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
+}
+
+fn read_request(body: CreateMirror) -> ApiResult<MirrorRequest> {
+    check_topic("source_topic_name", &body.source_topic_name)?;
+    let mirror_topic = body.mirror_topic_name.unwrap_or_else(|| body.source_topic_name.clone());
+    check_topic("mirror_topic_name", &mirror_topic)?;
+    if body.replication_factor.is_some_and(|factor| factor < 1) {
+        let message = "must be at least 1; leave it out for the destination's default";
+        return Err(ApiError::invalid("replication_factor", message));
+    }
+    Ok(MirrorRequest {
+        source_topic: body.source_topic_name,
+        mirror_topic,
+        replication_factor: body.replication_factor,
+        configs: keys::to_map(&body.configs)?,
+    })
+}
+
+/// The command; without a plan only to ask the catalog whether name and link are free.
+fn new_mirror(
+    link: &Link,
+    request: &MirrorRequest,
+    configs: &BTreeMap<String, String>,
+    plan: Option<&MirrorPlan>,
+) -> NewMirror {
+    NewMirror {
+        mirror: link.key(&request.mirror_topic.as_str().into()),
+        source_topic: request.source_topic.as_str().into(),
+        source_topic_id: plan.map_or(TopicId::NONE, |plan| plan.source_topic_id),
+        partitions: plan.map_or(1, |plan| plan.partitions),
+        replication_factor: request.replication_factor,
+        configs: configs.clone(),
+    }
+}
+
+fn plan_body(link: &Link, plan: MirrorPlan) -> MirrorPlanBody {
+    let partitions = (0..).zip(&plan.source_offsets).map(|(partition, (start, end))| PlannedPartition {
+        partition,
+        source_start_offset: *start,
+        source_end_offset: *end,
+    });
+    MirrorPlanBody {
+        link_name: link.name.to_string(),
+        destination_cluster: link.destination.to_string(),
+        source_topic_name: plan.source_topic,
+        mirror_topic_name: plan.mirror_topic,
+        num_partitions: plan.partitions,
+        replication_factor: plan.replication_factor,
+        configs: rows::shown_configs(&plan.topic_configs),
+        partitions: partitions.collect(),
+        offsets_to_fill: plan.source_offsets.iter().map(|(start, _)| start).sum(),
+        offsets_to_mirror: plan.source_offsets.iter().map(|(start, end)| end - start).sum(),
+        adopts_existing: plan.adopts_existing,
+    }
+}
+
+fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> Resource<MirrorRow> {
+    let key = link.key(&mirror.name);
+    let observed = api.observatory().map(|observatory| Observed {
+        link: observatory.link(&link.id),
+        partitions: observatory.partitions(&key),
+        waiting_for: observatory.setup(&key),
+    });
+    rows::mirror(catalog, link, mirror, observed.unwrap_or_default())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListQuery {
+    mirror_status: Option<String>,
+    page_size: Option<usize>,
+    page_token: Option<String>,
+}
+
+pub async fn list(
+    State(api): State<Api>,
+    uri: Uri,
+    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiQuery(query): ApiQuery<ListQuery>,
+) -> ApiResult<Json<Page<MirrorRow>>> {
+    let status = query.mirror_status.map(|status| status.to_ascii_uppercase());
+    if let Some(status) = status.as_deref().filter(|status| !STATUSES.contains(status)) {
+        let message = format!("'{status}' is not a mirror status; one of {}", STATUSES.join(", "));
+        return Err(ApiError::invalid("mirror_status", message));
+    }
+    let applied = api.catalog();
+    let links = if link == ALL {
+        links_on(&applied.catalog, &cluster)?
+    } else {
+        vec![find_link(&applied.catalog, &cluster, &link)?]
+    };
+    let mirrors = links.into_iter().flat_map(|link| {
+        let view = api.observatory().and_then(|o| o.link(&link.id));
+        link.mirrors.values().map(move |mirror| (link, mirror, rows::status(view.as_ref(), mirror)))
+    });
+    let wanted = mirrors.filter(|(_, _, shown)| status.as_deref().is_none_or(|wanted| wanted == *shown));
+    let keyed = wanted.map(|(link, mirror, _)| {
+        (format!("{} {} {}", link.name, link.destination, mirror.name), (link, mirror))
+    });
+    let page = paging::select(keyed, query.page_size, query.page_token.as_deref())?;
+    Ok(Json(
+        page.into_page("KafkaMirrorData", &uri, |(link, mirror)| row(&api, &applied.catalog, link, mirror)),
+    ))
+}
+
+fn find_mirror<'a>(
+    catalog: &'a Catalog,
+    cluster: &str,
+    link: &str,
+    topic: &str,
+) -> ApiResult<(&'a Link, &'a MirrorTopic)> {
+    let link = find_link(catalog, cluster, link)?;
+    let mirror = link.mirrors.get(topic).ok_or_else(|| ApiError::no_mirror(topic, &link.name))?;
+    Ok((link, mirror))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShowQuery {
+    /// Accepted for callers that always ask; no transition of this version can fail halfway.
+    #[serde(rename = "include_state_transition_errors")]
+    _include_state_transition_errors: bool,
+}
+
+pub async fn show(
+    State(api): State<Api>,
+    ApiPath((cluster, link, topic)): ApiPath<(String, String, String)>,
+    ApiQuery(_): ApiQuery<ShowQuery>,
+) -> ApiResult<Json<Resource<MirrorRow>>> {
+    let applied = api.catalog();
+    let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
+    Ok(Json(row(&api, &applied.catalog, link, mirror)))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeleteQuery {
+    delete_topic: bool,
+    validate_only: bool,
+}
+
+pub async fn delete(
+    State(api): State<Api>,
+    ApiPath((cluster, link, topic)): ApiPath<(String, String, String)>,
+    ApiQuery(query): ApiQuery<DeleteQuery>,
+) -> ApiResult<Json<Resource<MirrorRow>>> {
+    if query.delete_topic {
+        let message = "this version can't delete the destination topic yet; delete it with Kafka's tools";
+        return Err(ApiError::invalid("delete_topic", message));
+    }
+    let applied = api.catalog();
+    let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
+    let action = Action::DeleteMirror { mirror: link.key(&mirror.name) };
+    api.submit(action, query.validate_only).await?;
+    Ok(Json(row(&api, &applied.catalog, link, mirror)))
+}

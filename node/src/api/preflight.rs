@@ -1,0 +1,57 @@
+//! What the API asks of Kafka clusters before it asks the catalog to change: a seam, so that the
+//! API is tested without brokers.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+use actors::preflight::{self, ClusterFacts, MirrorPlan, MirrorRequest, PreflightError};
+use catalog::{Catalog, Link};
+
+/// Shorter than what the CLI waits for an answer, so that the reason arrives.
+const LIMIT: Duration = Duration::from_secs(20);
+
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, PreflightError>> + Send + 'a>>;
+
+pub trait Preflight: Send + Sync {
+    /// Asks the cluster with these client keys who it is.
+    fn probe<'a>(&'a self, name: &'a str, configs: &'a BTreeMap<String, String>) -> Answer<'a, ClusterFacts>;
+
+    /// What creating this mirror topic would do.
+    fn plan<'a>(
+        &'a self,
+        catalog: &'a Catalog,
+        link: &'a Link,
+        request: &'a MirrorRequest,
+    ) -> Answer<'a, MirrorPlan>;
+}
+
+/// Asks the clusters themselves.
+pub struct LivePreflight;
+
+impl Preflight for LivePreflight {
+    fn probe<'a>(&'a self, name: &'a str, configs: &'a BTreeMap<String, String>) -> Answer<'a, ClusterFacts> {
+        let cluster = format!("cluster '{name}'");
+        Box::pin(limited(cluster, preflight::probe_cluster(name, configs)))
+    }
+
+    fn plan<'a>(
+        &'a self,
+        catalog: &'a Catalog,
+        link: &'a Link,
+        request: &'a MirrorRequest,
+    ) -> Answer<'a, MirrorPlan> {
+        let clusters = format!("source or destination of link '{}'", link.name);
+        Box::pin(limited(clusters, preflight::plan_mirror(catalog, link, request)))
+    }
+}
+
+async fn limited<T>(
+    cluster: String,
+    question: impl Future<Output = Result<T, PreflightError>>,
+) -> Result<T, PreflightError> {
+    tokio::time::timeout(LIMIT, question).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {} s", LIMIT.as_secs());
+        Err(PreflightError::Unreachable { cluster, message })
+    })
+}

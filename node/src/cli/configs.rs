@@ -1,0 +1,116 @@
+//! `--config`: pairs on the command line, or a properties file.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use super::failure::Failure;
+use crate::api::types::ConfigEntry;
+
+/// Reads `k=v,k2=v2`, the path of a properties file, or `-` for one on stdin.
+pub fn read(argument: &str) -> Result<Vec<ConfigEntry>, Failure> {
+    let failed = |e: std::io::Error| Failure::new(format!("--config {argument}: {e}"));
+    if argument == "-" {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text).map_err(failed)?;
+        return properties(&text);
+    }
+    if Path::new(argument).is_file() {
+        return properties(&std::fs::read_to_string(argument).map_err(failed)?);
+    }
+    if !argument.contains('=') {
+        return Err(Failure::usage(format!("--config {argument}: neither a file nor key=value pairs")));
+    }
+    pairs(argument)
+}
+
+pub fn read_all(arguments: &[String]) -> Result<Vec<ConfigEntry>, Failure> {
+    let all = arguments.iter().map(|argument| read(argument)).collect::<Result<Vec<_>, _>>()?;
+    Ok(all.into_iter().flatten().collect())
+}
+
+/// A part without `=` belongs to the value before it: `bootstrap.servers=a:1,b:2`.
+fn pairs(text: &str) -> Result<Vec<ConfigEntry>, Failure> {
+    let mut entries: Vec<ConfigEntry> = Vec::new();
+    for part in text.split(',') {
+        match (part.split_once('='), entries.last_mut()) {
+            (Some((name, value)), _) => entries.push(entry(name, value)?),
+            (None, Some(last)) => last.value = format!("{},{part}", last.value),
+            (None, None) => return Err(Failure::usage(format!("--config: '{part}' is not key=value"))),
+        }
+    }
+    Ok(entries)
+}
+
+/// A Java properties file: `key=value` or `key: value`, `#` and `!` begin comments, `\` at the end
+/// of a line continues it.
+fn properties(text: &str) -> Result<Vec<ConfigEntry>, Failure> {
+    let mut entries = Vec::new();
+    let mut logical = String::new();
+    for line in text.lines() {
+        let line = line.trim_start();
+        if logical.is_empty() && (line.is_empty() || line.starts_with(['#', '!'])) {
+            continue;
+        }
+        if let Some(part) = line.strip_suffix('\\') {
+            logical.push_str(part);
+            continue;
+        }
+        logical.push_str(line);
+        entries.push(property(&std::mem::take(&mut logical))?);
+    }
+    if !logical.is_empty() {
+        entries.push(property(&logical)?);
+    }
+    Ok(entries)
+}
+
+fn property(line: &str) -> Result<ConfigEntry, Failure> {
+    match line.split_once(['=', ':']) {
+        Some((name, value)) => entry(name, value),
+        // The line may be a secret: it is not repeated.
+        None => Err(Failure::usage("--config: the file has a line that is not key=value")),
+    }
+}
+
+fn entry(name: &str, value: &str) -> Result<ConfigEntry, Failure> {
+    let name = name.trim();
+    if name.is_empty() {
+        return Err(Failure::usage("--config: a value without a key"));
+    }
+    Ok(ConfigEntry { name: name.to_owned(), value: value.trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(entries: Result<Vec<ConfigEntry>, Failure>) -> Vec<String> {
+        entries.expect("entries").iter().map(|e| format!("{} -> {}", e.name, e.value)).collect()
+    }
+
+    #[test]
+    fn pairs_may_have_commas_in_their_values() {
+        assert_eq!(
+            shown(read("bootstrap.servers=a:1,b:2, client.id = x")),
+            ["bootstrap.servers -> a:1,b:2", "client.id -> x"]
+        );
+    }
+
+    #[test]
+    fn a_properties_file_is_read_as_java_reads_it() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("client.properties");
+        let text = "# east\n\n! too\nbootstrap.servers = a:1,\\\n    b:2\nclient.id: x\nkey=v=w";
+        std::fs::write(&file, text).expect("file");
+        assert_eq!(
+            shown(read(&file.display().to_string())),
+            ["bootstrap.servers -> a:1,b:2", "client.id -> x", "key -> v=w"]
+        );
+    }
+
+    #[test]
+    fn what_is_neither_file_nor_pairs_is_named() {
+        let failure = read("no-such-file").expect_err("neither");
+        assert_eq!(failure.message, "--config no-such-file: neither a file nor key=value pairs");
+    }
+}

@@ -1,0 +1,209 @@
+//! `lockstep link`: bridges from a source cluster to a destination cluster.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::client::{Client, escaped, typed, typed_all};
+use super::failure::Failure;
+use super::output::{self, or_dash, say};
+use super::{Remote, Scope, configs};
+use crate::api::types::{ConfigEntry, CreateLink, LinkConfigRow, LinkRow};
+
+const EXAMPLE: &str = "\
+Example:
+  lockstep link create east-west --source east --destination west";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub struct LinkCommand {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Create a link
+    #[command(after_help = EXAMPLE)]
+    Create(Create),
+    /// List the links on one cluster, or on all
+    #[command(after_help = "Example:\n  lockstep link list --cluster west")]
+    List {
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Show one link and its configuration
+    #[command(after_help = "Example:\n  lockstep link describe east-west")]
+    Describe {
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Delete a link that has no mirror topics
+    #[command(after_help = "Example:\n  lockstep link delete east-west --yes")]
+    Delete {
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
+        /// Don't ask; required without a terminal
+        #[arg(long)]
+        yes: bool,
+        /// Only say whether it could be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Create {
+    name: String,
+    /// Registered cluster to mirror from
+    #[arg(
+        long,
+        visible_alias = "source-cluster",
+        value_name = "CLUSTER",
+        required_unless_present = "source_bootstrap_server",
+        conflicts_with = "source_bootstrap_server"
+    )]
+    source: Option<String>,
+    /// Brokers of a source that isn't registered; its client keys go into --config
+    #[arg(long, value_name = "HOST:PORT,…")]
+    source_bootstrap_server: Option<String>,
+    /// Kafka cluster id that the source must answer
+    #[arg(long, value_name = "ID")]
+    source_cluster_id: Option<String>,
+    /// Registered cluster to mirror to
+    #[arg(long, visible_alias = "cluster", env = "LOCKSTEP_CLUSTER", value_name = "CLUSTER")]
+    destination: String,
+    /// Link keys: k=v,… or a properties file, - for stdin; may be repeated
+    #[arg(long, value_name = "K=V,…|FILE")]
+    config: Vec<String>,
+    /// Don't ask the source's brokers
+    #[arg(long)]
+    no_validate: bool,
+    /// Only say whether it could be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Path of the links on a cluster.
+fn links_path(cluster: &str) -> String {
+    format!("/kafka/v3/clusters/{}/links", escaped(cluster))
+}
+
+/// Path of the one link of that name.
+pub fn find(client: &Client, name: &str, scope: &Scope) -> Result<String, Failure> {
+    if let Some(cluster) = scope.cluster() {
+        return Ok(format!("{}/{}", links_path(cluster), escaped(name)));
+    }
+    let links: Vec<LinkRow> = typed_all(&client.list(&links_path("-"))?)?;
+    let found: Vec<&str> =
+        links.iter().filter(|l| l.link_name == name).map(|l| l.destination_cluster.as_str()).collect();
+    match found.as_slice() {
+        [] => Err(Failure::new(format!("there is no link '{name}'"))
+            .hint("'lockstep link list' shows the links there are")),
+        [cluster] => Ok(format!("{}/{}", links_path(cluster), escaped(name))),
+        several => Err(Failure::usage(format!(
+            "link '{name}' is ambiguous: it exists on {}; name one with --cluster",
+            several.join(", ")
+        ))),
+    }
+}
+
+impl LinkCommand {
+    pub fn run(self) -> Result<(), Failure> {
+        let Self { remote, verb } = self;
+        let client = remote.client();
+        match verb {
+            Verb::Create(create) => create.run(&remote, &client),
+            Verb::List { scope } => {
+                let found = client.list(&links_path(scope.cluster().unwrap_or("-")))?;
+                let rows: Vec<LinkRow> = typed_all(&found)?;
+                output::show(remote.output, &found.into(), || list(&rows))
+            }
+            Verb::Describe { name, scope } => describe(&remote, &client, &name, &scope),
+            Verb::Delete { name, scope, yes, dry_run } => {
+                let path = find(&client, &name, &scope)?;
+                if !dry_run {
+                    output::confirm(&format!("Delete link '{name}'?"), yes)?;
+                }
+                let found = client.delete(&format!("{path}?validate_only={dry_run}"))?;
+                say(&format!("{} link '{name}'.", if dry_run { "Would delete" } else { "Deleted" }));
+                output::show(remote.output, &found, String::new)
+            }
+        }
+    }
+}
+
+impl Create {
+    fn run(self, remote: &Remote, client: &Client) -> Result<(), Failure> {
+        let mut entries = configs::read_all(&self.config)?;
+        let entry = |name: &str, value| ConfigEntry { name: name.to_owned(), value };
+        entries.extend(self.source.map(|source| entry("source.cluster", source)));
+        entries.extend(self.source_bootstrap_server.map(|servers| entry("bootstrap.servers", servers)));
+        let body = CreateLink { source_cluster_id: self.source_cluster_id, configs: entries };
+        let path = format!(
+            "{}?link_name={}&validate_only={}&validate_link={}",
+            links_path(&self.destination),
+            escaped(&self.name),
+            self.dry_run,
+            !self.no_validate
+        );
+        let made = client.post(&path, &body)?;
+        let row: LinkRow = typed(&made)?;
+        output::warn(&row.warnings);
+        let did = if self.dry_run { "Would create" } else { "Created" };
+        let (name, to) = (&row.link_name, &row.destination_cluster);
+        say(&format!("{did} link '{name}' from {} to {to}.", source(&row)));
+        output::show(remote.output, &made, String::new)
+    }
+}
+
+fn source(row: &LinkRow) -> &str {
+    row.source_cluster.as_deref().unwrap_or(&row.source_cluster_id)
+}
+
+fn list(rows: &[LinkRow]) -> String {
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.link_name.clone(),
+            source(row).to_owned(),
+            row.destination_cluster.clone(),
+            row.link_state.clone(),
+            row.topic_names.len().to_string(),
+            if row.link_error == "NO_ERROR" { "-".to_owned() } else { row.link_error.clone() },
+        ]
+    });
+    output::table(&["NAME", "SOURCE", "DESTINATION", "STATE", "MIRROR TOPICS", "ERROR"], cells)
+}
+
+fn describe(remote: &Remote, client: &Client, name: &str, scope: &Scope) -> Result<(), Failure> {
+    let path = find(client, name, scope)?;
+    let mut found = client.get(&path)?;
+    let row: LinkRow = typed(&found)?;
+    let configs = client.list(&format!("{path}/configs"))?;
+    let config_rows: Vec<LinkConfigRow> = typed_all(&configs)?;
+    found["configs"] = Value::Array(configs);
+    output::show(remote.output, &found, || {
+        let counts = row.category_counts.iter().map(|c| format!("{} {}", c.count, c.state_category));
+        let counts: Vec<String> = counts.collect();
+        let fields = output::fields(&[
+            ("Name", row.link_name.clone()),
+            ("Link id", row.cluster_link_id.clone()),
+            ("Source", format!("{} (Kafka cluster id {})", source(&row), row.source_cluster_id)),
+            (
+                "Destination",
+                format!("{} (Kafka cluster id {})", row.destination_cluster, row.destination_cluster_id),
+            ),
+            ("State", row.link_state.clone()),
+            ("Error", format!("{} {}", row.link_error, row.link_error_message.clone().unwrap_or_default())),
+            ("Mirror topics", or_dash(Some(counts.join(", ")).filter(|text| !text.is_empty()))),
+        ]);
+        let cells = config_rows.iter().map(|config| {
+            let origin = if config.source == "DEFAULT_CONFIG" { "default" } else { "set" };
+            vec![config.name.clone(), config.value.clone(), origin.to_owned()]
+        });
+        format!("{fields}\n\n{}", output::table(&["CONFIG", "VALUE", "ORIGIN"], cells))
+    })
+}

@@ -1,0 +1,151 @@
+//! The command line: what is taken, what is shown.
+
+use clap::{CommandFactory, Parser};
+
+use super::client::escaped;
+use super::mirror;
+use super::output::{self, Format};
+use super::{Cli, Command};
+use crate::api::types::{LagRow, MirrorRow};
+
+fn parse(line: &str) -> Result<Cli, String> {
+    Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_commands_are_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn what_the_documentation_says_is_taken() {
+    for line in [
+        "lockstep server --data-dir d --bootstrap --listen 127.0.0.1:7780 --peer-listen 127.0.0.1:7781",
+        "lockstep server --config node.toml --metrics-listen 127.0.0.1:9000 --node-name n --insecure",
+        "lockstep cluster create east --bootstrap-server a:9092,b:9092 --config client.id=x",
+        "lockstep cluster create east --config east.properties --no-validate --cluster-id x --dry-run",
+        "lockstep cluster list -o json --url http://a:1,http://b:2",
+        "lockstep --help",
+        "lockstep link create l --source east --destination west",
+        "lockstep link create l --source-cluster east --cluster west --dry-run --no-validate",
+        "lockstep link create l --source-bootstrap-server a:1 --destination west --config client.id=x",
+        "lockstep link describe l --cluster west -o yaml",
+        "lockstep link delete l --yes",
+        "lockstep mirror create t --link l --source-topic s --replication-factor 3 --config retention.ms=1 --dry-run",
+        "lockstep mirror list --link l --mirror-status failed",
+        "lockstep mirror describe t --link l --cluster west -o json",
+        "lockstep mirror pause a b c --link l",
+        "lockstep mirror resume --pattern a.* --link l --dry-run",
+        "lockstep mirror delete t --link l --yes",
+        "lockstep status -o json",
+    ] {
+        match parse(line) {
+            Ok(_) => {}
+            Err(text) => assert!(line.ends_with("--help"), "{line}: {text}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_or_contradictory_is_refused() {
+    for line in [
+        "lockstep",
+        "lockstep mirror describe t",
+        "lockstep mirror pause --link l",
+        "lockstep mirror pause t --pattern t --link l",
+        "lockstep link create l --destination west",
+        "lockstep link create l --source east --source-bootstrap-server a:1 --destination west",
+        "lockstep mirror promote t --link l",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn several_urls_are_a_list() {
+    let cli = parse("lockstep cluster --url http://a:1,b:2 list --output json").expect("parsed");
+    let Command::Cluster(command) = cli.command else { panic!("not cluster") };
+    let shown = format!("{command:?}");
+    assert!(shown.contains(r#"url: ["http://a:1", "b:2"], output: Json"#), "{shown}");
+}
+
+#[test]
+fn every_level_has_help_with_an_example() {
+    fn check(command: &clap::Command) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.contains("Example"), "{} has no example", command.get_name());
+        command.get_subcommands().filter(|c| c.get_name() != "help").for_each(check);
+    }
+    check(&Cli::command());
+}
+
+#[test]
+fn a_name_stays_one_part_of_a_path() {
+    assert_eq!(escaped("a/../b?c d"), "a%2F..%2Fb%3Fc%20d");
+}
+
+#[test]
+fn formats_default_to_human() {
+    assert_eq!(Format::default(), Format::Human);
+    let yaml = serde_saphyr::to_string(&serde_json::json!({"a": null, "b": ["x: y", 1]})).expect("YAML");
+    assert_eq!(yaml, "a: null\nb:\n- \"x: y\"\n- 1\n");
+}
+
+#[test]
+fn tables_are_plain_lines() {
+    let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["longer".to_owned(), "-".to_owned()]];
+    assert_eq!(output::table(&["NAME", "LAG"], rows), "NAME    LAG\na       1\nlonger  -");
+    assert_eq!(output::fields(&[("Name", "a".into()), ("Status", "b".into())]), "Name    a\nStatus  b");
+}
+
+#[test]
+fn describe_says_unknown_where_nothing_is_known() {
+    let lag = |partition, state: &str, lag: Option<i64>| LagRow {
+        partition,
+        lag,
+        last_source_fetch_offset: None,
+        lag_ms: None,
+        source_end_offset: lag.map(|lag| lag + 10),
+        source_last_stable_offset: None,
+        mirror_end_offset: Some(10),
+        node: Some("n1".into()),
+        state: state.into(),
+        guarded: Some(true),
+        fills_to: None,
+        error: None,
+        error_message: None,
+        since: None,
+        retry_at: None,
+    };
+    let parked = LagRow {
+        error: Some("RECORD_TOO_LARGE".into()),
+        error_message: Some("raise max.message.bytes".into()),
+        retry_at: Some("2026-01-01T00:00:00.000Z".into()),
+        ..lag(1, "PARKED", None)
+    };
+    let row = MirrorRow {
+        link_name: "east-west".into(),
+        destination_cluster: "west".into(),
+        mirror_topic_name: "orders".into(),
+        source_topic_name: "orders".into(),
+        num_partitions: 2,
+        mirror_lags: vec![lag(0, "RUNNING", Some(0)), parked],
+        mirror_status: "ACTIVE".into(),
+        mirror_topic_error: "NO_ERROR".into(),
+        mirror_topic_error_message: None,
+        state_time_ms: 0,
+        mirror_state_transition_errors: vec![],
+        waiting_for: None,
+    };
+    let expected = "\
+Mirror topic  orders on west
+Source topic  orders
+Link          east-west
+Status        ACTIVE
+Lag           unknown
+
+PARTITION  STATE    SOURCE END  MIRROR END  LAG      GUARDED  NODE  ERROR, RETRY
+0          RUNNING  10          10          0        yes      n1    -
+1          PARKED   unknown     10          unknown  yes      n1    RECORD_TOO_LARGE: raise max.message.bytes, again at 2026-01-01T00:00:00.000Z";
+    assert_eq!(mirror::describe(&row), expected);
+}

@@ -1,0 +1,39 @@
+//! Log lines and the registry of counters: set up once, at the start of the process.
+
+use std::io::IsTerminal as _;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+
+/// openraft tells every heartbeat at `info`.
+const ALWAYS: &str = "openraft=warn";
+
+/// Lines go to stderr.
+///
+/// # Errors
+/// When the filter can't be read.
+pub fn start_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    let wrong =
+        |e| anyhow::anyhow!("LOCKSTEP_LOG: '{filter}' is not a filter such as 'info,actors=debug': {e}");
+    // The last directive for a target wins, so the user's stands.
+    let filter = EnvFilter::try_new(format!("{ALWAYS},{filter}")).map_err(wrong)?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let done = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    done.map_err(|e| anyhow::anyhow!("can't start the log: {e}"))
+}
+
+/// Where counters of the whole process go.
+///
+/// # Errors
+/// When another registry is installed.
+pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    Ok(PrometheusBuilder::new().install_recorder()?)
+}
