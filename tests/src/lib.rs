@@ -17,6 +17,8 @@ pub mod compare;
 #[cfg(feature = "witness")]
 pub mod load;
 #[cfg(feature = "witness")]
+pub mod mirror;
+#[cfg(feature = "witness")]
 pub mod node;
 #[cfg(feature = "witness")]
 pub mod scenario;

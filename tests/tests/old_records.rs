@@ -1,13 +1,14 @@
 //! Records dated days back: brokers forget the mirror's producer by record timestamp, so nothing
 //! but care about what may still arrive keeps records from appearing twice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, ensure};
 use rand::Rng;
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::compare::{self, Side};
 use tests::load::{Load, LoadConfig, PROFILES, create_topic};
+use tests::mirror::{create_mirror, mirrored, wait_caught_up};
 use tests::node::Node;
 use tests::scenario::Scenario;
 use tests::wire::RawReader;
@@ -27,7 +28,6 @@ const KILLS: u32 = 4;
 const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 21_500..=25_000;
 /// The wait of the last life, and the backlog behind it.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(150);
-const CATCH_UP_POLL: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_mirror_of_old_records_is_exact_after_kills_though_the_brokers_forget_it() {
@@ -48,11 +48,7 @@ fn a_mirror_of_old_records_is_exact_after_kills_though_the_brokers_forget_it() {
             age: AGE,
         })?;
         let mut node = Node::bootstrap("node-1", scenario.directory())?;
-        for cluster in [&east, &west] {
-            node.cli(&["cluster", "create", cluster.name(), "--bootstrap-server", &cluster.bootstrap()])?;
-        }
-        node.cli(&["link", "create", LINK, "--source", east.name(), "--destination", west.name()])?;
-        node.cli(&["mirror", "create", TOPIC, "--link", LINK])?;
+        create_mirror(&node, &east, &west, LINK, TOPIC)?;
 
         let mut rng = scenario.rng();
         let mut west_reader = RawReader::new(&west.bootstrap())?;
@@ -61,7 +57,7 @@ fn a_mirror_of_old_records_is_exact_after_kills_though_the_brokers_forget_it() {
             let wait = Duration::from_millis(rng.random_range(KILL_AFTER_MS));
             std::thread::sleep(wait);
             node.kill9().with_context(|| format!("kill {kill}"))?;
-            let now = mirrored(&mut west_reader)?;
+            let now = mirrored(&mut west_reader, TOPIC)?;
             lives_with_progress += u32::from(now > before);
             before = now;
             node.restart().with_context(|| format!("after kill {kill}, {wait:?} after the start"))?;
@@ -71,7 +67,7 @@ fn a_mirror_of_old_records_is_exact_after_kills_though_the_brokers_forget_it() {
         ensure!(lives_with_progress >= 2, "{lives_with_progress} of {KILLS} lives mirrored anything");
 
         let report = load.stop()?;
-        wait_caught_up(&mut node, &east, &mut west_reader)?;
+        wait_caught_up(&mut node, &east, &west, (LINK, TOPIC), CATCH_UP_LIMIT)?;
         let source = Side { name: "source", bootstrap: east.bootstrap(), topic: TOPIC.to_owned() };
         let destination = Side { name: "destination", bootstrap: west.bootstrap(), topic: TOPIC.to_owned() };
         let by_batch = compare::raw_batches(&source, &destination)?;
@@ -85,26 +81,4 @@ fn a_mirror_of_old_records_is_exact_after_kills_though_the_brokers_forget_it() {
         ensure!(rows.iter().all(|row| row["guarded"] == false), "guarded with old records: {shown}");
         node.sigterm()
     });
-}
-
-/// Offsets at the destination, over all partitions; 0 while it has no such topic.
-fn mirrored(west: &mut RawReader) -> Result<i64> {
-    let ends = west.ends_if_exists(TOPIC)?.unwrap_or_default();
-    Ok(ends.values().map(|(_, end)| end).sum())
-}
-
-fn wait_caught_up(node: &mut Node, east: &KafkaCluster, west: &mut RawReader) -> Result<()> {
-    let wanted = RawReader::new(&east.bootstrap())?.ends(TOPIC)?;
-    let deadline = Instant::now() + CATCH_UP_LIMIT;
-    loop {
-        let found = west.ends_if_exists(TOPIC)?.unwrap_or_default();
-        if found == wanted {
-            return Ok(());
-        }
-        node.check_running()?;
-        if Instant::now() >= deadline {
-            bail!("not caught up after {CATCH_UP_LIMIT:?}: source {wanted:?}, destination {found:?}");
-        }
-        std::thread::sleep(CATCH_UP_POLL);
-    }
 }
