@@ -36,7 +36,7 @@ pub const IN_FLIGHT_MAX: usize = 5;
 const FORGET_MARGIN: Duration = Duration::from_secs(3600);
 
 /// How a lane begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneStart {
     pub producer: ProducerIdentity,
     /// The known log end offset of the mirror partition.

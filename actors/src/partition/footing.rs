@@ -237,10 +237,19 @@ fn lane_start(
         return Err(fail(MirrorError::IllegalState, position, message));
     }
     let ours = ours.filter(|p| p.producer_epoch == our_epoch);
-    let next_sequence = match ours {
-        Some(p) if p.last_sequence >= 0 => lane::sequence_after(p.last_sequence, 1),
-        _ => lane::sequence_at(position),
-    };
+    let next_sequence = lane::sequence_at(position);
+    // Everything we append takes its sequence from its offset. Another one means that the log end
+    // and the memory are of different moments: a request from before arrived between them. A
+    // batch with the sequence of one and the offset of the other would be taken twice.
+    if let Some(p) = ours.filter(|p| p.last_sequence >= 0)
+        && lane::sequence_after(p.last_sequence, 1) != next_sequence
+    {
+        return Err(retry(format!(
+            "the destination remembers sequence {} of us, which isn't that of the mirror's log end {position}: \
+             requests from before are still arriving",
+            p.last_sequence
+        )));
+    }
     Ok(LaneStart {
         producer: question.producer,
         position,
@@ -249,6 +258,66 @@ fn lane_start(
         expiration_ms,
         quiet_from: question.quiet_from,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: ProducerIdentity = ProducerIdentity { producer_id: 7, producer_epoch: 1 };
+
+    fn start(position: i64, memory: &[(i64, i32, i32)]) -> Result<LaneStart, FootingError> {
+        let partition = topic_partition(&"orders".into(), 0);
+        let question = Question {
+            source: partition.clone(),
+            source_topic_id: TopicId::NONE,
+            mirror: partition,
+            destination_topic_id: TopicId::NONE,
+            producer: OURS,
+            quiet_from: Instant::now(),
+            prefix: None,
+            is_compacted: false,
+        };
+        let state =
+            |(producer_id, producer_epoch, last_sequence): &(i64, i32, i32)| producers::ProducerState {
+                producer_id: *producer_id,
+                producer_epoch: *producer_epoch,
+                last_sequence: *last_sequence,
+                last_timestamp_ms: 1,
+            };
+        let memory: Vec<_> = memory.iter().map(state).collect();
+        lane_start(&question, position, &memory, 86_400_000)
+    }
+
+    /// Found with a follower held and the node killed: the log end was read, then five requests of
+    /// the killed process arrived, then the memory was read. The next batch was taken 77 offsets
+    /// too high.
+    #[test]
+    fn a_log_end_and_a_memory_of_different_moments_are_no_footing() {
+        let Err(NotFooted::Verdict(Verdict::Retry { message })) = start(2328, &[(7, 1, 2404)]) else {
+            panic!("must look again")
+        };
+        assert!(message.contains("requests from before are still arriving"), "{message}");
+    }
+
+    #[test]
+    fn sequences_go_on_where_the_log_ends() {
+        assert_eq!(
+            start(2405, &[(7, 1, 2404)]).map(|s| (s.next_sequence, s.remembered_ms)),
+            Ok((2405, Some(1)))
+        );
+        assert_eq!(start(2405, &[(8, 0, 3)]).map(|s| (s.next_sequence, s.remembered_ms)), Ok((2405, None)));
+        let wrapped = (1i64 << 31) + 5;
+        assert_eq!(start(wrapped, &[(7, 1, 4)]).map(|s| s.next_sequence), Ok(5));
+    }
+
+    #[test]
+    fn a_higher_producer_epoch_means_that_we_were_fenced() {
+        let Err(NotFooted::Verdict(Verdict::Fail { error, .. })) = start(10, &[(7, 2, 9)]) else {
+            panic!("fenced")
+        };
+        assert_eq!(error, MirrorError::IllegalState);
+    }
 }
 
 /// A topic and partition by name.
