@@ -116,13 +116,15 @@ pub async fn look(
     .await?;
     let TopicPartition { topic, partition } = &question.mirror;
     let mirror_ends = offsets::log_ends(&destination.connection, topic, *partition, destination.epoch);
-    let TopicPartition { topic: source_topic, partition: source_partition } = &question.source;
-    let source_ends = offsets::log_ends(&source.connection, source_topic, *source_partition, source.epoch);
     let memory = producers::describe_producers(&destination.connection, topic, *partition);
-    let (mirror_ends, source_ends, memory) = tokio::join!(mirror_ends, source_ends, memory);
+    let (mirror_ends, memory) = tokio::join!(mirror_ends, memory);
     let mirror_ends = mirror_ends.map_err(|e| on_error(&e, "destination"))?;
-    let source_ends = source_ends.map_err(|e| on_error(&e, "source"))?;
     let memory = memory.map_err(|e| on_error(&e, "destination"))?;
+    // Read after the mirror's: whatever another owner has mirrored by then is at the source too.
+    let TopicPartition { topic: source_topic, partition: source_partition } = &question.source;
+    let source_ends =
+        offsets::log_ends(&source.connection, source_topic, *source_partition, source.epoch).await;
+    let source_ends = source_ends.map_err(|e| on_error(&e, "source"))?;
     let position = mirror_ends.known_end().ok_or_else(|| {
         let (end, seen) = (mirror_ends.end_offset, mirror_ends.high_watermark);
         retry(format!("the mirror's log end {end} isn't replicated yet (high watermark {seen})"))
