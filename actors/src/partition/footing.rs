@@ -262,6 +262,11 @@ fn lane_start(
     })
 }
 
+/// A topic and partition by name.
+pub fn topic_partition(topic: &Arc<str>, partition: u32) -> TopicPartition {
+    TopicPartition { topic: topic.clone(), partition: partition as i32 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,9 +325,4 @@ mod tests {
         };
         assert_eq!(error, MirrorError::IllegalState);
     }
-}
-
-/// A topic and partition by name.
-pub fn topic_partition(topic: &Arc<str>, partition: u32) -> TopicPartition {
-    TopicPartition { topic: topic.clone(), partition: partition as i32 }
 }
