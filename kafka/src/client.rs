@@ -4,25 +4,22 @@
 //! Never retries: a caller that sees an error knows that exactly one request was tried.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{ApiKey, MetadataRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use tokio::net::TcpStream;
 
 use crate::config::ClientConfig;
-use crate::connection::{Api, BoxedStream, Connection, ConnectionOptions};
+use crate::connection::{Api, Connection, ConnectionOptions};
+use crate::dial::Dialer;
 use crate::error::Error;
 use crate::frame::FramePool;
 use crate::metadata::Metadata;
 use crate::shape;
 
-/// A broker that doesn't take a connection in this time counts as down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub use crate::dial::{Dial, DialFuture, TcpDial};
 
 /// Idle frame buffers kept by one cluster's connections.
 const IDLE_FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -32,26 +29,6 @@ static METADATA: Api = Api {
     name: "Metadata",
     versions: &[(12, true, shape::METADATA_V12), (9, true, shape::METADATA_V9)],
 };
-
-pub type DialFuture = Pin<Box<dyn Future<Output = std::io::Result<BoxedStream>> + Send>>;
-
-/// How byte streams to `host:port` are made: the seam for TLS and for the simulated network.
-pub trait Dial: Send + Sync {
-    fn dial(&self, address: Arc<str>) -> DialFuture;
-}
-
-/// Plain TCP.
-pub struct TcpDial;
-
-impl Dial for TcpDial {
-    fn dial(&self, address: Arc<str>) -> DialFuture {
-        Box::pin(async move {
-            let stream = TcpStream::connect(&*address).await?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream) as BoxedStream)
-        })
-    }
-}
 
 /// Cheap to clone; all clones share connections.
 #[derive(Clone)]
@@ -63,8 +40,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 struct Inner {
     config: ClientConfig,
-    dial: Arc<dyn Dial>,
-    options: ConnectionOptions,
+    dialer: Dialer,
     /// One control connection a broker, and one to whichever bootstrap address answered.
     slots: Mutex<BTreeMap<Option<i32>, Slot>>,
     brokers: Mutex<BTreeMap<i32, Arc<str>>>,
@@ -77,7 +53,8 @@ impl Client {
             request_timeout: config.request_timeout,
             frames: FramePool::new(IDLE_FRAME_BYTES_MAX),
         };
-        let inner = Inner { config, dial, options, slots: Mutex::default(), brokers: Mutex::default() };
+        let dialer = Dialer::new(&config, dial, options);
+        let inner = Inner { config, dialer, slots: Mutex::default(), brokers: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -130,14 +107,14 @@ impl Client {
                 brokers.get(&broker).cloned().ok_or(Error::UnknownBroker(broker))?
             }
         };
-        self.dial(address).await
+        self.inner.dialer.open(address).await
     }
 
     /// A control connection to whichever broker answers: a connected one, a known one, or the
     /// bootstrap list in order.
     ///
     /// # Errors
-    /// The last address's error.
+    /// The last address's error; the first that says that credentials or settings are wrong.
     pub async fn any_broker(&self) -> Result<Connection, Error> {
         let slots: Vec<Slot> = self.lock(&self.inner.slots).values().cloned().collect();
         for slot in slots {
@@ -156,26 +133,17 @@ impl Client {
         let known: Vec<Arc<str>> = self.lock(&self.inner.brokers).values().cloned().collect();
         let mut last = None;
         for address in self.inner.config.bootstrap.iter().chain(&known) {
-            match self.dial(address.clone()).await {
+            match self.inner.dialer.open(address.clone()).await {
                 Ok(connection) => {
                     *slot = Some(connection.clone());
                     return Ok(connection);
                 }
+                // Any other broker would be asked with the same; some lock users out for that.
+                Err(error @ (Error::Authentication { .. } | Error::Config(_))) => return Err(error),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or(Error::UnknownBroker(-1)))
-    }
-
-    async fn dial(&self, address: Arc<str>) -> Result<Connection, Error> {
-        let failed = |reason: String| Error::Connect { address: address.to_string(), reason };
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, self.inner.dial.dial(address.clone())).await
-        {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed(format!("no answer within {CONNECT_TIMEOUT:?}"))),
-        };
-        Connection::open(stream, address, &self.inner.options).await
     }
 
     fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {

@@ -7,15 +7,16 @@
 //!
 //! Never retries, never reconnects: that is the caller's decision.
 
+mod stream;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::ApiVersionsRequest;
 use kafka_protocol::protocol::{Decodable, Request};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -23,15 +24,15 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorCode};
 use crate::frame::FramePool;
 use crate::shape::{self, Field};
+use crate::tls;
+
+use stream::{run_reader, run_writer};
 
 /// Requests under way on one connection, at most; further callers wait for a place.
 const IN_FLIGHT_MAX: usize = 64;
 
 /// A control response is refused beyond this. Metadata of 100,000 partitions takes about 6 MiB.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Small responses arrive with one system call; large ones bypass the buffer.
-const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Any byte stream that a connection can run over: TCP, TLS, a simulated network.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -75,6 +76,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Answers that have come in.
+    answers: u64,
     waiting: VecDeque<Waiting>,
     closed: Option<Error>,
     aborts: Vec<AbortHandle>,
@@ -178,6 +181,18 @@ impl Connection {
         // An error is impossible while `self` holds the sender.
         let _ = ended.wait_for(|ended| *ended).await;
         self.shared.cause()
+    }
+
+    /// Ends the connection after `lifetime`, with what is then under way.
+    pub(crate) fn end_after(&self, lifetime: Duration) {
+        let shared = Arc::downgrade(&self.shared);
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(lifetime).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.close(shared.closed_by("its SASL session is about to end"));
+            }
+        });
+        self.shared.state().aborts.push(timer.abort_handle());
     }
 
     /// The best version both sides speak, with its header kind and response shape.
@@ -329,109 +344,23 @@ impl Shared {
     fn closed_by(&self, reason: impl ToString) -> Error {
         Error::Closed { address: self.address.to_string(), reason: reason.to_string() }
     }
-}
 
-async fn run_writer(
-    shared: Arc<Shared>,
-    mut stream: WriteHalf<BoxedStream>,
-    mut requests: mpsc::Receiver<Outgoing>,
-    client_id: Arc<str>,
-) {
-    let mut correlation_id = 0i32;
-    while let Some(request) = requests.recv().await {
-        correlation_id = correlation_id.wrapping_add(1);
-        let head = request_head(&request, correlation_id, &client_id);
-        let Outgoing { body, frame_bytes_max, reply, place, .. } = request;
-        {
-            let mut state = shared.state();
-            if let Some(cause) = &state.closed {
-                let _ = reply.send(Err(cause.clone()));
-                return;
-            }
-            state.waiting.push_back(Waiting { correlation_id, frame_bytes_max, reply, _place: place });
+    /// What an error of the stream means.
+    fn broken_by(&self, error: std::io::Error) -> Error {
+        if let Some(reason) = tls::in_stream(&error) {
+            return Error::Tls { address: self.address.to_string(), reason };
         }
-        let segments = std::iter::once(head).chain(body).collect();
-        if let Err(error) = write_all(&mut stream, segments).await {
-            return shared.close(shared.closed_by(error));
+        if error.kind() != std::io::ErrorKind::UnexpectedEof {
+            return self.closed_by(error);
         }
-    }
-}
-
-/// Length, request header (v1, or v2 when flexible); the body follows.
-fn request_head(request: &Outgoing, correlation_id: i32, client_id: &str) -> Bytes {
-    let client_id = &client_id.as_bytes()[..client_id.len().min(i16::MAX as usize)];
-    let header_bytes = 10 + client_id.len() + usize::from(request.flexible);
-    let body_bytes: usize = request.body.iter().map(Bytes::len).sum();
-    let mut head = BytesMut::with_capacity(4 + header_bytes);
-    // Larger than a frame can say is larger than any broker takes: bounded by callers' limits.
-    head.put_i32(i32::try_from(header_bytes + body_bytes).unwrap_or(i32::MAX));
-    head.put_i16(request.key);
-    head.put_i16(request.version);
-    head.put_i32(correlation_id);
-    head.put_i16(client_id.len() as i16);
-    head.put_slice(client_id);
-    if request.flexible {
-        head.put_u8(0);
-    }
-    head.freeze()
-}
-
-/// Slices handed to one vectored write, at most (`IOV_MAX` is 1024 on Linux).
-const SLICES_MAX: usize = 256;
-
-async fn write_all<S: AsyncWrite + Unpin>(stream: &mut S, segments: Vec<Bytes>) -> std::io::Result<()> {
-    let mut segments: VecDeque<Bytes> = segments.into_iter().filter(|s| !s.is_empty()).collect();
-    while !segments.is_empty() {
-        let slices: Vec<IoSlice<'_>> = segments.iter().take(SLICES_MAX).map(|s| IoSlice::new(s)).collect();
-        let mut written = stream.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
+        let state = self.state();
+        // Version requests are answered before authentication, nothing else is.
+        if state.answers == 1 && !state.waiting.is_empty() {
+            return self.closed_by(
+                "the broker closed it at the first request; a listener that wants SASL does that to a client \
+                 without it (see security.protocol)",
+            );
         }
-        while let Some(front) = segments.front_mut().filter(|_| written > 0) {
-            let step = written.min(front.len());
-            front.advance(step);
-            written -= step;
-            if front.is_empty() {
-                segments.pop_front();
-            }
-        }
+        self.closed_by("the broker closed it")
     }
-    stream.flush().await
-}
-
-async fn run_reader(shared: Arc<Shared>, stream: ReadHalf<BoxedStream>, frames: FramePool) {
-    let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
-    loop {
-        if let Err(error) = read_answer(&shared, &mut stream, &frames).await {
-            return shared.close(error);
-        }
-    }
-}
-
-async fn read_answer<S: AsyncRead + Unpin>(
-    shared: &Shared,
-    stream: &mut S,
-    frames: &FramePool,
-) -> Result<(), Error> {
-    let protocol = |reason: String| Error::Protocol { address: shared.address.to_string(), reason };
-    let length = stream.read_i32().await.map_err(|e| match e.kind() {
-        std::io::ErrorKind::UnexpectedEof => shared.closed_by("the broker closed it"),
-        _ => shared.closed_by(e),
-    })?;
-    let limit = shared.state().waiting.front().map(|w| w.frame_bytes_max);
-    let limit = limit.ok_or_else(|| protocol(format!("{length} bytes that nobody asked for")))?;
-    let length = usize::try_from(length)
-        .ok()
-        .filter(|l| (4..=limit).contains(l))
-        .ok_or_else(|| protocol(format!("a frame of {length} bytes where 4 to {limit} were expected")))?;
-    let mut frame = frames.read(stream, length).await.map_err(|e| shared.closed_by(e))?;
-    let correlation_id = frame.get_i32();
-    let waiting = shared.state().waiting.pop_front().ok_or_else(|| shared.cause())?;
-    if waiting.correlation_id != correlation_id {
-        let error = protocol(format!("correlation id {correlation_id}, expected {}", waiting.correlation_id));
-        let _ = waiting.reply.send(Err(error.clone()));
-        return Err(error);
-    }
-    let _ = waiting.reply.send(Ok(frame));
-    Ok(())
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
 
+use crate::config::ConfigError;
+
 /// An error code of a Kafka response (protocol guide, "Error Codes"). 0 is not an error and is
 /// never wrapped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +28,8 @@ impl ErrorCode {
     pub const NOT_ENOUGH_REPLICAS_AFTER_APPEND: Self = Self(20);
     pub const TOPIC_AUTHORIZATION_FAILED: Self = Self(29);
     pub const CLUSTER_AUTHORIZATION_FAILED: Self = Self(31);
+    pub const UNSUPPORTED_SASL_MECHANISM: Self = Self(33);
+    pub const ILLEGAL_SASL_STATE: Self = Self(34);
     pub const INVALID_TIMESTAMP: Self = Self(32);
     pub const TOPIC_ALREADY_EXISTS: Self = Self(36);
     pub const OUT_OF_ORDER_SEQUENCE_NUMBER: Self = Self(45);
@@ -82,6 +86,14 @@ pub enum Error {
     Resolve { address: String, reason: String },
     #[error("can't connect to {address}: {reason}")]
     Connect { address: String, reason: String },
+    /// A reference of the configuration led to nothing usable at this dial.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("no TLS with {address}: {reason}")]
+    Tls { address: String, reason: String },
+    /// The broker was reached and refused who we are, or couldn't prove who it is.
+    #[error("authentication with {address} failed: {reason}")]
+    Authentication { address: String, reason: String },
     /// The connection ended with requests under way or before one could be sent. Whether the
     /// broker acted on them is not known.
     #[error("connection to {address} closed: {reason}")]

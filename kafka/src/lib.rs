@@ -6,7 +6,8 @@
 //! - [`client`]: one cluster: brokers, metadata, control requests.
 //! - [`batch`]: record-batch headers: checked, cut, re-written; records are never decoded.
 //! - [`fetch`], [`produce`]: the data plane's two requests.
-//! - [`config`]: Kafka client keys.
+//! - [`config`]: Kafka client keys. [`secret`]: values that aren't shown, references to them.
+//! - [`dial`]: from an address to a connection: byte stream, TLS (`tls`), SASL (`sasl`).
 //!
 //! Knows nothing of links, mirrors or Raft.
 
@@ -14,6 +15,7 @@ pub mod batch;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod dial;
 pub mod error;
 pub mod fetch;
 pub mod filler;
@@ -22,7 +24,10 @@ pub mod metadata;
 pub mod offsets;
 pub mod produce;
 pub mod producers;
+mod sasl;
+pub mod secret;
 pub mod shape;
+mod tls;
 pub mod topics;
 
 pub use client::Client;

@@ -40,6 +40,9 @@ pub struct Misshapen {
 }
 
 pub const API_VERSIONS_V0: &[Field] = &[I16, Array(&[I16, I16, I16])];
+pub const SASL_HANDSHAKE_V1: &[Field] = &[I16, Array(&[Str])];
+pub const SASL_AUTHENTICATE_V0: &[Field] = &[I16, Str, Bytes];
+pub const SASL_AUTHENTICATE_V1: &[Field] = &[I16, Str, Bytes, I64];
 const METADATA_PARTITION: &[Field] =
     &[I16, I32, I32, I32, CompactArray(&[I32]), CompactArray(&[I32]), CompactArray(&[I32]), Tags];
 const METADATA_BROKER: &[Field] = &[I32, CompactStr, I32, CompactStr, Tags];
