@@ -385,6 +385,7 @@ fn link_error(error: &kafka::Error) -> &'static str {
         kafka::Error::Resolve { .. } => "UNRESOLVABLE_BOOTSTRAP_ERROR",
         kafka::Error::Connect { .. } | kafka::Error::Closed { .. } => "BOOTSTRAP_TCP_CONNECTION_FAILED_ERROR",
         kafka::Error::Deadline { .. } => "TIMEOUT_ERROR",
+        kafka::Error::Authentication { .. } => "AUTHENTICATION_ERROR",
         _ => "UNKNOWN",
     }
 }
