@@ -21,7 +21,11 @@ pub mod mirror;
 #[cfg(feature = "witness")]
 pub mod node;
 #[cfg(feature = "witness")]
+pub mod operator;
+#[cfg(feature = "witness")]
 pub mod scenario;
+#[cfg(feature = "witness")]
+pub mod settled;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

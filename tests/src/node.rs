@@ -57,6 +57,21 @@ impl Node {
         Ok(node)
     }
 
+    /// Another node with a copy of this one's data, on ports of its own; [`Node::restart`] starts
+    /// it. Hold or kill this one meanwhile, so that the copy is of one moment.
+    pub fn copy(&self, name: &str, parent: &Path) -> Result<Node> {
+        let directory = parent.join(name);
+        copy_directory(&self.data(), &directory.join("data"))?;
+        Ok(Node {
+            binary: self.binary.clone(),
+            name: name.to_owned(),
+            directory,
+            api: PortLease::take()?,
+            peer: PortLease::take()?,
+            process: None,
+        })
+    }
+
     /// Where the API is.
     pub fn url(&self) -> String {
         format!("http://{}", self.api.address())
@@ -134,11 +149,29 @@ impl Node {
     }
 
     pub fn get_json(&self, path: &str) -> Result<serde_json::Value> {
+        let text = self.get_text(path)?;
+        serde_json::from_str(&text).with_context(|| format!("GET {path}: not JSON: {text}"))
+    }
+
+    /// One metric, added up over all its labels; 0 when the node has none of that name.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let text = self.get_text("/metrics")?;
+        let value_of = |line: &str| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{']))?;
+            rest.rsplit(' ').next().map(str::to_owned)
+        };
+        text.lines().filter_map(value_of).try_fold(0.0, |sum, value| {
+            let value: f64 = value.parse().with_context(|| format!("{name}: {value:?} is not a number"))?;
+            Ok(sum + value)
+        })
+    }
+
+    fn get_text(&self, path: &str) -> Result<String> {
         let url = format!("{}{path}", self.url());
         let mut answer = http_agent().get(&url).call().with_context(|| format!("GET {url}"))?;
         let text = answer.body_mut().read_to_string().with_context(|| format!("read {url}"))?;
         ensure!(answer.status().is_success(), "GET {url}: {} {text}", answer.status());
-        serde_json::from_str(&text).with_context(|| format!("GET {url}: not JSON: {text}"))
+        Ok(text)
     }
 
     fn spawn(&mut self, more: &[&str]) -> Result<()> {
@@ -147,7 +180,7 @@ impl Node {
             .arg("server")
             .args(more)
             .arg("--data-dir")
-            .arg(self.directory.join("data"))
+            .arg(self.data())
             .args(["--listen", &self.api.address().to_string()])
             .args(["--peer-listen", &self.peer.address().to_string()])
             .env("RUST_BACKTRACE", "1");
@@ -180,6 +213,10 @@ impl Node {
         })
     }
 
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.join("node.log")
     }
@@ -191,6 +228,22 @@ impl Node {
     fn take_process(&mut self) -> Result<Process> {
         self.process.take().with_context(|| format!("{} doesn't run", self.name))
     }
+}
+
+/// All of `from`, files and directories, into the new directory `to`.
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("create {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
+        let (source, target) = entry
+            .map(|entry| (entry.path(), to.join(entry.file_name())))
+            .with_context(|| format!("list {}", from.display()))?;
+        if source.is_dir() {
+            copy_directory(&source, &target)?;
+        } else {
+            fs::copy(&source, &target).with_context(|| format!("copy {}", source.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Answers of every status are answers: the caller judges them.

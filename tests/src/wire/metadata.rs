@@ -17,11 +17,14 @@ pub struct Broker {
     pub address: SocketAddr,
 }
 
-/// Error code and leader of one partition; the leader is −1 while there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who holds one partition; the leader is −1 while there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionMetadata {
     pub error_code: i16,
     pub leader: i32,
+    /// The first is the preferred leader.
+    pub replicas: Vec<i32>,
+    pub in_sync: Vec<i32>,
 }
 
 /// One topic: its own error code, and its partitions by number.
@@ -85,9 +88,9 @@ fn parse_topic(cursor: &mut Cursor) -> Result<(String, TopicMetadata)> {
         let error_code = cursor.i16()?;
         let index = cursor.i32()?;
         let leader = cursor.i32()?;
-        cursor.list(Cursor::i32)?; // replicas
-        cursor.list(Cursor::i32)?; // in-sync replicas
-        Ok((index, PartitionMetadata { error_code, leader }))
+        let replicas = cursor.list(Cursor::i32)?;
+        let in_sync = cursor.list(Cursor::i32)?;
+        Ok((index, PartitionMetadata { error_code, leader, replicas, in_sync }))
     })?;
     Ok((name, TopicMetadata { error_code, partitions: partitions.into_iter().collect() }))
 }

@@ -1,8 +1,8 @@
-//! A tiny Kafka client of our own: blocking, read-only, one request at a time, every call with a
-//! time limit. It sees raw batch bytes, which no public client shows, and takes them apart with
-//! code that shares nothing with the product.
+//! A tiny Kafka client of our own: blocking, one request at a time, every call with a time limit.
+//! It sees raw batch bytes, which no public client shows, and takes them apart with code that
+//! shares nothing with the product.
 //!
-//! It never writes to a cluster, never speaks TLS or SASL, and is slow by design: clarity first.
+//! It never writes records, never speaks TLS or SASL, and is slow by design: clarity first.
 
 mod connection;
 mod cursor;
@@ -17,8 +17,10 @@ mod reader;
 #[cfg(feature = "witness")]
 mod stream;
 
-pub use connection::Connection;
+pub use connection::{Api, Connection};
 pub use cursor::Cursor;
+#[cfg(feature = "witness")]
+pub(crate) use cursor::put_string;
 pub use metadata::{Broker, Metadata, PartitionMetadata};
 
 #[cfg(feature = "witness")]
