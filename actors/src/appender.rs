@@ -252,7 +252,10 @@ impl Task {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.lanes.get_mut(&key) else { continue };
             entry.is_ready = false;
-            let Some(batch) = entry.lane.next(now, now_ms) else { continue };
+            let Some(batch) = entry.lane.next(now, now_ms) else {
+                self.reap(&key);
+                continue;
+            };
             bytes += batch.size_bytes();
             make_ready(&mut self.ready, &key, entry);
             taken.push((key, entry.owner.run, batch));
@@ -304,10 +307,10 @@ impl Task {
         }
     }
 
-    /// The earliest moment at which a lane that waits for quiet may go on.
+    /// The earliest moment at which a lane that waits for quiet may go on; one that is past fires
+    /// at once.
     fn wake_at(&self) -> Option<Instant> {
-        let now = Instant::now();
-        self.lanes.values().filter_map(|e| e.lane.quiet_from()).filter(|at| *at > now).min()
+        self.lanes.values().filter(|e| !e.is_ready).filter_map(|e| e.lane.quiet_from()).min()
     }
 
     fn ready_all_waiting(&mut self) {
@@ -352,6 +355,10 @@ impl std::fmt::Display for LaneEnd {
                 write!(f, "the batch at offset {offset} was refused: {code}: {message}")?;
             }
             LaneStop::Lost { reason } => f.write_str(reason)?,
+            LaneStop::Quieted => f.write_str("quiet: nothing from before can arrive any more")?,
+            LaneStop::OutOfOrder { expected, given } => {
+                write!(f, "a batch at offset {given} came where offset {expected} should follow")?;
+            }
             LaneStop::Closed => f.write_str("closed")?,
         }
         if self.in_doubt { f.write_str(" (requests in doubt)") } else { Ok(()) }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kafka::batch::{self, Obstacle};
-use kafka::fetch::{FetchLimits, Position, Session, Share, TopicPartition};
+use kafka::fetch::{FetchLimits, Isolation, Position, Session, Share, TopicPartition};
 use kafka::{Connection, Error, ErrorCode};
 use tokio::sync::mpsc;
 
@@ -230,6 +230,7 @@ impl Task {
         let limits = FetchLimits {
             wait_max_ms: if waiting { CREDIT_WAIT_MS } else { self.settings.wait_max_ms },
             min_bytes: self.settings.min_bytes,
+            isolation: Isolation::ReadCommitted,
             response_bytes_max: response_bytes_max as i32,
             partition_bytes_max: self.settings.partition_bytes_max.min(response_bytes_max) as i32,
         };
@@ -242,14 +243,26 @@ impl Task {
             entry.stats.source_heard_ms.store(now_ms, Ordering::Relaxed);
         }
         for share in shares {
-            self.hand_on(share, &frame, now_ms).await;
+            self.hand_on(share, &wanted, &frame, now_ms).await;
         }
         Ok(())
     }
 
-    async fn hand_on(&mut self, share: Share, frame: &Arc<FrameCredit>, now_ms: i64) {
-        let keys: Vec<EntryKey> =
-            self.entries.keys().filter(|(source, _)| *source == share.partition).cloned().collect();
+    async fn hand_on(
+        &mut self,
+        share: Share,
+        wanted: &BTreeMap<TopicPartition, Position>,
+        frame: &Arc<FrameCredit>,
+        now_ms: i64,
+    ) {
+        let Some(asked) = wanted.get(&share.partition) else { return };
+        let keys: Vec<EntryKey> = self
+            .entries
+            .iter()
+            // One that had no room stands further back than what was asked for.
+            .filter(|((source, _), e)| *source == share.partition && e.position.offset >= asked.offset)
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in keys {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             let stop = match share.error {

@@ -83,6 +83,10 @@ pub enum LaneStop {
     Refused { offset: i64, code: ErrorCode, message: String },
     /// The connection ended.
     Lost { reason: String },
+    /// It waited until nothing from before could arrive: where the log ends must be read again.
+    Quieted,
+    /// What reached it isn't what follows: a defect of ours, and nothing is sent.
+    OutOfOrder { expected: i64, given: i64 },
     /// Its owner closed it, or had it finish.
     Closed,
 }
@@ -114,6 +118,8 @@ pub struct Lane {
     proven: bool,
     /// Ends once the queue is empty.
     finishing: bool,
+    /// It held something back until nothing from before could arrive.
+    waited: bool,
     stopped: Option<LaneEnd>,
 }
 
@@ -127,6 +133,7 @@ impl Lane {
             remembered_ms: start.remembered_ms,
             proven: false,
             finishing: false,
+            waited: false,
             stopped: None,
         }
     }
@@ -143,12 +150,20 @@ impl Lane {
         if self.stopped.is_some() || !self.may_send(now, now_ms) {
             return None;
         }
+        if self.waited {
+            self.stop(LaneStop::Quieted, false);
+            return None;
+        }
+        let given = self.queue.front()?.batch.header.base_offset;
+        let expected = self.in_flight.back().map_or(self.start.position, |f| f.next_offset);
+        if given != expected {
+            self.stop(LaneStop::OutOfOrder { expected, given }, false);
+            return None;
+        }
         let Queued { batch, _credit } = self.queue.pop_front()?;
         let ProducerIdentity { producer_id, producer_epoch } = self.start.producer;
         let outgoing = batch.readdress(producer_id, producer_epoch, self.next_sequence);
         let header = &batch.header;
-        let expected = self.in_flight.back().map_or(self.start.position, |f| f.next_offset);
-        assert_eq!(header.base_offset, expected, "batches reach a lane in order and without a hole");
         self.next_sequence = sequence_after(self.next_sequence, header.record_count);
         self.in_flight.push_back(Flight {
             base_offset: header.base_offset,
@@ -161,13 +176,14 @@ impl Lane {
         Some(outgoing)
     }
 
-    fn may_send(&self, now: Instant, now_ms: i64) -> bool {
+    fn may_send(&mut self, now: Instant, now_ms: i64) -> bool {
         let Some(front) = self.queue.front() else { return false };
         let quiet = now >= self.start.quiet_from;
         // Sending old data makes the broker forget us: only once nothing from before can arrive.
         let keeps_guard = (self.is_guarded(now_ms) || self.start.is_new())
             && self.is_fresh(front.batch.header.max_timestamp, now_ms);
         if !keeps_guard && !quiet {
+            self.waited = true;
             return false;
         }
         self.in_flight.is_empty()

@@ -42,6 +42,8 @@ pub struct LinkArguments {
     pub source: ClientConfig,
     pub destination: ClientConfig,
     pub surroundings: Surroundings,
+    /// Another supervisor of this link ran before in this process.
+    pub is_successor: bool,
 }
 
 pub enum LinkMessage {
@@ -51,6 +53,7 @@ pub enum LinkMessage {
     PartitionStopped {
         key: PartitionKey,
         assignment_epoch: u64,
+        in_doubt: bool,
     },
     SetupEnded {
         topic: Arc<str>,
@@ -79,8 +82,12 @@ pub struct LinkState {
     setups: BTreeMap<Arc<str>, AbortHandle>,
     /// Topics to which partitions are being added.
     growths: BTreeSet<Arc<str>>,
-    /// Partitions whose actor failed: what it had under way is in doubt.
-    failed: BTreeSet<PartitionKey>,
+    /// Partitions whose last owner here left requests in doubt.
+    doubtful: BTreeSet<PartitionKey>,
+    /// A supervisor of this link ran before in this process, and what it knew of doubts is gone.
+    is_successor: bool,
+    /// Actors started so far.
+    instances: u32,
     tasks: Vec<AbortHandle>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -95,7 +102,7 @@ impl Actor for LinkSupervisor {
         myself: ActorRef<LinkMessage>,
         arguments: LinkArguments,
     ) -> Result<LinkState, ActorProcessingErr> {
-        let LinkArguments { link, source, destination, surroundings } = arguments;
+        let LinkArguments { link, source, destination, surroundings, is_successor } = arguments;
         let side = |config, cluster_id: &Arc<str>| Side {
             client: Client::new(config, surroundings.dial.clone()),
             cluster_id: cluster_id.clone(),
@@ -123,7 +130,9 @@ impl Actor for LinkSupervisor {
             partitions: BTreeMap::new(),
             setups: BTreeMap::new(),
             growths: BTreeSet::new(),
-            failed: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
+            is_successor,
+            instances: 0,
             tasks,
             stop: None,
         })
@@ -142,7 +151,10 @@ impl Actor for LinkSupervisor {
                 state.follow_growth(&myself);
                 return Ok(());
             }
-            LinkMessage::PartitionStopped { key, assignment_epoch } => {
+            LinkMessage::PartitionStopped { key, assignment_epoch, in_doubt } => {
+                if in_doubt {
+                    state.doubtful.insert(key.clone());
+                }
                 if state.partitions.get(&key).is_some_and(|p| p.assignment_epoch == assignment_epoch) {
                     state.partitions.remove(&key);
                     state.leave_unless_wanted(&key);
@@ -230,6 +242,7 @@ impl LinkState {
         let (topic, partition) = &key;
         let Some(mirror) = self.link.mirrors.get(topic).cloned() else { return };
         let Some(producer) = mirror.producer else { return };
+        self.instances += 1;
         let mirror_key = self.link.key(topic);
         let question = Question {
             source: topic_partition(&mirror.source_topic, *partition),
@@ -249,7 +262,8 @@ impl LinkState {
             mirror: mirror_key,
             partition: *partition,
             assignment_epoch,
-            unclean: unclean || self.failed.remove(&key),
+            instance: self.instances,
+            unclean: unclean || self.is_successor || self.doubtful.remove(&key),
             question,
             plane: self.plane.clone(),
             meters: self.meters(&mirror),
@@ -287,11 +301,10 @@ impl LinkState {
             (partition.actor.clone(), key.clone(), partition.assignment_epoch);
         let myself = myself.clone();
         tokio::spawn(async move {
-            if actor.cast(PartitionMessage::Stop(answer)).is_ok() {
-                // An error means the actor is gone: stopped as well.
-                let _ = stopped.await;
-            }
-            let _ = myself.cast(LinkMessage::PartitionStopped { key, assignment_epoch });
+            let told = actor.cast(PartitionMessage::Stop(answer)).is_ok();
+            // An actor that is gone without an answer leaves doubt.
+            let in_doubt = !told || stopped.await.unwrap_or(true);
+            let _ = myself.cast(LinkMessage::PartitionStopped { key, assignment_epoch, in_doubt });
         });
     }
 
@@ -367,7 +380,7 @@ impl LinkState {
         let Some(key) = failed.map(|(key, _)| key.clone()) else { return };
         tracing::error!(topic = %key.0, partition = key.1, %error, "a partition's actor failed; starting it again");
         self.partitions.remove(&key);
-        self.failed.insert(key);
+        self.doubtful.insert(key);
     }
 
     fn leave_unless_wanted(&self, key: &PartitionKey) {

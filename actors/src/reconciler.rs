@@ -1,7 +1,7 @@
 //! The root actor of a node: one link supervisor for each link of the applied catalog that has
 //! work here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct ReconcilerState {
     surroundings: Surroundings,
     applied: Option<Arc<consensus::Applied>>,
     links: BTreeMap<LinkId, RunningLink>,
+    /// Links that were started before in this process.
+    started: BTreeSet<LinkId>,
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -54,7 +56,13 @@ impl Actor for Reconciler {
         _: ActorRef<ReconcilerMessage>,
         surroundings: Surroundings,
     ) -> Result<ReconcilerState, ActorProcessingErr> {
-        Ok(ReconcilerState { surroundings, applied: None, links: BTreeMap::new(), stop: None })
+        Ok(ReconcilerState {
+            surroundings,
+            applied: None,
+            links: BTreeMap::new(),
+            started: BTreeSet::new(),
+            stop: None,
+        })
     }
 
     async fn handle(
@@ -138,7 +146,8 @@ impl ReconcilerState {
     async fn start_link(&mut self, myself: &ActorRef<ReconcilerMessage>, link: &Arc<Link>, basis: Basis) {
         let (source, destination, _) = basis.clone();
         let surroundings = self.surroundings.clone();
-        let arguments = LinkArguments { link: link.clone(), source, destination, surroundings };
+        let is_successor = !self.started.insert(link.id.clone());
+        let arguments = LinkArguments { link: link.clone(), source, destination, surroundings, is_successor };
         match Actor::spawn_linked(None, LinkSupervisor, arguments, myself.get_cell()).await {
             Ok((actor, _)) => {
                 let running = RunningLink { actor, link: link.clone(), basis, stopping: false };

@@ -25,6 +25,8 @@ pub enum Verdict {
 pub fn on_lane_end(end: &LaneEnd) -> Option<Verdict> {
     Some(match &end.stop {
         LaneStop::Closed => return None,
+        LaneStop::Quieted => Verdict::Proceed,
+        LaneStop::OutOfOrder { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::Lost { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::Displaced { expected, given } if given > expected => Verdict::Fail {
             error: MirrorError::ForeignWrite,

@@ -262,7 +262,7 @@ impl Catalog {
             return Ok(Outcome::Unchanged);
         }
         partition.failure = Some(failure);
-        mirror.set_status(MirrorStatus::Failed, at_ms);
+        mirror.set_failed(at_ms);
         Ok(Outcome::Done)
     }
 
@@ -271,7 +271,7 @@ impl Catalog {
         for partition in &mut mirror.partitions {
             partition.failure.get_or_insert_with(|| failure.clone());
         }
-        mirror.set_status(MirrorStatus::Failed, at_ms);
+        mirror.set_failed(at_ms);
         Ok(Outcome::Done)
     }
 
@@ -354,6 +354,13 @@ impl Catalog {
 }
 
 impl MirrorTopic {
+    /// A failure that is reported late doesn't set a paused mirror's other partitions running.
+    fn set_failed(&mut self, at_ms: i64) {
+        if self.status != MirrorStatus::Paused {
+            self.set_status(MirrorStatus::Failed, at_ms);
+        }
+    }
+
     fn set_status(&mut self, status: MirrorStatus, at_ms: i64) {
         if self.status != status {
             self.status = status;

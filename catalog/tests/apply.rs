@@ -184,6 +184,23 @@ fn a_cluster_is_not_linked_to_itself() {
 }
 
 #[test]
+fn a_failure_reported_late_leaves_a_paused_mirror_paused() {
+    let mut catalog = running();
+    catalog.apply(at(4, Action::PauseMirror { mirror: key("orders") })).expect("pause");
+    let fail = Action::FailPartition {
+        mirror: key("orders"),
+        partition: 1,
+        assignment_epoch: 1,
+        failure: failure(5),
+    };
+    catalog.apply(at(5, fail)).expect("fail");
+    assert_eq!(orders(&catalog).status, MirrorStatus::Paused);
+    assert!(orders(&catalog).partitions[1].failure.is_some());
+    catalog.apply(at(6, Action::ResumeMirror { mirror: key("orders") })).expect("resume");
+    assert_eq!(orders(&catalog).status, MirrorStatus::Active);
+}
+
+#[test]
 fn a_prefix_only_rises_and_shows_until_its_cut_is_settled() {
     let mut catalog = running();
     let set = |log_start, assignment_epoch| Action::SetPrefix {

@@ -12,6 +12,8 @@ pub const HEADER_BYTES: usize = 61;
 /// Base offset and length: what the length field doesn't count.
 const LENGTH_OVERHEAD: usize = 12;
 const CRC_START: usize = 21;
+/// Up to the magic byte, headers of all formats agree.
+const MAGIC_END: usize = 17;
 
 const TIMESTAMP_TYPE_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
@@ -204,9 +206,9 @@ pub fn containing(records: &Bytes, offset: i64) -> Option<RawBatch> {
     None
 }
 
-/// Total bytes and magic of the batch at `at`; `None` when not even a header's worth is left.
+/// Total bytes and magic of the batch at `at`; `None` when not even its magic is left.
 fn frame_at(records: &Bytes, at: usize) -> Option<(Result<usize, String>, u8)> {
-    let head = records.get(at..at + HEADER_BYTES)?;
+    let head = records.get(at..at + MAGIC_END)?;
     let length = i32::from_be_bytes(head[8..12].try_into().expect("4 bytes"));
     // Magic 0 and 1 have shorter headers; their smallest message is 14 bytes past the overhead.
     let bytes_min = if head[16] == 2 { HEADER_BYTES } else { LENGTH_OVERHEAD + 14 };

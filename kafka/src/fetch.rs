@@ -29,7 +29,14 @@ static FETCH: Api = Api {
 static FETCH_BY_NAME: Api =
     Api { key: ApiKey::Fetch as i16, name: "Fetch", versions: &[(11, false, shape::FETCH_V11)] };
 
-const READ_COMMITTED: i8 = 1;
+/// How far a fetch may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark, open transactions and all.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
 const CONSUMER: BrokerId = BrokerId(-1);
 
 /// A broker sends the first batch of a response even when it is larger than the limits (KIP-74):
@@ -43,6 +50,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct FetchLimits {
     pub wait_max_ms: i32,
     pub min_bytes: i32,
+    pub isolation: Isolation,
     pub response_bytes_max: i32,
     pub partition_bytes_max: i32,
 }
@@ -74,7 +82,8 @@ pub struct Share {
     pub records: Bytes,
 }
 
-/// Fetches once from one partition, outside any session and without waiting for data.
+/// Fetches once from one partition, outside any session and without waiting for data, whatever
+/// stands there up to the high watermark.
 ///
 /// # Errors
 /// As [`Session::start`] and [`Session::finish`]; a partition's error is in its share.
@@ -84,12 +93,7 @@ pub async fn fetch_once(
     position: Position,
     bytes_max: i32,
 ) -> Result<Share, Error> {
-    let limits = FetchLimits {
-        wait_max_ms: 0,
-        min_bytes: 0,
-        response_bytes_max: bytes_max,
-        partition_bytes_max: bytes_max,
-    };
+    let limits = FetchLimits { wait_max_ms: 0, min_bytes: 0, isolation: Isolation::ReadUncommitted, response_bytes_max: bytes_max, partition_bytes_max: bytes_max };
     let mut session = Session { epoch: SESSIONLESS, ..Session::default() };
     let wanted = BTreeMap::from([(partition.clone(), position)]);
     let body = session.start(connection, &wanted, limits).await?.wait().await?;
@@ -173,7 +177,7 @@ impl Session {
             }
         }
         let mut forgotten: Vec<ForgottenTopic> = Vec::new();
-        for (key, position) in self.known.iter().filter(|(key, _)| !wanted.contains_key(key)) {
+        for (key, position) in self.known.iter().filter(|(key, p)| wanted.get(key).is_none_or(|w| w.topic_id != p.topic_id)) {
             match forgotten.last_mut().filter(|t| t.topic.as_str() == &*key.topic) {
                 Some(topic) => topic.partitions.push(key.partition),
                 None => {
@@ -190,7 +194,7 @@ impl Session {
             .with_max_wait_ms(limits.wait_max_ms)
             .with_min_bytes(limits.min_bytes)
             .with_max_bytes(limits.response_bytes_max)
-            .with_isolation_level(READ_COMMITTED)
+            .with_isolation_level(limits.isolation as i8)
             .with_session_id(self.id)
             .with_session_epoch(self.epoch)
             .with_topics(topics)

@@ -92,7 +92,18 @@ async fn old_data_behind_fresh_data_waits_until_nothing_from_before_can_arrive()
     assert_eq!(w.send(), [0; 0], "the broker would forget us while an older request may arrive");
     assert_eq!(w.lane.quiet_from(), Some(w.now + Duration::from_secs(20)));
     w.now += Duration::from_secs(20);
-    assert_eq!(w.send(), [10]);
+    assert_eq!(w.send(), [0; 0], "what arrived meanwhile isn't known");
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Quieted, in_doubt: false }));
+}
+
+#[tokio::test]
+async fn a_batch_that_does_not_follow_is_never_sent() {
+    let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+    w.next_offset = 50;
+    w.queue(&[NOW_MS]).await;
+    assert_eq!(w.send(), [0; 0]);
+    let stop = LaneStop::OutOfOrder { expected: 0, given: 50 };
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false }));
 }
 
 #[tokio::test]

@@ -47,8 +47,9 @@ pub enum PartitionMessage {
     },
     /// The supervisor has new metadata.
     MetadataChanged,
-    /// Stop in an orderly way; answered when nothing of ours is under way any more.
-    Stop(oneshot::Sender<()>),
+    /// Stop in an orderly way; answered when nothing is awaited any more, with whether a request from
+    /// before may still arrive.
+    Stop(oneshot::Sender<bool>),
 }
 
 pub struct Footed {
@@ -74,6 +75,8 @@ pub struct PartitionArguments {
     pub mirror: MirrorKey,
     pub partition: u32,
     pub assignment_epoch: u64,
+    /// Of all actors that this link's supervisor has started.
+    pub instance: u32,
     /// The owner before may have requests under way.
     pub unclean: bool,
     /// What to look at; `quiet_from` is set for each look.
@@ -109,7 +112,7 @@ pub struct PartitionActorState {
     current: Option<Current>,
     /// Mirror end when the last event was taken: has there been progress?
     last_end: i64,
-    waiting_for_stop: Vec<oneshot::Sender<()>>,
+    waiting_for_stop: Vec<oneshot::Sender<bool>>,
     failure: Option<(catalog::MirrorError, String)>,
 }
 
@@ -123,7 +126,7 @@ impl Actor for PartitionMirror {
         myself: ActorRef<Self::Msg>,
         arguments: PartitionArguments,
     ) -> Result<PartitionActorState, ActorProcessingErr> {
-        let (machine, effects) = Machine::start(Instant::now(), arguments.unclean);
+        let (machine, effects) = Machine::start(Instant::now(), arguments.unclean, arguments.instance);
         let mut state = PartitionActorState {
             arguments,
             machine,
@@ -186,8 +189,9 @@ impl PartitionActorState {
                 Effect::Fail { error, offset, message } => self.fail(error, offset, message),
                 Effect::Stopped => {
                     self.current = None;
+                    let in_doubt = self.machine.is_in_doubt(Instant::now());
                     for waiting in self.waiting_for_stop.drain(..) {
-                        let _ = waiting.send(());
+                        let _ = waiting.send(in_doubt);
                     }
                     myself.stop(None);
                 }

@@ -130,16 +130,17 @@ pub async fn look(
         retry(format!("the mirror's log end {end} isn't replicated yet (high watermark {seen})"))
     })?;
 
+    // Who wrote last comes first: a foreign write also sets log end and memory at odds.
+    let tail =
+        seam::read_tail(&destination.connection, &question.mirror, destination.topic_id, mirror_ends).await;
+    let tail = tail.map_err(|e| on_error(&e, "destination"))?;
+    seam::check_author(tail.as_ref(), question.producer, position)?;
     let lane = lane_start(question, position, &memory, plane.producer_expiration_ms())?;
     // A new mirror's lane sees for itself whether its first batch may go.
     let needs_quiet = !lane.is_new() && !Lane::new(lane).is_guarded(plane.now_ms());
     if needs_quiet && Instant::now() < question.quiet_from {
         return Err(NotFooted::NotQuiet);
     }
-    let tail =
-        seam::read_tail(&destination.connection, &question.mirror, destination.topic_id, mirror_ends).await;
-    let tail = tail.map_err(|e| on_error(&e, "destination"))?;
-    seam::check_author(tail.as_ref(), question.producer, position)?;
     let first_batch = first_batch(&source, &question.source, source_ends, position, question.prefix).await?;
     let feed = prefix::feed(position, source_ends, first_batch, question.prefix, question.is_compacted)?;
     seam::check(&source.connection, &question.source, source.topic_id, source_ends, tail.as_ref()).await?;

@@ -131,12 +131,26 @@ pub struct Machine {
 
 impl Machine {
     /// A new owner. After an unclean takeover the owner before may have requests under way.
-    pub fn start(now: Instant, unclean: bool) -> (Self, Vec<Effect>) {
+    ///
+    /// `instance` tells this owner's runs from those of the actor before it on the same node: what
+    /// is still on its way to the former must not reach the latter.
+    pub fn start(now: Instant, unclean: bool, instance: u32) -> (Self, Vec<Effect>) {
         let quiet_from = if unclean { now + AMBIGUITY_WAIT } else { now };
-        let mut machine =
-            Self { phase: Phase::Looking, run: 0, attempts: 0, quiet_from, stopping: false, token: 0 };
+        let mut machine = Self {
+            phase: Phase::Looking,
+            run: u64::from(instance) << 32,
+            attempts: 0,
+            quiet_from,
+            stopping: false,
+            token: 0,
+        };
         let effects = machine.look();
         (machine, effects)
+    }
+
+    /// A request of ours, or of an owner before us, may still arrive.
+    pub fn is_in_doubt(&self, now: Instant) -> bool {
+        self.quiet_from > now
     }
 
     /// The current run, or the last one.

@@ -28,7 +28,16 @@ pub async fn read_tail(
     if ends.end_offset <= ends.start_offset {
         return Ok(None);
     }
-    read_at(connection, partition, topic_id, ends.end_offset - 1).await
+    let last = ends.end_offset - 1;
+    let tail = read_at(connection, partition, topic_id, last).await?;
+    // A log that has offsets has a batch there: not seeing it is no reason to trust it.
+    tail.map(Some).ok_or_else(|| Error::Protocol {
+        address: connection.address().to_owned(),
+        reason: format!(
+            "no intact batch at the last offset {last} of {}[{}]",
+            partition.topic, partition.partition
+        ),
+    })
 }
 
 /// The batch that holds an offset, control batches and all.
@@ -76,11 +85,19 @@ pub async fn check(
 ) -> Result<(), FootingError> {
     let Some(mirror) = tail else { return Ok(()) };
     let last = mirror.header.last_offset();
-    // Below the log start it is gone there; above the high watermark it can't be read yet.
-    if last < source_ends.start_offset || last >= source_ends.high_watermark {
+    let retry = |message: String| NotFooted::Verdict(Verdict::Retry { message });
+    // Below the log start it is gone there.
+    if last < source_ends.start_offset {
         return Ok(());
     }
-    let retry = |message: String| NotFooted::Verdict(Verdict::Retry { message });
+    // Not to be read yet, so not to be trusted either: after an unclean election at the source,
+    // other records may come to stand there.
+    if last >= source_ends.high_watermark {
+        let seen = source_ends.high_watermark;
+        return Err(retry(format!(
+            "source: the high watermark {seen} hasn't reached the mirror's last offset {last}"
+        )));
+    }
     let source =
         read_at(connection, partition, topic_id, last).await.map_err(|e| retry(format!("source: {e}")))?;
     let Some(source) = source else {

@@ -63,6 +63,14 @@ fn what_cannot_be_taken_as_it_is_stops_the_cut_with_the_offset() {
 }
 
 #[test]
+fn one_small_message_of_an_old_format_is_seen() {
+    let mut message = vec![0u8; 30];
+    message[8..12].copy_from_slice(&18i32.to_be_bytes());
+    message[16] = 1;
+    assert_eq!(cut_of(message, 0), (vec![], Some(Obstacle::OldFormat { offset: 0, magic: 1 })));
+}
+
+#[test]
 fn a_flipped_bit_is_never_passed_on() {
     let mut bytes = batch(0, 2, 0, b"some records");
     *bytes.last_mut().expect("byte") ^= 1;

@@ -12,7 +12,7 @@ fn lost(in_doubt: bool) -> LaneEnd {
 }
 
 fn running(now: Instant) -> Machine {
-    let (mut machine, effects) = Machine::start(now, false);
+    let (mut machine, effects) = Machine::start(now, false, 0);
     assert_eq!(effects, [Effect::Look { run: 1, quiet_from: now }]);
     assert_eq!(machine.on(Event::Footed { run: 1 }, now, false), [Effect::Begin { run: 1 }]);
     assert_eq!(machine.shown(), Shown::Running);
@@ -22,7 +22,7 @@ fn running(now: Instant) -> Machine {
 #[test]
 fn after_an_unclean_takeover_an_unguarded_partition_waits_until_it_is_quiet() {
     let now = Instant::now();
-    let (mut machine, effects) = Machine::start(now, true);
+    let (mut machine, effects) = Machine::start(now, true, 0);
     let quiet_from = now + AMBIGUITY_WAIT;
     assert_eq!(effects, [Effect::Look { run: 1, quiet_from }]);
     let effects = machine.on(Event::NotFooted { run: 1, why: NotFooted::NotQuiet }, now, false);
@@ -84,7 +84,7 @@ fn what_the_destination_says_outweighs_why_the_source_side_stopped() {
 #[test]
 fn retries_back_off_and_park_until_there_is_progress() {
     let now = Instant::now();
-    let (mut machine, _) = Machine::start(now, false);
+    let (mut machine, _) = Machine::start(now, false, 0);
     let refuse = |run| Event::NotFooted {
         run,
         why: NotFooted::Verdict(Verdict::Retry { message: "source: down".into() }),
@@ -114,7 +114,7 @@ fn a_stop_waits_for_what_is_under_way() {
 #[test]
 fn a_stop_during_a_look_begins_nothing() {
     let now = Instant::now();
-    let (mut machine, _) = Machine::start(now, false);
+    let (mut machine, _) = Machine::start(now, false, 0);
     assert_eq!(machine.on(Event::Stop, now, false), []);
     assert_eq!(machine.on(Event::Footed { run: 1 }, now, false), [Effect::Stopped]);
 }
@@ -149,7 +149,7 @@ proptest! {
     #[test]
     fn whatever_comes_two_runs_never_overlap(steps in steps()) {
         let mut now = Instant::now();
-        let (mut machine, _) = Machine::start(now, true);
+        let (mut machine, _) = Machine::start(now, true, 0);
         let (mut lane, mut token, mut stopped) = (None::<u64>, 0, false);
         for step in steps {
             now += Duration::from_millis(50);
