@@ -20,7 +20,7 @@ use crate::growth::{self, Growth};
 use crate::observe::{LinkView, Observatory};
 use crate::partition::{PartitionArguments, PartitionMessage, PartitionMirror, Question, topic_partition};
 use crate::plan::{self, PartitionKey, Running, Start};
-use crate::plane::{LinkPlane, Side, Topics};
+use crate::plane::{LinkPlane, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
 
@@ -103,12 +103,9 @@ impl Actor for LinkSupervisor {
         arguments: LinkArguments,
     ) -> Result<LinkState, ActorProcessingErr> {
         let LinkArguments { link, source, destination, surroundings, is_successor } = arguments;
-        let side = |config, cluster_id: &Arc<str>| Side {
-            client: Client::new(config, surroundings.dial.clone()),
-            cluster_id: cluster_id.clone(),
-        };
-        let source = side(source, &link.source_cluster_id);
-        let destination = side(destination, &link.destination_cluster_id);
+        let dial = &surroundings.dial;
+        let source = Client::of_cluster(source, dial.clone(), link.source_cluster_id.clone());
+        let destination = Client::of_cluster(destination, dial.clone(), link.destination_cluster_id.clone());
         let settings = LinkSettings::from_configs(&link.configs);
         let plane = LinkPlane::new(source, destination, settings, surroundings.clock.clone());
         let keeper = tokio::spawn(plane.clone().keep_metadata());

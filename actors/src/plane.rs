@@ -48,15 +48,9 @@ pub struct Topics {
 
 type Slots<T> = Mutex<BTreeMap<i32, Arc<tokio::sync::Mutex<Option<T>>>>>;
 
-/// A cluster of the link, and the id its brokers must answer.
-pub struct Side {
-    pub client: Client,
-    pub cluster_id: Arc<str>,
-}
-
 pub struct LinkPlane {
-    source: Side,
-    destination: Side,
+    source: Client,
+    destination: Client,
     settings: LinkSettings,
     clock: WallClock,
     credit: LinkCredit,
@@ -71,7 +65,7 @@ pub struct LinkPlane {
 
 impl LinkPlane {
     /// Shares nothing with other links. The caller runs [`keep_metadata`](Self::keep_metadata).
-    pub fn new(source: Side, destination: Side, settings: LinkSettings, clock: WallClock) -> Arc<Self> {
+    pub fn new(source: Client, destination: Client, settings: LinkSettings, clock: WallClock) -> Arc<Self> {
         let expiration_ms = kafka::producers::PRODUCER_ID_EXPIRATION_DEFAULT.as_millis() as i64;
         Arc::new(Self {
             source,
@@ -90,11 +84,11 @@ impl LinkPlane {
     }
 
     pub fn source(&self) -> &Client {
-        &self.source.client
+        &self.source
     }
 
     pub fn destination(&self) -> &Client {
-        &self.destination.client
+        &self.destination
     }
 
     pub fn credit(&self) -> &LinkCredit {
@@ -144,7 +138,7 @@ impl LinkPlane {
         if let Some(fetcher) = slot.as_ref().filter(|f| f.is_running()) {
             return Ok(fetcher.clone());
         }
-        let connection = self.source.client.dial_broker(broker).await?;
+        let connection = self.source.dial_broker(broker).await?;
         let fetcher = Fetcher::start(
             connection,
             self.credit.clone(),
@@ -166,8 +160,7 @@ impl LinkPlane {
         if let Some(appender) = slot.as_ref().filter(|a| a.is_running()) {
             return Ok(appender.clone());
         }
-        let appender =
-            Appender::start(self.destination.client.dial_broker(broker).await?, self.clock.clone());
+        let appender = Appender::start(self.destination.dial_broker(broker).await?, self.clock.clone());
         *slot = Some(appender.clone());
         Ok(appender)
     }
@@ -201,7 +194,7 @@ impl LinkPlane {
     /// Without the right to read broker configs the default is assumed.
     async fn learn_expiration(&self, destination: &Metadata) -> bool {
         let Some(&broker) = destination.brokers.keys().next() else { return false };
-        match topics::broker_configs(&self.destination.client, broker, &[PRODUCER_EXPIRATION_KEY]).await {
+        match topics::broker_configs(&self.destination, broker, &[PRODUCER_EXPIRATION_KEY]).await {
             Ok(configs) => {
                 let value = configs.get(PRODUCER_EXPIRATION_KEY).and_then(|c| c.value.parse().ok());
                 if let Some(expiration_ms) = value {
@@ -217,16 +210,9 @@ impl LinkPlane {
     }
 }
 
-/// Metadata, but never another cluster's.
-async fn look(side: &Side, topics: &[Arc<str>]) -> Result<Metadata, Error> {
+async fn look(client: &Client, topics: &[Arc<str>]) -> Result<Metadata, Error> {
     let names: Vec<&str> = topics.iter().map(|t| &**t).collect();
-    let metadata = side.client.metadata(Some(&names)).await?;
-    match &metadata.cluster_id {
-        Some(found) if **found != *side.cluster_id => {
-            Err(Error::WrongCluster { expected: side.cluster_id.to_string(), found: found.clone() })
-        }
-        _ => Ok(metadata),
-    }
+    client.metadata(Some(&names)).await
 }
 
 fn keep(found: Result<Metadata, Error>, slot: &mut Arc<Metadata>, error: &mut Option<Error>) {

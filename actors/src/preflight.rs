@@ -107,12 +107,14 @@ pub async fn plan_mirror(
     request: &MirrorRequest,
 ) -> Result<MirrorPlan, PreflightError> {
     let (source, destination) = client_configs(catalog, link)?;
-    let source = Client::new(source, Arc::new(TcpDial));
-    let destination = Client::new(destination, Arc::new(TcpDial));
+    let client =
+        |config, cluster_id: &Arc<str>| Client::of_cluster(config, Arc::new(TcpDial), cluster_id.clone());
+    let source = client(source, &link.source_cluster_id);
+    let destination = client(destination, &link.destination_cluster_id);
     let source_name = format!("the source of link '{}'", link.name);
     let destination_name = format!("cluster '{}'", link.destination);
 
-    let topic = source_topic(&source, &source_name, &link.source_cluster_id, &request.source_topic).await?;
+    let topic = source_topic(&source, &source_name, &request.source_topic).await?;
     let source_offsets = source_offsets(&source, &source_name, &request.source_topic, &topic).await?;
     let topic_configs = topic_configs(&source, &source_name, request).await?;
     let plan = MirrorPlan {
@@ -133,17 +135,8 @@ fn unreachable(cluster: &str, error: &Error) -> PreflightError {
     PreflightError::Unreachable { cluster: cluster.to_owned(), message: error.to_string() }
 }
 
-async fn source_topic(
-    source: &Client,
-    name: &str,
-    cluster_id: &str,
-    topic: &str,
-) -> Result<TopicMetadata, PreflightError> {
+async fn source_topic(source: &Client, name: &str, topic: &str) -> Result<TopicMetadata, PreflightError> {
     let metadata = source.metadata(Some(&[topic])).await.map_err(|e| unreachable(name, &e))?;
-    if let Some(found) = metadata.cluster_id.as_deref().filter(|found| *found != cluster_id) {
-        let error = Error::WrongCluster { expected: cluster_id.to_owned(), found: found.to_owned() };
-        return Err(unreachable(name, &error));
-    }
     let found = match metadata.topics.get(topic) {
         Some(Ok(found)) => found,
         None | Some(Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) => {
@@ -250,6 +243,10 @@ async fn check_existing(destination: &Client, name: &str, plan: &MirrorPlan) -> 
         return Err(exists(format!(
             "it has {has} partitions, the source {wants}; delete it or choose another name"
         )));
+    }
+    let unfit = setup::unfit_configs(destination, topic, &plan.topic_configs).await;
+    if let Some(message) = unfit.map_err(|e| unreachable(name, &e))? {
+        return Err(exists(format!("{message}; set that, delete it, or choose another name")));
     }
     for (index, (_, end)) in (0..).zip(source_offsets(destination, name, topic, found).await?) {
         if end != 0 {

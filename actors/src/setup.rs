@@ -122,6 +122,11 @@ async fn prepare(
     }
     let topic = look_up(destination, &mirror.name).await?;
     check_empty(destination, mirror, &topic).await?;
+    if let Some(message) = unfit_configs(destination, &mirror.name, &mirror.configs).await? {
+        let message =
+            format!("topic '{}' exists at the destination and can't be a mirror: {message}", mirror.name);
+        return Err(Trouble::Lasting(MirrorError::IllegalState, message));
+    }
     let transactional_id = format!("lockstep.{}.{}", key.link, key.topic);
     let (producer_id, producer_epoch) = producers::init_producer_id(destination, &transactional_id).await?;
     Ok((TopicId(*topic.topic_id.as_bytes()), ProducerIdentity { producer_id, producer_epoch }))
@@ -160,6 +165,28 @@ async fn look_up(destination: &Client, topic: &str) -> Result<TopicMetadata, Tro
         Some(Err(code)) => Err(Trouble::Passing(format!("topic '{topic}' at the destination: {code}"))),
         None => Err(Trouble::Passing(format!("topic '{topic}' isn't in the destination's metadata yet"))),
     }
+}
+
+/// What an existing topic's configs have that exact bytes forbid, in words; `None` when it is fit.
+/// A config that its brokers don't know can't be wrong.
+///
+/// # Errors
+/// When the configs can't be read.
+pub async fn unfit_configs(
+    destination: &Client,
+    topic: &str,
+    wanted: &BTreeMap<String, String>,
+) -> Result<Option<String>, Error> {
+    let found = topics::topic_configs(destination, topic).await?;
+    let held = HELD.iter().map(|(key, _)| *key).filter(|key| !key.starts_with("unclean."));
+    let wrong: Vec<String> = held
+        .chain(["cleanup.policy"])
+        .filter_map(|key| {
+            let (wanted, found) = (wanted.get(key)?, &found.get(key)?.value);
+            (wanted != found).then(|| format!("{key} is {found} and must be {wanted}"))
+        })
+        .collect();
+    Ok((!wrong.is_empty()).then(|| wrong.join(", ")))
 }
 
 /// A topic that was there before must be empty from its first offset on, and of the same shape.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{ApiKey, MetadataRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use tokio::time::Instant;
 
 use crate::config::ClientConfig;
 use crate::connection::{Api, Connection, ConnectionOptions};
@@ -20,6 +21,9 @@ use crate::metadata::Metadata;
 use crate::shape;
 
 pub use crate::dial::{Dial, DialFuture, TcpDial};
+
+/// After a failed dial the same address is left alone for this long.
+const DIAL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Idle frame buffers kept by one cluster's connections.
 const IDLE_FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -44,17 +48,38 @@ struct Inner {
     /// One control connection a broker, and one to whichever bootstrap address answered.
     slots: Mutex<BTreeMap<Option<i32>, Slot>>,
     brokers: Mutex<BTreeMap<i32, Arc<str>>>,
+    /// What the brokers must call their cluster, if that is known.
+    cluster_id: Option<Arc<str>>,
+    failed_dials: Mutex<BTreeMap<Arc<str>, (Instant, Error)>>,
 }
 
 impl Client {
+    /// Of whatever cluster answers.
     pub fn new(config: ClientConfig, dial: Arc<dyn Dial>) -> Self {
+        Self::with(config, dial, None)
+    }
+
+    /// Of one cluster: metadata of another is [`Error::WrongCluster`], and its brokers are never
+    /// dialled.
+    pub fn of_cluster(config: ClientConfig, dial: Arc<dyn Dial>, cluster_id: Arc<str>) -> Self {
+        Self::with(config, dial, Some(cluster_id))
+    }
+
+    fn with(config: ClientConfig, dial: Arc<dyn Dial>, cluster_id: Option<Arc<str>>) -> Self {
         let options = ConnectionOptions {
             client_id: config.client_id.clone(),
             request_timeout: config.request_timeout,
             frames: FramePool::new(IDLE_FRAME_BYTES_MAX),
         };
         let dialer = Dialer::new(&config, dial, options);
-        let inner = Inner { config, dialer, slots: Mutex::default(), brokers: Mutex::default() };
+        let inner = Inner {
+            config,
+            dialer,
+            slots: Mutex::default(),
+            brokers: Mutex::default(),
+            cluster_id,
+            failed_dials: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -75,6 +100,12 @@ impl Client {
         let request = MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false);
         let (response, _) = self.any_broker().await?.call(&METADATA, &request).await?;
         let metadata = Metadata::from(response);
+        // What an impostor calls its brokers must never be dialled.
+        if let (Some(expected), Some(found)) = (&self.inner.cluster_id, &metadata.cluster_id)
+            && **expected != **found
+        {
+            return Err(Error::WrongCluster { expected: expected.to_string(), found: found.clone() });
+        }
         *self.lock(&self.inner.brokers) = metadata.brokers.clone();
         Ok(metadata)
     }
@@ -107,7 +138,7 @@ impl Client {
                 brokers.get(&broker).cloned().ok_or(Error::UnknownBroker(broker))?
             }
         };
-        self.inner.dialer.open(address).await
+        self.open(address).await
     }
 
     /// A control connection to whichever broker answers: a connected one, a known one, or the
@@ -133,7 +164,7 @@ impl Client {
         let known: Vec<Arc<str>> = self.lock(&self.inner.brokers).values().cloned().collect();
         let mut last = None;
         for address in self.inner.config.bootstrap.iter().chain(&known) {
-            match self.inner.dialer.open(address.clone()).await {
+            match self.open(address.clone()).await {
                 Ok(connection) => {
                     *slot = Some(connection.clone());
                     return Ok(connection);
@@ -144,6 +175,29 @@ impl Client {
             }
         }
         Err(last.unwrap_or(Error::UnknownBroker(-1)))
+    }
+
+    /// Dials, unless that has just failed: those who waited for the same broker meanwhile take the
+    /// same answer instead of each waiting for a dead host in turn.
+    async fn open(&self, address: Arc<str>) -> Result<Connection, Error> {
+        let failed = self.lock(&self.inner.failed_dials).get(&address).cloned();
+        if let Some((at, error)) = failed
+            && at.elapsed() < DIAL_AGAIN_AFTER
+        {
+            return Err(error);
+        }
+        let opened = self.inner.dialer.open(address.clone()).await;
+        let mut failed_dials = self.lock(&self.inner.failed_dials);
+        match &opened {
+            Err(error @ (Error::Connect { .. } | Error::Deadline { .. })) => {
+                failed_dials.insert(address, (Instant::now(), error.clone()));
+            }
+            // Settings and credentials may have been mended by now.
+            Ok(_) | Err(_) => {
+                failed_dials.remove(&address);
+            }
+        }
+        opened
     }
 
     fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {

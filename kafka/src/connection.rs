@@ -157,7 +157,8 @@ impl Connection {
         });
         let reader = tokio::spawn(run_reader(shared.clone(), read, options.frames.clone()));
         let writer = tokio::spawn(run_writer(shared.clone(), write, to_write, options.client_id.clone()));
-        shared.state().aborts = vec![reader.abort_handle(), writer.abort_handle()];
+        shared.end_with(reader.abort_handle());
+        shared.end_with(writer.abort_handle());
         let connection = Self { _tasks: Arc::new(Tasks(shared.clone())), shared };
         let (response, _) = connection.call(&API_VERSIONS, &ApiVersionsRequest::default()).await?;
         ErrorCode::check(response.error_code, "ApiVersions")?;
@@ -192,7 +193,7 @@ impl Connection {
                 shared.close(shared.closed_by("its SASL session is about to end"));
             }
         });
-        self.shared.state().aborts.push(timer.abort_handle());
+        self.shared.end_with(timer.abort_handle());
     }
 
     /// The best version both sides speak, with its header kind and response shape.
@@ -339,6 +340,15 @@ impl Shared {
             let _ = waiting.reply.send(Err(cause.clone()));
         }
         aborts.iter().for_each(AbortHandle::abort);
+    }
+
+    /// The task ends with the connection, also when that has ended already.
+    fn end_with(&self, task: AbortHandle) {
+        let mut state = self.state();
+        match state.closed {
+            Some(_) => task.abort(),
+            None => state.aborts.push(task),
+        }
     }
 
     fn closed_by(&self, reason: impl ToString) -> Error {

@@ -93,7 +93,13 @@ pub async fn fetch_once(
     position: Position,
     bytes_max: i32,
 ) -> Result<Share, Error> {
-    let limits = FetchLimits { wait_max_ms: 0, min_bytes: 0, isolation: Isolation::ReadUncommitted, response_bytes_max: bytes_max, partition_bytes_max: bytes_max };
+    let limits = FetchLimits {
+        wait_max_ms: 0,
+        min_bytes: 0,
+        isolation: Isolation::ReadUncommitted,
+        response_bytes_max: bytes_max,
+        partition_bytes_max: bytes_max,
+    };
     let mut session = Session { epoch: SESSIONLESS, ..Session::default() };
     let wanted = BTreeMap::from([(partition.clone(), position)]);
     let body = session.start(connection, &wanted, limits).await?.wait().await?;
@@ -177,7 +183,9 @@ impl Session {
             }
         }
         let mut forgotten: Vec<ForgottenTopic> = Vec::new();
-        for (key, position) in self.known.iter().filter(|(key, p)| wanted.get(key).is_none_or(|w| w.topic_id != p.topic_id)) {
+        for (key, position) in
+            self.known.iter().filter(|(key, p)| wanted.get(key).is_none_or(|w| w.topic_id != p.topic_id))
+        {
             match forgotten.last_mut().filter(|t| t.topic.as_str() == &*key.topic) {
                 Some(topic) => topic.partitions.push(key.partition),
                 None => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use catalog::{Action, Failure, MirrorKey, Prefix};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -20,6 +21,10 @@ use crate::partition::machine::{Effect, Event, Machine, NotFooted, Shown};
 use crate::partition::prefix;
 use crate::plane::LinkPlane;
 use crate::verdict::{self, Verdict};
+
+/// A look is half a dozen requests; beyond this it is begun anew with fresher metadata. Whatever it
+/// was doing can be repeated.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// How lanes and fetches talk to the partition they run for.
 #[derive(Clone)]
@@ -221,7 +226,12 @@ impl PartitionActorState {
             move |log_start| Action::SetPrefix { mirror, partition, assignment_epoch, log_start }
         };
         tokio::spawn(async move {
-            let message = match find_footing(&plane, &*catalog, &question, set_prefix).await {
+            let footing = find_footing(&plane, &*catalog, &question, set_prefix);
+            let found = tokio::time::timeout(LOOK_LIMIT, footing).await.unwrap_or_else(|_| {
+                let message = format!("neither log could be looked at within {LOOK_LIMIT:?}");
+                Err(NotFooted::Verdict(Verdict::Retry { message }))
+            });
+            let message = match found {
                 Ok(footed) => PartitionMessage::Footed { run, footed: Box::new(footed) },
                 Err(why) => {
                     plane.request_refresh();
