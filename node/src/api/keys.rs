@@ -28,6 +28,10 @@ enum Rule {
         min: i64,
         max: i64,
     },
+    /// May be empty, which means something.
+    AnyText,
+    /// A secret: where it is, never what it is. The catalog isn't encrypted at rest yet.
+    Reference,
     /// Anything else needs what this version doesn't have.
     Only(&'static str),
     NotYet,
@@ -55,27 +59,30 @@ const MIB: i64 = 1024 * 1024;
 const HOUR_MS: i64 = 3_600_000;
 
 /// Of a Kafka cluster, registered or in a link. Values are checked by the client itself.
-const CLIENT_KEYS: [Key; 20] = [
+const CLIENT_KEYS: [Key; 23] = [
     works("bootstrap.servers", None, Rule::Text),
     works("client.id", Some("lockstep"), Rule::Text),
     works("request.timeout.ms", Some("30000"), Rule::Text),
     works("security.protocol", Some("PLAINTEXT"), Rule::Text),
-    not_yet("sasl.mechanism"),
-    not_yet("sasl.jaas.config"),
-    not_yet("sasl.username"),
-    not_yet("sasl.password"),
+    works("sasl.mechanism", None, Rule::Text),
+    works("sasl.jaas.config", None, Rule::Reference),
+    works("sasl.username", None, Rule::Text),
+    works("sasl.password", None, Rule::Reference),
     not_yet("sasl.oauthbearer.token.endpoint.url"),
     not_yet("sasl.oauthbearer.client.id"),
     not_yet("sasl.oauthbearer.client.secret"),
     not_yet("sasl.oauthbearer.scope"),
-    not_yet("ssl.truststore.certificates"),
-    not_yet("ssl.truststore.location"),
-    not_yet("ssl.truststore.password"),
-    not_yet("ssl.keystore.key"),
-    not_yet("ssl.keystore.location"),
-    not_yet("ssl.keystore.certificate.chain"),
-    not_yet("ssl.key.password"),
-    not_yet("ssl.endpoint.identification.algorithm"),
+    works("ssl.truststore.certificates", None, Rule::Text),
+    works("ssl.truststore.location", None, Rule::Text),
+    works("ssl.truststore.type", None, Rule::Text),
+    works("ssl.truststore.password", None, Rule::Reference),
+    works("ssl.keystore.key", None, Rule::Reference),
+    works("ssl.keystore.location", None, Rule::Text),
+    works("ssl.keystore.type", None, Rule::Text),
+    works("ssl.keystore.password", None, Rule::Reference),
+    works("ssl.keystore.certificate.chain", None, Rule::Text),
+    works("ssl.key.password", None, Rule::Reference),
+    works("ssl.endpoint.identification.algorithm", Some("https"), Rule::AnyText),
 ];
 
 /// Bounds are those within which the data plane takes a value.
@@ -245,7 +252,11 @@ impl Key {
     fn check(&self, value: &str) -> ApiResult<()> {
         let problem = match self.rule {
             Rule::Text if value.is_empty() => "must not be empty".to_owned(),
-            Rule::Text => return Ok(()),
+            Rule::Text | Rule::AnyText => return Ok(()),
+            Rule::Reference if ["file:/", "env:"].iter().any(|form| value.starts_with(form)) => return Ok(()),
+            Rule::Reference => {
+                "secrets aren't kept by this version: give file:/PATH or env:NAME, which every connection reads".to_owned()
+            }
             Rule::Integer { min, max } => match value.parse::<i64>() {
                 Ok(number) if (min..=max).contains(&number) => return Ok(()),
                 _ => format!("must be a whole number, {min} to {max}"),
@@ -322,8 +333,30 @@ mod tests {
         ] {
             assert_eq!(link(&pairs).expect_err("wrong"), message);
         }
-        let error = check_cluster(&entries(&[("sasl.password", "hunter2")])).expect_err("not yet");
-        assert_eq!(error.message, "sasl.password: this version doesn't support it yet; leave it out");
+        let error = check_cluster(&entries(&[("sasl.password", "hunter2")])).expect_err("a literal secret");
+        assert_eq!(
+            error.message,
+            "sasl.password: secrets aren't kept by this version: give file:/PATH or env:NAME, which every connection \
+             reads"
+        );
+        let error = check_cluster(&entries(&[("sasl.oauthbearer.scope", "x")])).expect_err("not yet");
+        assert_eq!(
+            error.message,
+            "sasl.oauthbearer.scope: this version doesn't support it yet; leave it out"
+        );
+    }
+
+    #[test]
+    fn credentials_are_taken_as_references() {
+        let login = [
+            ("bootstrap.servers", "a:9092"),
+            ("security.protocol", "SASL_SSL"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", "mirror"),
+            ("sasl.password", "env:WEST_PASSWORD"),
+            ("ssl.truststore.location", "/etc/kafka/ca.pem"),
+        ];
+        assert_eq!(check_cluster(&entries(&login)).expect("taken").configs.len(), login.len());
     }
 
     #[test]
