@@ -3,19 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it didn't expect")]
 
-mod certificates;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use certificates::{Authority, Issued};
 use kafka::client::TcpDial;
 use kafka::connection::BoxedStream;
 use kafka::{Client, ClientConfig, Error};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tests::secured::{Authority, Issued};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -123,10 +121,10 @@ fn tls_reason(result: Result<(), Error>) -> String {
 
 #[tokio::test]
 async fn a_chain_that_is_trusted_under_the_right_name_is_taken() {
-    let authority = Authority::new("CA");
+    let authority = Authority::new("CA").unwrap();
     let ca = authority.pem();
     let broker = Broker::start(
-        Some(acceptor(&authority.issue("broker", &["localhost", "*.example", "10.0.0.1"]), None)),
+        Some(acceptor(&authority.issue("broker", &["localhost", "*.example", "10.0.0.1"]).unwrap(), None)),
         Sasl::default(),
     )
     .await;
@@ -147,13 +145,16 @@ async fn a_chain_that_is_trusted_under_the_right_name_is_taken() {
 
 #[tokio::test]
 async fn a_chain_that_is_not_trusted_is_refused_under_any_name() {
-    let authority = Authority::new("CA");
-    let issued = authority.issue("broker", &["localhost", "127.0.0.1"]);
+    let authority = Authority::new("CA").unwrap();
+    let issued = authority.issue("broker", &["localhost", "127.0.0.1"]).unwrap();
     let broker = Broker::start(Some(acceptor(&issued, None)), Sasl::default()).await;
     for (other, expected) in [
-        (Authority::new("another"), "the broker's certificate isn't signed by a CA that is trusted; "),
         (
-            Authority::new("CA"),
+            Authority::new("another").unwrap(),
+            "the broker's certificate isn't signed by a CA that is trusted; ",
+        ),
+        (
+            Authority::new("CA").unwrap(),
             "the broker's certificate isn't signed by the CA that is trusted, only by one of",
         ),
     ] {
@@ -185,15 +186,15 @@ async fn a_self_signed_certificate_is_trusted_when_it_is_named() {
 
 #[tokio::test]
 async fn the_broker_sees_who_we_are() {
-    let (authority, strangers) = (Authority::new("CA"), Authority::new("strangers"));
-    let broker = acceptor(&authority.issue("broker", &["localhost"]), Some(&authority));
+    let (authority, strangers) = (Authority::new("CA").unwrap(), Authority::new("strangers").unwrap());
+    let broker = acceptor(&authority.issue("broker", &["localhost"]).unwrap(), Some(&authority));
     let broker = Broker::start(Some(broker), Sasl::default()).await;
     let ca = authority.pem();
     let base = [("security.protocol", "SSL"), ("ssl.truststore.certificates", &*ca)];
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("client.pem").display().to_string();
-    let ours = authority.issue("lockstep", &[]);
+    let ours = authority.issue("lockstep", &[]).unwrap();
     std::fs::write(&path, format!("a comment\n{}{}", ours.chain, ours.key)).unwrap();
     for identity in [
         &[("ssl.keystore.key", &*ours.key), ("ssl.keystore.certificate.chain", &*ours.chain)][..],
@@ -204,7 +205,7 @@ async fn the_broker_sees_who_we_are() {
 
     let reason = tls_reason(broker.connect("localhost", &base).await);
     assert!(reason.starts_with("the broker asks for a client certificate; give ssl.keystore"), "{reason}");
-    let stranger = strangers.issue("stranger", &[]);
+    let stranger = strangers.issue("stranger", &[]).unwrap();
     let identity =
         [("ssl.keystore.key", &*stranger.key), ("ssl.keystore.certificate.chain", &*stranger.chain)];
     let reason = tls_reason(broker.connect("localhost", &[&base[..], &identity].concat()).await);
@@ -213,8 +214,8 @@ async fn the_broker_sees_who_we_are() {
 
 #[tokio::test]
 async fn a_rotated_certificate_is_used_by_the_next_connection() {
-    let authority = Authority::new("CA");
-    let broker = acceptor(&authority.issue("broker", &["localhost"]), None);
+    let authority = Authority::new("CA").unwrap();
+    let broker = acceptor(&authority.issue("broker", &["localhost"]).unwrap(), None);
     let broker = Broker::start(Some(broker), Sasl::default()).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ca.pem").display().to_string();
@@ -227,7 +228,7 @@ async fn a_rotated_certificate_is_used_by_the_next_connection() {
     assert_eq!(error.to_string(), expected);
     assert_eq!(broker.connections.load(Ordering::Relaxed), 0, "nothing is dialled without");
 
-    std::fs::write(&path, Authority::new("another").pem()).unwrap();
+    std::fs::write(&path, Authority::new("another").unwrap().pem()).unwrap();
     assert!(matches!(client.any_broker().await, Err(Error::Tls { .. })));
     std::fs::write(&path, authority.pem()).unwrap();
     client.any_broker().await.unwrap();
@@ -235,8 +236,8 @@ async fn a_rotated_certificate_is_used_by_the_next_connection() {
 
 #[tokio::test]
 async fn speaking_past_each_other_is_told() {
-    let authority = Authority::new("CA");
-    let tls = acceptor(&authority.issue("broker", &["localhost"]), None);
+    let authority = Authority::new("CA").unwrap();
+    let tls = acceptor(&authority.issue("broker", &["localhost"]).unwrap(), None);
     let broker = Broker::start(Some(tls), Sasl::default()).await;
     let error = broker.connect("localhost", &[]).await.unwrap_err().to_string();
     assert!(error.contains("this listener speaks TLS; set security.protocol to SSL or SASL_SSL"), "{error}");

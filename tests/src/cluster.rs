@@ -100,6 +100,11 @@ pub struct BrokerFacts {
 impl KafkaCluster {
     /// Starts the brokers and waits until each of them answers and knows all others.
     pub fn start(config: KafkaConfig) -> Result<KafkaCluster> {
+        Self::start_formatted(config, &[])
+    }
+
+    /// [`start`](Self::start) with more arguments for `kafka-storage format`, such as SCRAM users.
+    pub fn start_formatted(config: KafkaConfig, format_arguments: &[String]) -> Result<KafkaCluster> {
         ensure!(config.brokers > 0, "a cluster needs a broker");
         let artifacts = Artifacts::ensure(&config.version)?;
         let mut brokers = BTreeMap::new();
@@ -110,7 +115,7 @@ impl KafkaCluster {
         let cluster_id = random_cluster_id();
         for id in 1..=cluster.config.brokers {
             cluster.write_properties(id)?;
-            cluster.format(id, &cluster_id)?;
+            cluster.format(id, &cluster_id, format_arguments)?;
             cluster.spawn(id)?;
         }
         let all: Vec<u16> = cluster.brokers.keys().copied().collect();
@@ -242,12 +247,13 @@ impl KafkaCluster {
         .collect()
     }
 
-    fn format(&self, id: u16, cluster_id: &str) -> Result<()> {
+    fn format(&self, id: u16, cluster_id: &str, more: &[String]) -> Result<()> {
         let broker = &self.brokers[&id];
         let output = self
             .java()
             .args(["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c"])
             .arg(broker.properties())
+            .args(more)
             .stdin(Stdio::null())
             .output()
             .context("run java; install a JDK of 17 or later")?;

@@ -24,6 +24,8 @@ pub mod node;
 pub mod operator;
 #[cfg(feature = "witness")]
 pub mod scenario;
+#[cfg(feature = "secured")]
+pub mod secured;
 #[cfg(feature = "witness")]
 pub mod settled;
 
