@@ -52,26 +52,55 @@ pub fn raw_batches(left: &Side, right: &Side) -> Result<Compared> {
         left.name,
         right.name
     );
-    let mut compared = Compared { partitions: left_ends.len(), ..Compared::default() };
-    for (partition, (start, end)) in left_ends {
-        let mut ones = left_reader.batches(&left.topic, partition, start..end);
-        let mut twos = right_reader.batches(&right.topic, partition, start..end);
-        loop {
-            match (ones.next().transpose()?, twos.next().transpose()?) {
-                (None, None) => break,
-                (Some(one), Some(two)) => {
-                    let names = (left.name, right.name);
-                    same_batch(names, &one, &two)
-                        .with_context(|| first_difference(partition, one.base_offset))?;
-                    compared.batches += 1;
-                    compared.records += u64::try_from(one.record_count).context("a negative count")?;
-                }
-                (Some(batch), None) => return Err(only_one_has(left, partition, batch.base_offset)),
-                (None, Some(batch)) => return Err(only_one_has(right, partition, batch.base_offset)),
-            }
-        }
+    let mut compared = Compared::default();
+    for (partition, range) in left_ends {
+        let found = raw_range((left, &mut left_reader), (right, &mut right_reader), partition, range)?;
+        compared.partitions += 1;
+        compared.batches += found.batches;
+        compared.records += found.records;
     }
     Ok(compared)
+}
+
+/// Like [`raw_batches`], of one partition alone.
+pub fn raw_partition(left: &Side, right: &Side, partition: i32) -> Result<Compared> {
+    let mut left_reader = RawReader::new(&left.bootstrap)?;
+    let mut right_reader = RawReader::new(&right.bootstrap)?;
+    let range =
+        (left_reader.log_start(&left.topic, partition)?, left_reader.log_end(&left.topic, partition)?);
+    let right_range =
+        (right_reader.log_start(&right.topic, partition)?, right_reader.log_end(&right.topic, partition)?);
+    ensure!(
+        range == right_range,
+        "(first, next) offset of partition {partition}: {range:?} at {}, {right_range:?} at {}",
+        left.name,
+        right.name
+    );
+    raw_range((left, &mut left_reader), (right, &mut right_reader), partition, range)
+}
+
+fn raw_range(
+    (left, left_reader): (&Side, &mut RawReader),
+    (right, right_reader): (&Side, &mut RawReader),
+    partition: i32,
+    (start, end): (i64, i64),
+) -> Result<Compared> {
+    let mut compared = Compared { partitions: 1, ..Compared::default() };
+    let mut ones = left_reader.batches(&left.topic, partition, start..end);
+    let mut twos = right_reader.batches(&right.topic, partition, start..end);
+    loop {
+        match (ones.next().transpose()?, twos.next().transpose()?) {
+            (None, None) => return Ok(compared),
+            (Some(one), Some(two)) => {
+                same_batch((left.name, right.name), &one, &two)
+                    .with_context(|| first_difference(partition, one.base_offset))?;
+                compared.batches += 1;
+                compared.records += u64::try_from(one.record_count).context("a negative count")?;
+            }
+            (Some(batch), None) => return Err(only_one_has(left, partition, batch.base_offset)),
+            (None, Some(batch)) => return Err(only_one_has(right, partition, batch.base_offset)),
+        }
+    }
 }
 
 /// Record by record, as any client sees them: offset, time, key, value, headers.

@@ -13,6 +13,8 @@ pub mod process;
 pub mod wire;
 
 #[cfg(feature = "witness")]
+pub mod client;
+#[cfg(feature = "witness")]
 pub mod compare;
 #[cfg(feature = "witness")]
 pub mod load;

@@ -1,0 +1,121 @@
+//! What any client may do to a topic, through librdkafka: write plain records, delete records, add
+//! partitions.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::wire::RawReader;
+
+const ADMIN_LIMIT: Duration = Duration::from_secs(30);
+/// A million tiny records and a busy broker.
+const PRODUCE_LIMIT: Duration = Duration::from_secs(60);
+const PRODUCE_POLL: Duration = Duration::from_millis(10);
+
+/// How records fall into batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batching {
+    /// As many in a batch as fit.
+    Large,
+    /// One after the other, each in a batch of its own.
+    Single,
+}
+
+/// Writes `count` records to a partition to which nobody else writes, and returns their offsets.
+/// The records are the same, but for their times.
+pub fn write_records(
+    bootstrap: &str,
+    topic: &str,
+    partition: i32,
+    count: u32,
+    batching: Batching,
+) -> Result<Range<i64>> {
+    let (linger_ms, batch_records) = match batching {
+        Batching::Large => ("100", "100000"),
+        Batching::Single => ("0", "1"),
+    };
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", linger_ms)
+        .set("batch.num.messages", batch_records)
+        .set("queue.buffering.max.messages", "1000000")
+        .set("message.timeout.ms", PRODUCE_LIMIT.as_millis().to_string())
+        .create()
+        .context("create a producer")?;
+    let mut reader = RawReader::new(bootstrap)?;
+    let before = reader.log_end(topic, partition)?;
+    let deadline = Instant::now() + PRODUCE_LIMIT;
+    for _ in 0..count {
+        let mut pending = BaseRecord::<(), str>::to(topic).partition(partition).payload("tick");
+        while let Err((error, back)) = producer.send(pending) {
+            let full = matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
+            if !full || Instant::now() >= deadline {
+                return Err(error).context("hand a record to librdkafka");
+            }
+            pending = back;
+            producer.poll(PRODUCE_POLL);
+        }
+    }
+    producer.flush(PRODUCE_LIMIT).context("wait for the acknowledgements")?;
+    let after = reader.log_end(topic, partition)?;
+    ensure!(
+        after - before == i64::from(count),
+        "{count} records written to {topic}-{partition}, whose log end went from {before} to {after}"
+    );
+    Ok(before..after)
+}
+
+/// DeleteRecords: each partition's log starts at the given offset afterwards.
+pub fn delete_records(bootstrap: &str, topic: &str, log_starts: &[(i32, i64)]) -> Result<()> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in log_starts {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+            .with_context(|| format!("name {topic}-{partition}"))?;
+    }
+    let results = block_on(admin(bootstrap)?.delete_records(&list, &options()))?
+        .with_context(|| format!("delete records of {topic}"))?;
+    for element in results.elements() {
+        element.error().with_context(|| format!("delete records of {topic}-{}", element.partition()))?;
+    }
+    let mut reader = RawReader::new(bootstrap)?;
+    for (partition, offset) in log_starts {
+        let found = reader.log_start(topic, *partition)?;
+        ensure!(found == *offset, "{topic}-{partition} starts at {found} after records below {offset} went");
+    }
+    Ok(())
+}
+
+/// Raises the number of a topic's partitions to `partitions`.
+pub fn add_partitions(bootstrap: &str, topic: &str, partitions: usize) -> Result<()> {
+    let request = NewPartitions::new(topic, partitions);
+    let results = block_on(admin(bootstrap)?.create_partitions([&request], &options()))?
+        .with_context(|| format!("add partitions to {topic}"))?;
+    for result in results {
+        if let Err((name, code)) = result {
+            bail!("add partitions to {name}: {code}");
+        }
+    }
+    Ok(())
+}
+
+fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
+    ClientConfig::new().set("bootstrap.servers", bootstrap).create().context("create an admin client")
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(ADMIN_LIMIT)).request_timeout(Some(ADMIN_LIMIT))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    Ok(runtime.block_on(future))
+}
