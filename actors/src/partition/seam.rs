@@ -8,6 +8,7 @@ use kafka::offsets::LogEnds;
 use kafka::{Connection, Error};
 use uuid::Uuid;
 
+use crate::lane;
 use crate::partition::FootingError;
 use crate::partition::machine::NotFooted;
 use crate::verdict::Verdict;
@@ -62,7 +63,10 @@ pub fn check_author(
     producer: ProducerIdentity,
     position: i64,
 ) -> Result<(), FootingError> {
-    let Some(tail) = tail.filter(|t| t.header.producer_id != producer.producer_id) else { return Ok(()) };
+    let Some(tail) = tail else { return Ok(()) };
+    if tail.header.producer_id == producer.producer_id {
+        return check_place(tail, position);
+    }
     let message = format!(
         "another producer wrote to the mirror: the batch at offsets {} to {} isn't ours (producer id {}, ours is {}); \
          the mirror ends at {position}",
@@ -72,6 +76,23 @@ pub fn check_author(
         producer.producer_id
     );
     let offset = tail.header.base_offset;
+    Err(NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset, message }))
+}
+
+/// What we append takes its sequence from its offset: a batch of ours with another one stands where
+/// it wasn't meant to, because somebody wrote before it.
+fn check_place(tail: &RawBatch, position: i64) -> Result<(), FootingError> {
+    let header = &tail.header;
+    if header.is_control() || header.base_sequence == lane::sequence_at(header.base_offset) {
+        return Ok(());
+    }
+    let displaced_by = i64::from(lane::sequence_at(header.base_offset)) - i64::from(header.base_sequence);
+    let offset = header.base_offset - displaced_by;
+    let message = format!(
+        "another producer wrote to the mirror: our batch for offset {offset} stands at offset {}, {displaced_by} offsets \
+         too high; the mirror ends at {position}",
+        header.base_offset
+    );
     Err(NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset, message }))
 }
 
@@ -103,7 +124,10 @@ pub async fn check(
     let Some(source) = source else {
         return Err(retry(format!("source: no batch at offset {last}, where its log has one")));
     };
-    let ends = |b: &RawBatch| (b.header.base_offset, b.header.last_offset(), b.header.record_count);
+    let ends = |b: &RawBatch| {
+        let h = &b.header;
+        (h.base_offset, h.last_offset(), h.record_count, h.base_timestamp, h.max_timestamp)
+    };
     if ends(&source) == ends(mirror) && source.payload() == mirror.payload() {
         return Ok(());
     }
@@ -117,4 +141,50 @@ pub async fn check(
     );
     let offset = mirror.header.base_offset.max(source.header.base_offset);
     Err(NotFooted::Verdict(Verdict::Fail { error: MirrorError::DestinationLogDiverged, offset, message }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: ProducerIdentity = ProducerIdentity { producer_id: 7, producer_epoch: 0 };
+
+    /// A batch of ten records meant for one offset and standing at another.
+    fn stands_at(offset: i64, meant_for: i64, producer_id: i64) -> RawBatch {
+        let out = kafka::filler::filler_batch(meant_for, 10).readdress(
+            producer_id,
+            0,
+            lane::sequence_at(meant_for),
+        );
+        let mut bytes = [out.head, out.payload].concat();
+        bytes[0..8].copy_from_slice(&offset.to_be_bytes());
+        batch::containing(&bytes.into(), offset).expect("a whole batch")
+    }
+
+    fn foreign_from(tail: &RawBatch) -> i64 {
+        match check_author(Some(tail), OURS, tail.header.next_offset()) {
+            Err(NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset, .. })) => offset,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_batch_of_ours_at_its_offset_is_a_tail_to_build_upon() {
+        assert_eq!(check_author(Some(&stands_at(20, 20, 7)), OURS, 30), Ok(()));
+        let wrapped = (1 << 31) + 20;
+        assert_eq!(check_author(Some(&stands_at(wrapped, wrapped, 7)), OURS, wrapped + 10), Ok(()));
+        assert_eq!(check_author(None, OURS, 0), Ok(()));
+    }
+
+    #[test]
+    fn somebody_else_s_batch_at_the_end_is_a_foreign_write() {
+        assert_eq!(foreign_from(&stands_at(20, 20, 8)), 20);
+    }
+
+    /// Found by resuming a mirror that had failed: with our displaced batch at its end, it was
+    /// retried for ever under a wrong reason.
+    #[test]
+    fn our_batch_behind_foreign_ones_is_a_foreign_write_at_the_offset_it_was_meant_for() {
+        assert_eq!(foreign_from(&stands_at(25, 20, 7)), 20);
+    }
 }
