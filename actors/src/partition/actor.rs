@@ -1,4 +1,5 @@
-//! The actor of one mirror partition: performs what the machine decides.
+//! The actor of one mirror partition: performs what the machine decides. Bytes never pass through
+//! its mailbox, and it never decides itself what comes after an error.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -90,9 +90,10 @@ struct Leader {
     topic_id: Uuid,
 }
 
+/// Looks at both logs; `record` puts a prefix into the catalog before anything is written for it.
+///
 /// # Errors
 /// [`FootingError`]: what to do instead of mirroring.
-/// `record` puts a prefix into the catalog.
 pub async fn look(
     plane: &LinkPlane,
     question: &Question,
