@@ -1,8 +1,10 @@
 //! Credit: what bounds the bytes between a fetch and its acknowledgement (DP-5).
 //!
 //! A fetch reserves room for its whole response before it is sent; the response's frame stays
-//! reserved until its last batch is acknowledged or dropped. A partition that has its fill is
-//! left out of fetches until the destination has taken some of it.
+//! reserved until its last batch is acknowledged or dropped. A frame only carries what one
+//! destination broker takes, and one broker never holds more than half of a link's credit where
+//! there are several: whatever a slow broker pins, the others go on. A partition that has its fill
+//! is left out of fetches until the destination has taken some of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,14 +21,32 @@ pub const PARTITION_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The bytes one link may hold on this node.
 #[derive(Clone, Debug)]
 pub struct LinkCredit {
+    pool: Pool,
+}
+
+/// What one destination broker may hold of a link's credit. Clones share it.
+#[derive(Clone, Debug)]
+pub struct BrokerCredit {
+    link: Pool,
+    own: Pool,
+    fetchers: Arc<AtomicUsize>,
+}
+
+#[derive(Clone, Debug)]
+struct Pool {
     free: Arc<Semaphore>,
     bytes_max: usize,
 }
 
+/// One of the fetchers that share a destination broker's credit, counted while it lives.
+#[derive(Debug)]
+pub struct Enlisted(Arc<AtomicUsize>);
+
 /// Room for one response's frame; given back when the last share of it is done.
 #[derive(Debug)]
 pub struct FrameCredit {
-    permit: OwnedSemaphorePermit,
+    own: OwnedSemaphorePermit,
+    link: OwnedSemaphorePermit,
 }
 
 /// One partition's share of a frame.
@@ -37,39 +57,97 @@ pub struct ShareCredit {
     bytes: usize,
 }
 
-impl LinkCredit {
-    pub fn new(bytes_max: usize) -> Self {
+impl Pool {
+    fn new(bytes_max: usize) -> Self {
         Self { free: Arc::new(Semaphore::new(bytes_max / UNIT_BYTES)), bytes_max }
     }
 
-    /// Room for a response, for one of `fetchers` that ask side by side: none of them ever takes
-    /// so much that another can't go on.
-    pub fn response_bytes_max(&self, fetchers: usize, wanted: usize) -> usize {
-        wanted.min(self.bytes_max / (2 * fetchers.max(1))).max(UNIT_BYTES)
+    async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
+        // More than there is would wait for ever.
+        let units = bytes.min(self.bytes_max).div_ceil(UNIT_BYTES).min(self.bytes_max / UNIT_BYTES);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        self.free.clone().acquire_many_owned(units).await.expect("the semaphore is never closed")
     }
 
-    /// Waits for room of `bytes`.
-    pub async fn reserve(&self, bytes: usize) -> FrameCredit {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
-        let permit =
-            self.free.clone().acquire_many_owned(units).await.expect("the semaphore is never closed");
-        FrameCredit { permit }
-    }
-
-    pub fn in_use_bytes(&self) -> usize {
+    fn in_use_bytes(&self) -> usize {
         self.bytes_max.saturating_sub(self.free.available_permits() * UNIT_BYTES)
+    }
+
+    /// Makes `permit` one of `bytes`: gives back the surplus, takes what is free of the rest.
+    fn fit(&self, permit: &mut OwnedSemaphorePermit, bytes: usize) {
+        let (has, wants) = (permit.num_permits(), bytes.div_ceil(UNIT_BYTES));
+        if has > wants {
+            drop(permit.split(has - wants));
+            return;
+        }
+        let more = (wants - has).min(self.free.available_permits());
+        let more = self.free.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
+        // Another took it first: then the pool is empty, and nobody fetches anyway.
+        if let Ok(more) = more {
+            permit.merge(more);
+        }
     }
 }
 
-impl FrameCredit {
-    /// Gives back what the response didn't need. A response may also be larger than reserved
-    /// (its first batch always comes whole): that excess is not counted.
-    pub fn shrink_to(mut self, bytes: usize) -> Arc<Self> {
-        let keep = bytes.div_ceil(UNIT_BYTES);
-        if let Some(surplus) = self.permit.num_permits().checked_sub(keep) {
-            drop(self.permit.split(surplus));
-        }
-        Arc::new(self)
+impl LinkCredit {
+    pub fn new(bytes_max: usize) -> Self {
+        Self { pool: Pool::new(bytes_max) }
+    }
+
+    /// The part of one destination broker, which `is_alone` or one of several.
+    pub fn of_broker(&self, is_alone: bool) -> BrokerCredit {
+        let bytes_max = self.pool.bytes_max / if is_alone { 1 } else { 2 };
+        BrokerCredit { link: self.pool.clone(), own: Pool::new(bytes_max), fetchers: Arc::default() }
+    }
+
+    pub fn in_use_bytes(&self) -> usize {
+        self.pool.in_use_bytes()
+    }
+}
+
+impl BrokerCredit {
+    pub fn enlist(&self) -> Enlisted {
+        self.fetchers.fetch_add(1, Ordering::Relaxed);
+        Enlisted(self.fetchers.clone())
+    }
+
+    /// Room for a response, for one of the enlisted fetchers: together they take half of what there
+    /// is at most, so that the other half can be on its way to the destination meanwhile.
+    pub fn response_bytes_max(&self, wanted: usize) -> usize {
+        let fetchers = self.fetchers.load(Ordering::Relaxed).max(1);
+        wanted.min(self.own.bytes_max / (2 * fetchers)).max(UNIT_BYTES)
+    }
+
+    /// Waits for room of `bytes`, or for all there is where that is less.
+    pub async fn reserve(&self, bytes: usize) -> Reserved {
+        // Its own part first: who waits for that must not hold what others could use.
+        let own = self.own.take(bytes).await;
+        let link = self.link.take(bytes).await;
+        Reserved { credit: self.clone(), frame: FrameCredit { own, link } }
+    }
+}
+
+impl Drop for Enlisted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Room for a response that hasn't come yet.
+#[derive(Debug)]
+pub struct Reserved {
+    credit: BrokerCredit,
+    frame: FrameCredit,
+}
+
+impl Reserved {
+    /// Gives back what the response didn't need. A response may also be larger than reserved (its
+    /// first batch always comes whole, KIP-74): that excess takes what is free, and no other fetch
+    /// begins until there is room again.
+    pub fn fit(mut self, bytes: usize) -> Arc<FrameCredit> {
+        self.credit.own.fit(&mut self.frame.own, bytes);
+        self.credit.link.fit(&mut self.frame.link, bytes);
+        Arc::new(self.frame)
     }
 }
 
@@ -90,24 +168,62 @@ impl Drop for ShareCredit {
 mod tests {
     use super::*;
 
+    const KIB: usize = UNIT_BYTES;
+
     #[tokio::test]
     async fn a_frame_stays_reserved_until_its_last_share_is_done() {
-        let link = LinkCredit::new(64 * UNIT_BYTES);
-        let frame = link.reserve(10 * UNIT_BYTES).await.shrink_to(4 * UNIT_BYTES);
-        assert_eq!(link.in_use_bytes(), 4 * UNIT_BYTES);
+        let link = LinkCredit::new(64 * KIB);
+        let frame = link.of_broker(true).reserve(10 * KIB).await.fit(4 * KIB);
+        assert_eq!(link.in_use_bytes(), 4 * KIB);
         let outstanding = Arc::new(AtomicUsize::new(0));
         let (a, b) =
             (ShareCredit::new(&frame, &outstanding, 1000), ShareCredit::new(&frame, &outstanding, 500));
         drop((frame, a));
-        assert_eq!((outstanding.load(Ordering::Relaxed), link.in_use_bytes()), (500, 4 * UNIT_BYTES));
+        assert_eq!((outstanding.load(Ordering::Relaxed), link.in_use_bytes()), (500, 4 * KIB));
         drop(b);
         assert_eq!((outstanding.load(Ordering::Relaxed), link.in_use_bytes()), (0, 0));
     }
 
     #[tokio::test]
-    async fn a_response_larger_than_its_reservation_is_taken() {
-        let link = LinkCredit::new(64 * UNIT_BYTES);
-        drop(link.reserve(UNIT_BYTES).await.shrink_to(100 * UNIT_BYTES));
+    async fn a_response_larger_than_its_reservation_takes_what_is_free() {
+        let link = LinkCredit::new(64 * KIB);
+        let broker = link.of_broker(true);
+        let large = broker.reserve(KIB).await.fit(50 * KIB);
+        assert_eq!(link.in_use_bytes(), 50 * KIB);
+        let larger = broker.reserve(KIB).await.fit(100 * KIB);
+        assert_eq!(link.in_use_bytes(), 64 * KIB);
+        drop((large, larger));
         assert_eq!(link.in_use_bytes(), 0);
+    }
+
+    /// Found by reading: a destination broker that hung for 15 s held up all of its link.
+    #[tokio::test]
+    async fn a_broker_that_takes_nothing_leaves_half_of_the_link_to_the_others() {
+        let link = LinkCredit::new(64 * KIB);
+        let (hung, healthy) = (link.of_broker(false), link.of_broker(false));
+        let mut pinned = Vec::new();
+        let mut next = Box::pin(hung.reserve(8 * KIB));
+        while let std::task::Poll::Ready(reserved) = futures_poll(&mut next).await {
+            pinned.push(reserved.fit(8 * KIB));
+            next = Box::pin(hung.reserve(8 * KIB));
+        }
+        assert_eq!((pinned.len(), link.in_use_bytes()), (4, 32 * KIB));
+        for _ in 0..10 {
+            drop(healthy.reserve(16 * KIB).await.fit(16 * KIB));
+        }
+    }
+
+    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
+    }
+
+    #[test]
+    fn fetchers_that_share_a_broker_take_half_of_its_credit_together() {
+        let broker = LinkCredit::new(64 * KIB).of_broker(true);
+        let fetchers = [broker.enlist(), broker.enlist()];
+        assert_eq!(broker.response_bytes_max(100 * KIB), 16 * KIB);
+        drop(fetchers);
+        assert_eq!(broker.response_bytes_max(100 * KIB), 32 * KIB);
+        assert_eq!(broker.response_bytes_max(8 * KIB), 8 * KIB);
     }
 }

@@ -1,5 +1,6 @@
-//! The fetcher: one connection to a source broker, one fetch session over the mirror partitions
-//! it leads.
+//! The fetcher: one connection to a source broker, one fetch session over mirror partitions that it
+//! leads and that one destination broker takes. Several run side by side between the same two
+//! brokers ([`FETCH_LANES`]), so that the way to a distant source is never empty.
 //!
 //! Reserves credit, asks, cuts each partition's share into checked batches and hands them to
 //! that partition's appender. Ends with its connection: every partition is told. Never retries,
@@ -16,13 +17,18 @@ use tokio::sync::mpsc;
 
 use crate::appender::{Appender, LaneKey, Order};
 use crate::clock::WallClock;
-use crate::credit::{FrameCredit, LinkCredit, PARTITION_BYTES_MAX, ShareCredit};
+use crate::credit::{BrokerCredit, Enlisted, FrameCredit, PARTITION_BYTES_MAX, ShareCredit};
 use crate::observe::PartitionStats;
 use crate::partition::Runner;
 use crate::settings::FetchSettings;
 
 /// Orders that wait for the fetcher; it looks between two fetches.
 const ORDERS_MAX: usize = 256;
+
+/// Fetches under way between a source broker and a destination broker, at most: a broker answers
+/// one at a time on a connection, so each has its own. Enough for full use of a way of 80 ms with
+/// the credit of a link; more would only make responses smaller (measured by `xtask bench`).
+pub const FETCH_LANES: u32 = 4;
 
 /// While a partition waits for credit the broker isn't asked to wait long for the others' data.
 const CREDIT_WAIT_MS: i32 = 5;
@@ -101,19 +107,17 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// `count` is how many fetchers share the link's credit.
     pub fn start(
         connection: Connection,
-        credit: LinkCredit,
-        count: Arc<std::sync::atomic::AtomicUsize>,
+        credit: BrokerCredit,
         settings: FetchSettings,
         clock: WallClock,
     ) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let task = Task {
             connection,
+            enlisted: None,
             credit,
-            count: Counted::new(count),
             settings,
             clock,
             session: Session::default(),
@@ -133,30 +137,15 @@ impl Fetcher {
     }
 }
 
-/// Counts the fetchers that are alive.
-struct Counted(Arc<std::sync::atomic::AtomicUsize>);
-
-impl Counted {
-    fn new(count: Arc<std::sync::atomic::AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// One source partition may feed several mirror topics of a link: each has an entry, and entries
 /// of one source partition that stand at different offsets are fetched in turn.
 type EntryKey = (TopicPartition, LaneKey);
 
 struct Task {
     connection: Connection,
-    credit: LinkCredit,
-    count: Counted,
+    credit: BrokerCredit,
+    /// While there is anything to fetch.
+    enlisted: Option<Enlisted>,
     settings: FetchSettings,
     clock: WallClock,
     session: Session,
@@ -167,6 +156,7 @@ impl Task {
     async fn run(mut self, mut inbox: mpsc::Receiver<FetchOrder>) {
         let error = loop {
             if self.entries.is_empty() {
+                self.enlisted = None;
                 match inbox.recv().await {
                     Some(order) => self.take(order),
                     None => return,
@@ -193,6 +183,7 @@ impl Task {
     fn take(&mut self, order: FetchOrder) {
         match order {
             FetchOrder::Assign(assign) => {
+                self.enlisted.get_or_insert_with(|| self.credit.enlist());
                 let key = (assign.source.clone(), assign.lane.clone());
                 self.entries.insert(key, *assign);
             }
@@ -224,18 +215,17 @@ impl Task {
             tokio::time::sleep(std::time::Duration::from_millis(CREDIT_WAIT_MS as u64)).await;
             return Ok(());
         }
-        let fetchers = self.count.0.load(Ordering::Relaxed);
-        let response_bytes_max = self.credit.response_bytes_max(fetchers, self.settings.response_bytes_max);
+        let response_bytes_max = self.credit.response_bytes_max(self.settings.response_bytes_max);
         let reserved = self.credit.reserve(response_bytes_max).await;
         let limits = FetchLimits {
             wait_max_ms: if waiting { CREDIT_WAIT_MS } else { self.settings.wait_max_ms },
             min_bytes: self.settings.min_bytes,
             isolation: Isolation::ReadCommitted,
             response_bytes_max: response_bytes_max as i32,
-            partition_bytes_max: self.settings.partition_bytes_max.min(response_bytes_max) as i32,
+            partition_bytes_max: self.settings.partition_bytes_max(response_bytes_max, wanted.len()) as i32,
         };
         let body = self.session.start(&self.connection, &wanted, limits).await?.wait().await?;
-        let frame = reserved.shrink_to(body.len());
+        let frame = reserved.fit(body.len());
         let now_ms = self.clock.now_ms();
         let shares = self.session.finish(&self.connection, body)?;
         // A partition the response leaves out has no news: its ends are as they were.

@@ -11,7 +11,7 @@ use kafka::filler::{RECORDS_MAX, filler_batch};
 use tokio::task::AbortHandle;
 
 use crate::appender::{Appender, LaneKey, Order};
-use crate::credit::{LinkCredit, PARTITION_BYTES_MAX, ShareCredit};
+use crate::credit::{BrokerCredit, PARTITION_BYTES_MAX, ShareCredit};
 use crate::fetcher::{FetchOwner, FetchStop};
 use crate::observe::PartitionStats;
 
@@ -26,7 +26,7 @@ pub struct Fill {
     /// Exclusive.
     pub to: i64,
     pub appender: Appender,
-    pub credit: LinkCredit,
+    pub credit: BrokerCredit,
     pub stats: Arc<PartitionStats>,
     pub owner: FetchOwner,
 }
@@ -46,7 +46,7 @@ async fn run(mut fill: Fill) {
         let count = (fill.to - next).min(i64::from(RECORDS_MAX)) as i32;
         let batch = filler_batch(next, count);
         let bytes = batch.size_bytes();
-        let frame = fill.credit.reserve(bytes).await.shrink_to(bytes);
+        let frame = fill.credit.reserve(bytes).await.fit(bytes);
         let credit = ShareCredit::new(&frame, &fill.stats.outstanding_bytes, bytes);
         next = batch.header.next_offset();
         let order = Order::Share { key: fill.lane.clone(), run: fill.run, batches: vec![batch], credit };

@@ -2,18 +2,19 @@
 //! metadata, the fetchers and appenders by broker, the credit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kafka::fetch::TopicPartition;
 use kafka::metadata::Metadata;
 use kafka::{Client, Error, topics};
 use tokio::sync::{Notify, watch};
 
 use crate::appender::Appender;
 use crate::clock::WallClock;
-use crate::credit::LinkCredit;
-use crate::fetcher::Fetcher;
+use crate::credit::{BrokerCredit, LinkCredit};
+use crate::fetcher::{FETCH_LANES, Fetcher};
 use crate::settings::LinkSettings;
 
 /// Metadata is asked for at most this often, however many partitions want it fresher.
@@ -46,7 +47,26 @@ pub struct Topics {
     pub destination: BTreeSet<Arc<str>>,
 }
 
-type Slots<T> = Mutex<BTreeMap<i32, Arc<tokio::sync::Mutex<Option<T>>>>>;
+type Slots<K, T> = Mutex<BTreeMap<K, Arc<tokio::sync::Mutex<Option<T>>>>>;
+
+/// Which fetcher serves a partition. Only partitions of one destination broker share responses,
+/// so that a slow broker holds up none of the others'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FetchLane {
+    source_broker: i32,
+    destination_broker: i32,
+    lane: u32,
+}
+
+impl FetchLane {
+    /// Partitions of a topic go round the lanes; topics of one partition spread by their names.
+    pub fn new(source_broker: i32, destination_broker: i32, mirror: &TopicPartition) -> Self {
+        let first =
+            mirror.topic.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let lane = first.wrapping_add(mirror.partition.unsigned_abs()) % FETCH_LANES;
+        Self { source_broker, destination_broker, lane }
+    }
+}
 
 pub struct LinkPlane {
     source: Client,
@@ -54,9 +74,9 @@ pub struct LinkPlane {
     settings: LinkSettings,
     clock: WallClock,
     credit: LinkCredit,
-    fetcher_count: Arc<AtomicUsize>,
-    fetchers: Slots<Fetcher>,
-    appenders: Slots<Appender>,
+    broker_credits: Mutex<BTreeMap<i32, BrokerCredit>>,
+    fetchers: Slots<FetchLane, Fetcher>,
+    appenders: Slots<i32, Appender>,
     metadata: watch::Sender<LinkMetadata>,
     topics: watch::Sender<Topics>,
     refresh: Notify,
@@ -73,7 +93,7 @@ impl LinkPlane {
             settings,
             clock,
             credit: LinkCredit::new(settings.credit_bytes_max),
-            fetcher_count: Arc::default(),
+            broker_credits: Mutex::default(),
             fetchers: Slots::default(),
             appenders: Slots::default(),
             metadata: watch::Sender::default(),
@@ -93,6 +113,13 @@ impl LinkPlane {
 
     pub fn credit(&self) -> &LinkCredit {
         &self.credit
+    }
+
+    /// What a destination broker may hold of the link's credit.
+    pub fn broker_credit(&self, broker: i32) -> BrokerCredit {
+        let is_alone = self.metadata.borrow().destination.brokers.len() <= 1;
+        let mut credits = self.broker_credits.lock().unwrap_or_else(PoisonError::into_inner);
+        credits.entry(broker).or_insert_with(|| self.credit.of_broker(is_alone)).clone()
     }
 
     pub fn now_ms(&self) -> i64 {
@@ -128,24 +155,19 @@ impl LinkPlane {
         }
     }
 
-    /// The fetcher of a source broker, connected.
+    /// The fetcher of a lane, connected.
     ///
     /// # Errors
     /// Dialling errors.
-    pub async fn fetcher(&self, broker: i32) -> Result<Fetcher, Error> {
-        let slot = slot(&self.fetchers, broker);
+    pub async fn fetcher(&self, lane: FetchLane) -> Result<Fetcher, Error> {
+        let slot = slot(&self.fetchers, lane);
         let mut slot = slot.lock().await;
         if let Some(fetcher) = slot.as_ref().filter(|f| f.is_running()) {
             return Ok(fetcher.clone());
         }
-        let connection = self.source.dial_broker(broker).await?;
-        let fetcher = Fetcher::start(
-            connection,
-            self.credit.clone(),
-            self.fetcher_count.clone(),
-            self.settings.fetch,
-            self.clock.clone(),
-        );
+        let connection = self.source.dial_broker(lane.source_broker).await?;
+        let credit = self.broker_credit(lane.destination_broker);
+        let fetcher = Fetcher::start(connection, credit, self.settings.fetch, self.clock.clone());
         *slot = Some(fetcher.clone());
         Ok(fetcher)
     }
@@ -231,6 +253,6 @@ fn keep(found: Result<Metadata, Error>, slot: &mut Arc<Metadata>, error: &mut Op
     }
 }
 
-fn slot<T>(slots: &Slots<T>, broker: i32) -> Arc<tokio::sync::Mutex<Option<T>>> {
-    slots.lock().unwrap_or_else(PoisonError::into_inner).entry(broker).or_default().clone()
+fn slot<K: Ord, T>(slots: &Slots<K, T>, key: K) -> Arc<tokio::sync::Mutex<Option<T>>> {
+    slots.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
 }

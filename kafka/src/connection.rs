@@ -10,7 +10,8 @@
 mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -26,7 +27,7 @@ use crate::frame::FramePool;
 use crate::shape::{self, Field};
 use crate::tls;
 
-use stream::{run_reader, run_writer};
+use stream::{Writer, run_reader, run_writer};
 
 /// Requests under way on one connection, at most; further callers wait for a place.
 const IN_FLIGHT_MAX: usize = 64;
@@ -66,7 +67,13 @@ pub struct Connection {
 struct Shared {
     address: Arc<str>,
     request_timeout: Duration,
-    outgoing: mpsc::Sender<Outgoing>,
+    /// Who holds it writes. A request that finds it free is written at once by its caller, as far
+    /// as the stream takes it; the writer task does the rest. Gone with that task: an ended
+    /// connection keeps no stream.
+    writer: Weak<tokio::sync::Mutex<Writer>>,
+    outgoing: mpsc::Sender<Order>,
+    /// Requests that the writer task was given and hasn't begun: none may overtake them.
+    queued: AtomicUsize,
     places: Arc<Semaphore>,
     state: Mutex<State>,
     ended: tokio::sync::watch::Sender<bool>,
@@ -88,6 +95,13 @@ struct Waiting {
     frame_bytes_max: usize,
     reply: oneshot::Sender<Result<Bytes, Error>>,
     _place: OwnedSemaphorePermit,
+}
+
+/// What the writer task is to do.
+enum Order {
+    Write(Outgoing),
+    /// A request that was begun is to be written to its end.
+    Finish,
 }
 
 struct Outgoing {
@@ -146,17 +160,20 @@ impl Connection {
     ) -> Result<Self, Error> {
         let (read, write) = tokio::io::split(stream);
         let (outgoing, to_write) = mpsc::channel(IN_FLIGHT_MAX);
+        let writer = Arc::new(tokio::sync::Mutex::new(Writer::new(write, options.client_id.clone())));
         let shared = Arc::new(Shared {
             address,
             request_timeout: options.request_timeout,
+            writer: Arc::downgrade(&writer),
             outgoing,
+            queued: AtomicUsize::new(0),
             places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             state: Mutex::default(),
             ended: tokio::sync::watch::Sender::new(false),
             versions: OnceLock::new(),
         });
         let reader = tokio::spawn(run_reader(shared.clone(), read, options.frames.clone()));
-        let writer = tokio::spawn(run_writer(shared.clone(), write, to_write, options.client_id.clone()));
+        let writer = tokio::spawn(run_writer(shared.clone(), writer, to_write));
         shared.end_with(reader.abort_handle());
         shared.end_with(writer.abort_handle());
         let connection = Self { _tasks: Arc::new(Tasks(shared.clone())), shared };
@@ -261,7 +278,7 @@ impl Connection {
             let place = self.shared.places.clone().acquire_owned().await.map_err(|_| self.shared.cause())?;
             let (reply, receiver) = oneshot::channel();
             let request = Outgoing { key: api.key, version, flexible, body, frame_bytes_max, reply, place };
-            self.shared.outgoing.send(request).await.map_err(|_| self.shared.cause())?;
+            self.shared.hand_over(request).await?;
             Ok(receiver)
         };
         match tokio::time::timeout_at(deadline, hand_over).await {
@@ -317,6 +334,31 @@ static API_VERSIONS: Api = Api {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes at once what can be written at once: a small request then needs no other task.
+    async fn hand_over(&self, request: Outgoing) -> Result<(), Error> {
+        let writer = self.writer.upgrade().ok_or_else(|| self.cause())?;
+        match writer.try_lock() {
+            Ok(mut writer) if writer.is_idle() && self.queued.load(Ordering::Acquire) == 0 => {
+                match writer.begin(self, request) {
+                    Ok(true) => {}
+                    // Where the queue is full, whoever comes next in it finishes this one first.
+                    Ok(false) => drop(self.outgoing.try_send(Order::Finish)),
+                    Err(error) => {
+                        self.close(self.broken_by(error));
+                        return Err(self.cause());
+                    }
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        drop(writer);
+        let place = self.outgoing.reserve().await.map_err(|_| self.cause())?;
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        place.send(Order::Write(request));
+        Ok(())
     }
 
     fn cause(&self) -> Error {

@@ -46,7 +46,7 @@ impl World {
 
     /// Queues batches of ten records, one for each timestamp.
     async fn queue(&mut self, timestamps_ms: &[i64]) {
-        let frame = LinkCredit::new(1 << 20).reserve(1024).await.shrink_to(1024);
+        let frame = LinkCredit::new(1 << 20).of_broker(true).reserve(1024).await.fit(1024);
         let credit = ShareCredit::new(&frame, &self.outstanding, 100);
         for timestamp_ms in timestamps_ms {
             self.lane.push(vec![batch(self.next_offset, 10, *timestamp_ms)], &credit);

@@ -20,7 +20,7 @@ use crate::observe::{PartitionState, PartitionStats};
 use crate::partition::footing::{self, Feed, Footing, Question};
 use crate::partition::machine::{Effect, Event, Machine, NotFooted, Shown};
 use crate::partition::prefix;
-use crate::plane::LinkPlane;
+use crate::plane::{FetchLane, LinkPlane};
 use crate::verdict::{self, Verdict};
 
 /// A look is half a dozen requests; beyond this it is begun anew with fresher metadata. Whatever it
@@ -270,7 +270,7 @@ impl PartitionActorState {
         let fetcher = match (source, footing.feed) {
             (Source::Fetcher(fetcher), Feed::Source) => fetcher,
             (Source::Filler(task), Feed::Filler { to }) => {
-                let credit = plane.credit().clone();
+                let credit = plane.broker_credit(footing.destination_leader);
                 *task = Some(filler::start(Fill {
                     lane,
                     run,
@@ -432,7 +432,11 @@ async fn find_footing(
     let retry = |e: kafka::Error| NotFooted::Verdict(Verdict::Retry { message: e.to_string() });
     let appender = plane.appender(footing.destination_leader).await.map_err(retry)?;
     let source = match footing.feed {
-        Feed::Source => Source::Fetcher(plane.fetcher(footing.source_leader).await.map_err(retry)?),
+        Feed::Source => {
+            let (source, destination) = (footing.source_leader, footing.destination_leader);
+            let lane = FetchLane::new(source, destination, &question.mirror);
+            Source::Fetcher(plane.fetcher(lane).await.map_err(retry)?)
+        }
         Feed::Filler { .. } => Source::Filler(None),
     };
     Ok(Footed { footing, source, appender })

@@ -1,14 +1,17 @@
-//! The two tasks of a connection: one writes requests, one reads answers.
+//! How requests reach a connection's stream, and answers leave it.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
-use super::{BoxedStream, Outgoing, Shared, Waiting};
+use super::{BoxedStream, Order, Outgoing, Shared, Waiting};
 use crate::error::Error;
 use crate::frame::FramePool;
 use crate::tls;
@@ -16,16 +19,43 @@ use crate::tls;
 /// Small responses arrive with one system call; large ones bypass the buffer.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
-pub(super) async fn run_writer(
-    shared: Arc<Shared>,
-    mut stream: WriteHalf<BoxedStream>,
-    mut requests: mpsc::Receiver<Outgoing>,
+/// Slices handed to one vectored write, at most (`IOV_MAX` is 1024 on Linux).
+const SLICES_MAX: usize = 256;
+
+/// The writing side: requests leave it whole and in the order in which they are awaited.
+pub(super) struct Writer {
+    stream: WriteHalf<BoxedStream>,
     client_id: Arc<str>,
-) {
-    let mut correlation_id = 0i32;
-    while let Some(request) = requests.recv().await {
-        correlation_id = correlation_id.wrapping_add(1);
-        let head = request_head(&request, correlation_id, &client_id);
+    correlation_id: i32,
+    /// What isn't written yet of the requests that were begun.
+    segments: VecDeque<Bytes>,
+    /// The stream may hold bytes back.
+    unflushed: bool,
+}
+
+impl Writer {
+    pub(super) fn new(stream: WriteHalf<BoxedStream>, client_id: Arc<str>) -> Self {
+        Self { stream, client_id, correlation_id: 0, segments: VecDeque::new(), unflushed: false }
+    }
+
+    /// Everything that was begun is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.segments.is_empty() && !self.unflushed
+    }
+
+    /// Begins a request and writes what the stream takes without waiting; true when that is all of
+    /// it. On a connection that is closed the request is told so, and nothing is written.
+    pub(super) fn begin(&mut self, shared: &Shared, request: Outgoing) -> std::io::Result<bool> {
+        self.enqueue(shared, request);
+        match self.poll_write_out(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(written) => written.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn enqueue(&mut self, shared: &Shared, request: Outgoing) {
+        self.correlation_id = self.correlation_id.wrapping_add(1);
+        let head = request_head(&request, self.correlation_id, &self.client_id);
         let Outgoing { body, frame_bytes_max, reply, place, .. } = request;
         {
             let mut state = shared.state();
@@ -33,10 +63,62 @@ pub(super) async fn run_writer(
                 let _ = reply.send(Err(cause.clone()));
                 return;
             }
+            let correlation_id = self.correlation_id;
             state.waiting.push_back(Waiting { correlation_id, frame_bytes_max, reply, _place: place });
         }
-        let segments = std::iter::once(head).chain(body).collect();
-        if let Err(error) = write_all(&mut stream, segments).await {
+        self.segments.extend(std::iter::once(head).chain(body).filter(|segment| !segment.is_empty()));
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.segments.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            for (slice, segment) in slices.iter_mut().zip(&self.segments) {
+                *slice = IoSlice::new(segment);
+            }
+            let count = self.segments.len().min(SLICES_MAX);
+            let stream = Pin::new(&mut self.stream);
+            let written = std::task::ready!(stream.poll_write_vectored(cx, &slices[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.written(written);
+        }
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn written(&mut self, mut bytes: usize) {
+        while let Some(front) = self.segments.front_mut().filter(|_| bytes > 0) {
+            let step = bytes.min(front.len());
+            front.advance(step);
+            bytes -= step;
+            if front.is_empty() {
+                self.segments.pop_front();
+            }
+        }
+    }
+}
+
+/// Writes what couldn't be written at once.
+pub(super) async fn run_writer(
+    shared: Arc<Shared>,
+    writer: Arc<tokio::sync::Mutex<Writer>>,
+    mut orders: mpsc::Receiver<Order>,
+) {
+    while let Some(order) = orders.recv().await {
+        let mut writer = writer.lock().await;
+        // Bytes of a request that was begun come first, whoever began it.
+        let mut result = std::future::poll_fn(|cx| writer.poll_write_out(cx)).await;
+        if let Order::Write(request) = order {
+            writer.enqueue(&shared, request);
+            shared.queued.fetch_sub(1, Ordering::AcqRel);
+            if result.is_ok() {
+                result = std::future::poll_fn(|cx| writer.poll_write_out(cx)).await;
+            }
+        }
+        if let Err(error) = result {
             return shared.close(shared.broken_by(error));
         }
     }
@@ -59,29 +141,6 @@ fn request_head(request: &Outgoing, correlation_id: i32, client_id: &str) -> Byt
         head.put_u8(0);
     }
     head.freeze()
-}
-
-/// Slices handed to one vectored write, at most (`IOV_MAX` is 1024 on Linux).
-const SLICES_MAX: usize = 256;
-
-async fn write_all<S: AsyncWrite + Unpin>(stream: &mut S, segments: Vec<Bytes>) -> std::io::Result<()> {
-    let mut segments: VecDeque<Bytes> = segments.into_iter().filter(|s| !s.is_empty()).collect();
-    while !segments.is_empty() {
-        let slices: Vec<IoSlice<'_>> = segments.iter().take(SLICES_MAX).map(|s| IoSlice::new(s)).collect();
-        let mut written = stream.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
-        while let Some(front) = segments.front_mut().filter(|_| written > 0) {
-            let step = written.min(front.len());
-            front.advance(step);
-            written -= step;
-            if front.is_empty() {
-                segments.pop_front();
-            }
-        }
-    }
-    stream.flush().await
 }
 
 pub(super) async fn run_reader(shared: Arc<Shared>, stream: ReadHalf<BoxedStream>, frames: FramePool) {
