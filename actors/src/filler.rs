@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kafka::filler::{RECORDS_MAX, filler_batch};
+use kafka::filler::{filler_batch, records_max};
 use tokio::task::AbortHandle;
 
 use crate::appender::{Appender, LaneKey, Order};
@@ -25,6 +25,8 @@ pub struct Fill {
     pub from: i64,
     /// Exclusive.
     pub to: i64,
+    /// The mirror topic's `max.message.bytes`.
+    pub batch_bytes_max: usize,
     pub appender: Appender,
     pub credit: BrokerCredit,
     pub stats: Arc<PartitionStats>,
@@ -43,7 +45,7 @@ async fn run(mut fill: Fill) {
             tokio::time::sleep(CREDIT_WAIT).await;
             continue;
         }
-        let count = (fill.to - next).min(i64::from(RECORDS_MAX)) as i32;
+        let count = (fill.to - next).min(i64::from(records_max(fill.batch_bytes_max))) as i32;
         let batch = filler_batch(next, count);
         let bytes = batch.size_bytes();
         let frame = fill.credit.reserve(bytes).await.fit(bytes);

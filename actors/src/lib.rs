@@ -5,6 +5,7 @@
 //! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its
 //!   bytes.
 //! - [`setup`]: makes a new mirror ready; [`growth`]: follows added partitions. [`preflight`]: what would happen, before it is asked for.
+//! - [`watch`]: idle mirrors that others write to.
 //! - [`verdict`]: what to do next about every error. [`observe`]: what anyone may see.
 //!
 //! Decisions are pure values (`machine`, `lane`, `plan`, `verdict`); actors and tasks perform
@@ -29,3 +30,4 @@ pub mod reconciler;
 pub mod settings;
 pub mod setup;
 pub mod verdict;
+pub mod watch;

@@ -17,15 +17,21 @@ use crate::appender::LaneMeters;
 use crate::catalog_port::CatalogPort;
 use crate::clock::WallClock;
 use crate::growth::{self, Growth};
-use crate::observe::{LinkView, Observatory};
-use crate::partition::{PartitionArguments, PartitionMessage, PartitionMirror, Question, topic_partition};
+use crate::observe::{LinkView, Observatory, PartitionStats};
+use crate::partition::{
+    PartitionArguments, PartitionMessage, PartitionMirror, Question, Quiet, topic_partition,
+};
 use crate::plan::{self, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
+use crate::watch::{self, Watched};
 
 /// Before a partition whose actor failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
+
+/// Kafka's default of `max.message.bytes`.
+const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
 
 /// What every link of a node shares.
 #[derive(Clone)]
@@ -70,6 +76,7 @@ pub struct LinkSupervisor;
 
 struct RunningPartition {
     actor: ActorRef<PartitionMessage>,
+    stats: Arc<PartitionStats>,
     assignment_epoch: u64,
     stopping: bool,
 }
@@ -88,6 +95,8 @@ pub struct LinkState {
     is_successor: bool,
     /// Actors started so far.
     instances: u32,
+    /// The round of [`watch`] that was begun last.
+    watch: Option<AbortHandle>,
     tasks: Vec<AbortHandle>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -130,6 +139,7 @@ impl Actor for LinkSupervisor {
             doubtful: BTreeSet::new(),
             is_successor,
             instances: 0,
+            watch: None,
             tasks,
             stop: None,
         })
@@ -146,6 +156,7 @@ impl Actor for LinkSupervisor {
             LinkMessage::MetadataChanged => {
                 state.metadata_changed();
                 state.follow_growth(&myself);
+                state.watch_idle();
                 return Ok(());
             }
             LinkMessage::PartitionStopped { key, assignment_epoch, in_doubt } => {
@@ -189,7 +200,7 @@ impl Actor for LinkSupervisor {
         _: ActorRef<LinkMessage>,
         state: &mut LinkState,
     ) -> Result<(), ActorProcessingErr> {
-        state.tasks.iter().chain(state.setups.values()).for_each(AbortHandle::abort);
+        state.tasks.iter().chain(state.setups.values()).chain(&state.watch).for_each(AbortHandle::abort);
         state.surroundings.observatory.set_link(&state.link.id, None);
         Ok(())
     }
@@ -247,15 +258,18 @@ impl LinkState {
             mirror: topic_partition(topic, *partition),
             destination_topic_id: mirror.destination_topic_id,
             producer,
-            quiet_from: Instant::now(),
+            quiet: Quiet::From(Instant::now()),
             prefix: mirror.partitions.get(*partition as usize).and_then(|p| p.prefix),
-            is_compacted: mirror
+            is_compacted: mirror.configs.get("cleanup.policy").is_some_and(|p| p.contains("compact")),
+            batch_bytes_max: mirror
                 .configs
-                .get("cleanup.policy")
-                .is_some_and(|policy| policy.contains("compact")),
+                .get("max.message.bytes")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(MESSAGE_BYTES_MAX_DEFAULT),
         };
+        let stats = self.surroundings.observatory.enter(&mirror_key, *partition);
         let arguments = PartitionArguments {
-            stats: self.surroundings.observatory.enter(&mirror_key, *partition),
+            stats: stats.clone(),
             mirror: mirror_key,
             partition: *partition,
             assignment_epoch,
@@ -268,7 +282,8 @@ impl LinkState {
         };
         match Actor::spawn_linked(None, PartitionMirror, arguments, myself.get_cell()).await {
             Ok((actor, _)) => {
-                self.partitions.insert(key, RunningPartition { actor, assignment_epoch, stopping: false });
+                let running = RunningPartition { actor, stats, assignment_epoch, stopping: false };
+                self.partitions.insert(key, running);
             }
             Err(error) => {
                 tracing::error!(%topic, partition, %error, "can't start the partition's actor");
@@ -352,6 +367,20 @@ impl LinkState {
                 let _ = myself.cast(LinkMessage::GrowthEnded { topic });
             });
         }
+    }
+
+    /// One round at a time: a slow broker delays the next.
+    fn watch_idle(&mut self) {
+        if self.watch.as_ref().is_some_and(|round| !round.is_finished()) {
+            return;
+        }
+        let watched = |((topic, partition), p): (&PartitionKey, &RunningPartition)| Watched {
+            mirror: topic_partition(topic, *partition),
+            stats: p.stats.clone(),
+            actor: p.actor.clone(),
+        };
+        let watched = self.partitions.iter().map(watched).collect();
+        self.watch = Some(tokio::spawn(watch::run(self.plane.clone(), watched)).abort_handle());
     }
 
     fn metadata_changed(&mut self) {

@@ -108,6 +108,13 @@ impl PartitionStats {
         self.note_distance(now_ms);
     }
 
+    /// Both logs were looked at. The last stable offset is at most the high watermark; the first
+    /// fetch tells.
+    pub fn looked(&self, mirror_end: i64, source_high_watermark: i64, now_ms: i64) {
+        self.mirror_end.store(mirror_end, Ordering::Relaxed);
+        self.source_heard(source_high_watermark, source_high_watermark, now_ms);
+    }
+
     pub fn appended_to(&self, end_offset: i64, now_ms: i64) {
         self.mirror_end.store(end_offset, Ordering::Relaxed);
         self.note_distance(now_ms);

@@ -28,15 +28,11 @@ pub fn on_lane_end(end: &LaneEnd) -> Option<Verdict> {
         LaneStop::Quieted => Verdict::Proceed,
         LaneStop::OutOfOrder { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::Lost { .. } => Verdict::Retry { message: end.to_string() },
-        LaneStop::Displaced { expected, given } if given > expected => Verdict::Fail {
-            error: MirrorError::ForeignWrite,
-            offset: *expected,
-            message: format!(
-                "another producer wrote to the mirror: our batch for offset {expected} was given offset {given}, so \
-                 offsets {expected} to {} are foreign; see who may WRITE there",
-                given - 1
-            ),
-        },
+        // Something else wrote. Nothing more of ours is under way: the look that comes next tells
+        // what is whose, and fails the partition.
+        LaneStop::Displaced { expected, given } if given > expected => {
+            Verdict::Retry { message: format!("{end}: another producer wrote to the mirror") }
+        }
         LaneStop::Displaced { expected, given } => Verdict::Fail {
             error: MirrorError::DestinationLogDiverged,
             offset: *given,
@@ -195,10 +191,8 @@ mod tests {
             let stop = LaneStop::Displaced { expected, given };
             on_lane_end(&LaneEnd { stop, in_doubt: true }).expect("verdict")
         };
-        let Verdict::Fail { error: MirrorError::ForeignWrite, offset: 100, message } = on(100, 103) else {
-            panic!("foreign write")
-        };
-        assert!(message.contains("offsets 100 to 102 are foreign"), "{message}");
+        let Verdict::Retry { message } = on(100, 103) else { panic!("looked at") };
+        assert!(message.contains("offset 100 was given place 103"), "{message}");
         let Verdict::Fail { error: MirrorError::DestinationLogDiverged, offset: 90, .. } = on(100, 90) else {
             panic!("diverged")
         };

@@ -122,6 +122,8 @@ pub struct Session {
     known: BTreeMap<TopicPartition, Position>,
     /// Of the request under way.
     api: Option<&'static Api>,
+    /// Requests so far.
+    requests: usize,
 }
 
 impl Session {
@@ -165,6 +167,14 @@ impl Session {
 
     fn request(&mut self, wanted: &BTreeMap<TopicPartition, Position>, limits: FetchLimits) -> FetchRequest {
         let changed = wanted.iter().filter(|(key, position)| self.known.get(key) != Some(position));
+        let mut changed: Vec<_> = changed.collect();
+        self.requests = self.requests.wrapping_add(1);
+        // Within a session brokers see to it that each partition has its turn; one that has no place
+        // for the session left fills every response in the order of the request.
+        if self.id == 0 && !changed.is_empty() {
+            let first = self.requests % changed.len();
+            changed.rotate_left(first);
+        }
         let mut topics: Vec<FetchTopic> = Vec::new();
         for (key, position) in changed {
             let partition = FetchPartition::default()
@@ -252,5 +262,57 @@ impl Session {
             self.known.clear();
         }
         Ok(shares)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(partitions: std::ops::Range<i32>) -> BTreeMap<TopicPartition, Position> {
+        let position = Position { topic_id: Uuid::nil(), offset: 5, leader_epoch: 0 };
+        let key = |partition| TopicPartition { topic: "orders".into(), partition };
+        partitions.map(|partition| (key(partition), position)).collect()
+    }
+
+    const LIMITS: FetchLimits = FetchLimits {
+        wait_max_ms: 500,
+        min_bytes: 1,
+        isolation: Isolation::ReadCommitted,
+        response_bytes_max: 1 << 20,
+        partition_bytes_max: 1 << 20,
+    };
+
+    fn asked(request: &FetchRequest) -> Vec<i32> {
+        request.topics.iter().flat_map(|t| &t.partitions).map(|p| p.partition).collect()
+    }
+
+    #[test]
+    fn without_a_session_every_partition_has_its_turn_at_the_front() {
+        let mut session = Session::default();
+        let mut fronts: Vec<i32> = Vec::new();
+        for _ in 0..4 {
+            let asked = asked(&session.request(&wanted(0..4), LIMITS));
+            let mut sorted = asked.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3]);
+            fronts.push(asked[0]);
+            // The broker gave no session: it is told everything again.
+            session.known.clear();
+        }
+        fronts.sort_unstable();
+        assert_eq!(fronts, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn within_a_session_only_what_changed_is_named() {
+        let mut session = Session::default();
+        session.request(&wanted(0..4), LIMITS);
+        session.id = 9;
+        let mut moved = wanted(1..4);
+        moved.values_mut().next().expect("partition 1").offset = 6;
+        let request = session.request(&moved, LIMITS);
+        assert_eq!(asked(&request), [1]);
+        assert_eq!(request.forgotten_topics_data[0].partitions, [0]);
     }
 }

@@ -14,6 +14,21 @@ use crate::batch::{self, HEADER_BYTES, RawBatch};
 /// `max.message.bytes` in common use (1 MB), and brokers check one in a few dozen milliseconds.
 pub const RECORDS_MAX: i32 = 200_000;
 
+/// No full batch is larger, compressed.
+const FULL_BYTES_MAX: usize = 900_000;
+
+/// Of one filler record before compression.
+const RECORD_BYTES_MAX: usize = 11;
+
+/// How many fillers fit into a batch of `batch_bytes_max`, whatever compression makes of them.
+pub fn records_max(batch_bytes_max: usize) -> i32 {
+    if batch_bytes_max >= FULL_BYTES_MAX {
+        return RECORDS_MAX;
+    }
+    // 100 bytes for the batch header and what gzip adds.
+    (batch_bytes_max.saturating_sub(100) / RECORD_BYTES_MAX).clamp(1, RECORDS_MAX as usize) as i32
+}
+
 /// Codec 1 of the attributes: gzip. Every broker since 0.11 reads it without a native library.
 const GZIP: i16 = 1;
 
@@ -89,10 +104,19 @@ mod tests {
     #[test]
     fn a_full_filler_batch_fits_the_smallest_common_message_limit() {
         let full = filler_batch(7_000_000_000, RECORDS_MAX);
-        assert!(full.size_bytes() < 900_000, "{} bytes", full.size_bytes());
+        assert!(full.size_bytes() < FULL_BYTES_MAX, "{} bytes", full.size_bytes());
         assert_eq!(full.header.base_offset, 7_000_000_000);
         assert_eq!(full.header.next_offset(), 7_000_000_000 + i64::from(RECORDS_MAX));
         assert_eq!(full.header.record_count, RECORDS_MAX);
+    }
+
+    #[test]
+    fn a_topic_with_a_small_message_limit_is_filled_in_batches_that_fit() {
+        for limit in [200, 1_000, 50_000, 899_999, 900_000, 1_048_588] {
+            let batch = filler_batch(1 << 40, records_max(limit));
+            assert!(batch.size_bytes() <= limit, "{} bytes of {limit}", batch.size_bytes());
+        }
+        assert_eq!((records_max(0), records_max(1_048_588)), (1, RECORDS_MAX));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Log start, high watermark and log end of partitions, asked of their partition leader.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -9,6 +11,7 @@ use kafka_protocol::messages::{ApiKey, BrokerId, DeleteRecordsRequest, ListOffse
 use crate::client::topic_name;
 use crate::connection::{Api, Connection};
 use crate::error::{Error, ErrorCode};
+use crate::fetch::TopicPartition;
 use crate::shape;
 
 static LIST_OFFSETS: Api = Api {
@@ -93,6 +96,41 @@ async fn list_offset(
     })?;
     ErrorCode::check(answer.error_code, format!("ListOffsets of {topic}[{partition}]"))?;
     Ok(answer.offset)
+}
+
+/// True log ends of many partitions of one partition leader, by one request. A partition whose leader
+/// or leader epoch is another by now is left out, as is one that has any other error.
+///
+/// # Errors
+/// Those of [`Connection::call`].
+pub async fn end_offsets(
+    connection: &Connection,
+    partitions: &[(TopicPartition, i32)],
+) -> Result<Vec<(TopicPartition, i64)>, Error> {
+    let names: BTreeMap<&str, &Arc<str>> = partitions.iter().map(|(p, _)| (&*p.topic, &p.topic)).collect();
+    let topic = |name: &&str| {
+        let wanted = partitions.iter().filter(|(partition, _)| *partition.topic == **name);
+        let wanted = wanted.map(|(partition, leader_epoch)| {
+            ListOffsetsPartition::default()
+                .with_partition_index(partition.partition)
+                .with_current_leader_epoch(*leader_epoch)
+                .with_timestamp(LATEST)
+        });
+        ListOffsetsTopic::default().with_name(topic_name(name)).with_partitions(wanted.collect())
+    };
+    let topics = names.keys().map(topic).collect();
+    let request = ListOffsetsRequest::default().with_replica_id(DEBUGGING_REPLICA).with_topics(topics);
+    let (response, _) = connection.call(&LIST_OFFSETS, &request).await?;
+    let mut ends = Vec::with_capacity(partitions.len());
+    for topic in response.topics {
+        let Some(name) = names.get(topic.name.as_str()) else { continue };
+        let found = topic.partitions.iter().filter(|p| ErrorCode::of(p.error_code).is_none());
+        ends.extend(
+            found
+                .map(|p| (TopicPartition { topic: (*name).clone(), partition: p.partition_index }, p.offset)),
+        );
+    }
+    Ok(ends)
 }
 
 /// Moves the log start offset up (KIP-107). A broker killed within a minute may lose it: log start

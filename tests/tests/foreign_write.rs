@@ -14,6 +14,7 @@ use tests::mirror::{create_link, create_mirror, describe, wait_caught_up};
 use tests::node::Node;
 use tests::poll_until;
 use tests::scenario::Scenario;
+use tests::settled;
 use tests::wire::{RawBatch, RawReader, TopicEnds};
 
 const LINK: &str = "east-west";
@@ -103,8 +104,9 @@ fn a_foreign_write_while_the_node_is_down_is_found_at_its_start() {
         create_mirror(&node, &east, &west, LINK, TOPIC)?;
         wait_caught_up(&mut node, &east, &west, (LINK, TOPIC), CATCH_UP_LIMIT)?;
         node.kill9()?;
+        // Several batches: the first one is to be named, not the last.
         let foreign =
-            write_records(&west.bootstrap(), TOPIC, FOREIGN_PARTITION, FOREIGN_RECORDS, Batching::Large)?;
+            write_records(&west.bootstrap(), TOPIC, FOREIGN_PARTITION, FOREIGN_RECORDS, Batching::Single)?;
         produce(scenario, &east, TOPIC, RECORDS_AFTER)?;
         node.restart()?;
         wait_failed(&mut node, TOPIC)?;
@@ -115,6 +117,44 @@ fn a_foreign_write_while_the_node_is_down_is_found_at_its_start() {
             end == foreign.end,
             "foreign {foreign:?}, log end {end}: written behind what was there before"
         );
+        node.sigterm()
+    });
+}
+
+/// Nothing comes from the source that would run into it.
+#[test]
+fn a_foreign_write_to_an_idle_mirror_is_noticed_and_told_with_its_size() {
+    const TOPIC: &str = "quiet";
+    Scenario::run("foreign-while-idle", |scenario| {
+        let (east, west) = start_clusters(scenario)?;
+        create_topic(&east.bootstrap(), TOPIC, PARTITIONS, &[])?;
+        let mut node = Node::bootstrap("node-1", scenario.directory())?;
+        produce(scenario, &east, TOPIC, RECORDS_BEFORE)?;
+        create_mirror(&node, &east, &west, LINK, TOPIC)?;
+        wait_caught_up(&mut node, &east, &west, (LINK, TOPIC), CATCH_UP_LIMIT)?;
+        settled::wait_no_lag(&node, WEST, LINK, TOPIC)?;
+
+        let write = || {
+            write_records(&west.bootstrap(), TOPIC, FOREIGN_PARTITION, FOREIGN_RECORDS, Batching::Single)
+        };
+        let first = write()?.start;
+        wait_failed(&mut node, TOPIC)?;
+        let told = |total: u32| {
+            check_failure(&node, TOPIC, first)?;
+            let mirror = node.mirror_json(WEST, LINK, TOPIC)?;
+            let size = format!(
+                "{total} offsets from {first} on are not the source's ({total} of others and 0 of ours"
+            );
+            let message = mirror["mirror_topic_error_message"].as_str().context("a message")?;
+            ensure!(message.contains(&size), "{size:?} isn't in {message:?}");
+            Ok(())
+        };
+        // Batches of one record: noticed after the first of them or after the last.
+        check_failure(&node, TOPIC, first)?;
+        write()?;
+        node.cli(&["mirror", "resume", TOPIC, "--link", LINK])?;
+        let both = poll_until(FAILED_LIMIT, POLL, || told(2 * FOREIGN_RECORDS).is_ok().then_some(()));
+        both.map_or_else(|| told(2 * FOREIGN_RECORDS).context("after a resume"), Ok)?;
         node.sigterm()
     });
 }

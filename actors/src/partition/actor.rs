@@ -17,8 +17,8 @@ use crate::fetcher::{Assign, FetchOrder, FetchOwner, FetchStop, Fetcher};
 use crate::filler::{self, Fill};
 use crate::lane::{Lane, LaneEnd, LaneStop};
 use crate::observe::{PartitionState, PartitionStats};
-use crate::partition::footing::{self, Feed, Footing, Question};
-use crate::partition::machine::{Effect, Event, Machine, NotFooted, Shown};
+use crate::partition::footing::{self, Feed, Footing, Heard, Question};
+use crate::partition::machine::{Effect, Event, Machine, NotFooted, Quiet, Shown};
 use crate::partition::prefix;
 use crate::plane::{FetchLane, LinkPlane};
 use crate::verdict::{self, Verdict};
@@ -50,6 +50,7 @@ pub enum PartitionMessage {
     Footed {
         run: u64,
         footed: Box<Footed>,
+        quiet_from: Option<Instant>,
     },
     /// The supervisor has new metadata.
     MetadataChanged,
@@ -85,7 +86,7 @@ pub struct PartitionArguments {
     pub instance: u32,
     /// The owner before may have requests under way.
     pub unclean: bool,
-    /// What to look at; `quiet_from` is set for each look.
+    /// What to look at; `quiet` is set for each look.
     pub question: Question,
     pub plane: Arc<LinkPlane>,
     pub stats: Arc<PartitionStats>,
@@ -153,11 +154,11 @@ impl Actor for PartitionMirror {
     ) -> Result<(), ActorProcessingErr> {
         let event = match message {
             PartitionMessage::Event(event) => event,
-            PartitionMessage::Footed { run, footed } => {
+            PartitionMessage::Footed { run, footed, quiet_from } => {
                 let Footed { footing, source, appender } = *footed;
                 state.arguments.question.prefix = footing.prefix;
                 state.current = Some(Current { footing, source, appender, cut_keeper: None });
-                Event::Footed { run }
+                Event::Footed { run, quiet_from }
             }
             PartitionMessage::MetadataChanged if state.leader_moved() => Event::LeaderMoved,
             PartitionMessage::MetadataChanged => return Ok(()),
@@ -179,7 +180,7 @@ impl PartitionActorState {
     async fn perform(&mut self, myself: &ActorRef<PartitionMessage>, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Look { run, quiet_from } => self.look(myself, run, quiet_from),
+                Effect::Look { run, quiet } => self.look(myself, run, quiet),
                 Effect::Begin { run } => self.begin(myself, run).await,
                 Effect::StopFetch => self.stop_feed().await,
                 Effect::FinishLane => self.order_lane(|key, run| Order::Finish { key, run }).await,
@@ -218,25 +219,33 @@ impl PartitionActorState {
     }
 
     /// Looks at both logs in a task of its own: the mailbox stays open meanwhile.
-    fn look(&self, myself: &ActorRef<PartitionMessage>, run: u64, quiet_from: Instant) {
-        let question = Question { quiet_from, ..self.arguments.question.clone() };
-        let PartitionArguments { plane, catalog, mirror, partition, assignment_epoch, .. } = &self.arguments;
-        let (plane, catalog, myself) = (plane.clone(), catalog.clone(), myself.clone());
+    fn look(&self, myself: &ActorRef<PartitionMessage>, run: u64, quiet: Quiet) {
+        let question = Question { quiet, ..self.arguments.question.clone() };
+        let PartitionArguments { plane, catalog, stats, mirror, partition, assignment_epoch, .. } =
+            &self.arguments;
+        let (plane, catalog, stats, myself) = (plane.clone(), catalog.clone(), stats.clone(), myself.clone());
         let set_prefix = {
             let (mirror, partition, assignment_epoch) = (mirror.clone(), *partition, *assignment_epoch);
             move |log_start| Action::SetPrefix { mirror, partition, assignment_epoch, log_start }
         };
         tokio::spawn(async move {
-            let footing = find_footing(&plane, &*catalog, &question, set_prefix);
+            let mut heard = Heard::default();
+            let footing = find_footing(&plane, &*catalog, &question, &mut heard, set_prefix);
             let found = tokio::time::timeout(LOOK_LIMIT, footing).await.unwrap_or_else(|_| {
                 let message = format!("neither log could be looked at within {LOOK_LIMIT:?}");
                 Err(NotFooted::Verdict(Verdict::Retry { message }))
             });
+            let Heard { quiet_from, ends, guarded } = heard;
+            // A partition that must wait shows where it stands meanwhile.
+            if let Some((mirror_end, source_high_watermark)) = ends {
+                stats.looked(mirror_end, source_high_watermark, plane.now_ms());
+                stats.guarded.store(guarded, Ordering::Relaxed);
+            }
             let message = match found {
-                Ok(footed) => PartitionMessage::Footed { run, footed: Box::new(footed) },
+                Ok(footed) => PartitionMessage::Footed { run, footed: Box::new(footed), quiet_from },
                 Err(why) => {
                     plane.request_refresh();
-                    PartitionMessage::Event(Event::NotFooted { run, why })
+                    PartitionMessage::Event(Event::NotFooted { run, why, quiet_from })
                 }
             };
             let _ = myself.cast(message);
@@ -253,8 +262,7 @@ impl PartitionActorState {
         let lane = Lane::new(footing.lane);
         stats.guarded.store(lane.is_guarded(plane.now_ms()), Ordering::Relaxed);
         stats.fetch_offset.store(position, Ordering::Relaxed);
-        stats.source_heard(footing.source_high_watermark, footing.source_high_watermark, plane.now_ms());
-        stats.appended_to(position, plane.now_ms());
+        stats.looked(position, footing.source_high_watermark, plane.now_ms());
         self.last_end = position;
         let runner = Runner(myself.clone());
         let open = OpenLane {
@@ -276,6 +284,7 @@ impl PartitionActorState {
                     run,
                     from: position,
                     to,
+                    batch_bytes_max: question.batch_bytes_max,
                     appender,
                     credit,
                     stats,
@@ -414,6 +423,9 @@ impl PartitionActorState {
             }
             Event::NotFooted { why, .. } => tracing::info!(%topic, partition, "not yet: {why:?}"),
             Event::LeaderMoved => tracing::info!(%topic, partition, "a partition leader moved"),
+            Event::LogEndMoved => {
+                tracing::warn!(%topic, partition, "the mirror's log end moved without us; looking at it");
+            }
             _ => {}
         }
     }
@@ -423,9 +435,10 @@ async fn find_footing(
     plane: &LinkPlane,
     catalog: &dyn CatalogPort,
     question: &Question,
+    heard: &mut Heard,
     set_prefix: impl FnOnce(i64) -> Action,
 ) -> Result<Footed, NotFooted> {
-    let footing = footing::look(plane, question, async |prefix: Prefix| {
+    let footing = footing::look(plane, question, heard, async |prefix: Prefix| {
         catalog.submit_until_taken(set_prefix(prefix.log_start)).await.map_err(|e| e.to_string())
     })
     .await?;

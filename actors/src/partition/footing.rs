@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lane::{self, Lane, LaneStart};
-use crate::partition::machine::NotFooted;
+use crate::partition::machine::{NotFooted, Quiet};
 use crate::partition::{prefix, seam};
 use crate::plane::LinkPlane;
 use crate::verdict::Verdict;
@@ -53,11 +53,13 @@ pub struct Question {
     pub mirror: TopicPartition,
     pub destination_topic_id: TopicId,
     pub producer: ProducerIdentity,
-    pub quiet_from: Instant,
+    pub quiet: Quiet,
     /// Where the mirror's log is to start, when the source's began above zero.
     pub prefix: Option<Prefix>,
     /// The mirror topic is compacted: its log start can't be cut.
     pub is_compacted: bool,
+    /// The mirror topic's `max.message.bytes`.
+    pub batch_bytes_max: usize,
 }
 
 /// Why there is no footing.
@@ -90,6 +92,17 @@ struct Leader {
     topic_id: Uuid,
 }
 
+/// What a look finds on its way, whatever becomes of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heard {
+    /// Set with the partition leader's first answer: from then on nothing from before can arrive.
+    pub quiet_from: Option<Instant>,
+    /// The mirror's log end and the source's high watermark.
+    pub ends: Option<(i64, i64)>,
+    /// Whether the destination remembers us well enough.
+    pub guarded: bool,
+}
+
 /// Looks at both logs; `record` puts a prefix into the catalog before anything is written for it.
 ///
 /// # Errors
@@ -97,6 +110,7 @@ struct Leader {
 pub async fn look(
     plane: &LinkPlane,
     question: &Question,
+    heard: &mut Heard,
     record: impl AsyncFnOnce(Prefix) -> Result<catalog::Outcome, String>,
 ) -> Result<Footing, FootingError> {
     let destination = leader(
@@ -121,6 +135,8 @@ pub async fn look(
     let (mirror_ends, memory) = tokio::join!(mirror_ends, memory);
     let mirror_ends = mirror_ends.map_err(|e| on_error(&e, "destination"))?;
     let memory = memory.map_err(|e| on_error(&e, "destination"))?;
+    let quiet_from = question.quiet.answered(Instant::now());
+    heard.quiet_from = Some(quiet_from);
     // Read after the mirror's: whatever another owner has mirrored by then is at the source too.
     let TopicPartition { topic: source_topic, partition: source_partition } = &question.source;
     let source_ends =
@@ -130,17 +146,23 @@ pub async fn look(
         let (end, seen) = (mirror_ends.end_offset, mirror_ends.high_watermark);
         retry(format!("the mirror's log end {end} isn't replicated yet (high watermark {seen})"))
     })?;
+    heard.ends = Some((position, source_ends.high_watermark));
 
     // Who wrote last comes first: a foreign write also sets log end and memory at odds.
     let tail =
         seam::read_tail(&destination.connection, &question.mirror, destination.topic_id, mirror_ends).await;
     let tail = tail.map_err(|e| on_error(&e, "destination"))?;
-    seam::check_author(tail.as_ref(), question.producer, position)?;
-    let lane = lane_start(question, position, &memory, plane.producer_expiration_ms())?;
+    if let Err(what) = seam::check_author(tail.as_ref(), question.producer) {
+        let first = seam::first_foreign(&destination.connection, question, destination.topic_id, mirror_ends);
+        let first = first.await.map_err(|e| on_error(&e, "destination"))?;
+        return Err(seam::foreign_write(&what, first, mirror_ends, our_state(question, &memory)));
+    }
+    let lane = lane_start(question, position, &memory, plane.producer_expiration_ms(), quiet_from)?;
+    heard.guarded = Lane::new(lane).is_guarded(plane.now_ms());
     // A new mirror's lane sees for itself whether its first batch may go.
-    let needs_quiet = !lane.is_new() && !Lane::new(lane).is_guarded(plane.now_ms());
-    if needs_quiet && Instant::now() < question.quiet_from {
-        return Err(NotFooted::NotQuiet);
+    let needs_quiet = !lane.is_new() && !heard.guarded;
+    if needs_quiet && Instant::now() < quiet_from {
+        return Err(NotFooted::NotQuiet { until: quiet_from });
     }
     let first_batch = first_batch(&source, &question.source, source_ends, position, question.prefix).await?;
     let feed = prefix::feed(position, source_ends, first_batch, question.prefix, question.is_compacted)?;
@@ -224,14 +246,22 @@ async fn leader(
     Ok(Leader { connection, broker, epoch: found_partition.leader_epoch, topic_id: found.topic_id })
 }
 
+fn our_state<'a>(
+    question: &Question,
+    memory: &'a [producers::ProducerState],
+) -> Option<&'a producers::ProducerState> {
+    memory.iter().find(|p| p.producer_id == question.producer.producer_id)
+}
+
 /// What the destination remembers of our producer id.
 fn lane_start(
     question: &Question,
     position: i64,
     memory: &[producers::ProducerState],
     expiration_ms: i64,
+    quiet_from: Instant,
 ) -> Result<LaneStart, FootingError> {
-    let ours = memory.iter().find(|p| p.producer_id == question.producer.producer_id);
+    let ours = our_state(question, memory);
     let our_epoch = i32::from(question.producer.producer_epoch);
     if let Some(other) = ours.filter(|p| p.producer_epoch > our_epoch) {
         let message = format!(
@@ -260,7 +290,7 @@ fn lane_start(
         next_sequence,
         remembered_ms: ours.map(|p| p.last_timestamp_ms),
         expiration_ms,
-        quiet_from: question.quiet_from,
+        quiet_from,
     })
 }
 
@@ -283,9 +313,10 @@ mod tests {
             mirror: partition,
             destination_topic_id: TopicId::NONE,
             producer: OURS,
-            quiet_from: Instant::now(),
+            quiet: Quiet::From(Instant::now()),
             prefix: None,
             is_compacted: false,
+            batch_bytes_max: 1_048_588,
         };
         let state =
             |(producer_id, producer_epoch, last_sequence): &(i64, i32, i32)| producers::ProducerState {
@@ -295,7 +326,7 @@ mod tests {
                 last_timestamp_ms: 1,
             };
         let memory: Vec<_> = memory.iter().map(state).collect();
-        lane_start(&question, position, &memory, 86_400_000)
+        lane_start(&question, position, &memory, 86_400_000, Instant::now())
     }
 
     /// Found with a follower held and the node killed: the log end was read, then five requests of

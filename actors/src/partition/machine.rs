@@ -29,11 +29,13 @@ pub enum Event {
     /// Both logs were looked at, both brokers are connected: the run may begin.
     Footed {
         run: u64,
+        quiet_from: Option<Instant>,
     },
     /// There is no footing for a run.
     NotFooted {
         run: u64,
         why: NotFooted,
+        quiet_from: Option<Instant>,
     },
     /// Fetching ended; what was fetched is still being appended.
     FetchStopped {
@@ -46,6 +48,8 @@ pub enum Event {
     },
     /// A partition leader is another, or the same under another epoch.
     LeaderMoved,
+    /// An idle mirror's log end isn't where we left it.
+    LogEndMoved,
     Woken {
         token: u64,
     },
@@ -54,9 +58,31 @@ pub enum Event {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotFooted {
-    /// Not guarded, and a request from before may still arrive: look again at `quiet_from`.
-    NotQuiet,
+    /// Not guarded, and a request from before may still arrive: look again then.
+    NotQuiet {
+        until: Instant,
+    },
     Verdict(Verdict),
+}
+
+/// Whether a request of an earlier run or owner may still arrive at the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quiet {
+    /// Not from then on.
+    From(Instant),
+    /// It may, and the partition leader hasn't answered since: a frozen broker takes what was sent
+    /// to it when it wakes, however late. The [`AMBIGUITY_WAIT`] begins with its answer.
+    OnceAnswered,
+}
+
+impl Quiet {
+    /// The partition leader has answered at `now`.
+    pub fn answered(self, now: Instant) -> Instant {
+        match self {
+            Self::From(at) => at,
+            Self::OnceAnswered => now + AMBIGUITY_WAIT,
+        }
+    }
 }
 
 /// What the actor does about it, in this order.
@@ -65,7 +91,7 @@ pub enum Effect {
     /// Look at both logs and connect to both brokers.
     Look {
         run: u64,
-        quiet_from: Instant,
+        quiet: Quiet,
     },
     /// Open the lane and begin to fetch.
     Begin {
@@ -124,7 +150,7 @@ pub struct Machine {
     run: u64,
     /// Runs that ended without progress.
     attempts: u32,
-    quiet_from: Instant,
+    quiet: Quiet,
     stopping: bool,
     token: u64,
 }
@@ -135,12 +161,12 @@ impl Machine {
     /// `instance` tells this owner's runs from those of the actor before it on the same node: what
     /// is still on its way to the former must not reach the latter.
     pub fn start(now: Instant, unclean: bool, instance: u32) -> (Self, Vec<Effect>) {
-        let quiet_from = if unclean { now + AMBIGUITY_WAIT } else { now };
+        let quiet = if unclean { Quiet::OnceAnswered } else { Quiet::From(now) };
         let mut machine = Self {
             phase: Phase::Looking,
             run: u64::from(instance) << 32,
             attempts: 0,
-            quiet_from,
+            quiet,
             stopping: false,
             token: 0,
         };
@@ -150,7 +176,10 @@ impl Machine {
 
     /// A request of ours, or of an owner before us, may still arrive.
     pub fn is_in_doubt(&self, now: Instant) -> bool {
-        self.quiet_from > now
+        match self.quiet {
+            Quiet::From(at) => at > now,
+            Quiet::OnceAnswered => true,
+        }
     }
 
     /// The current run, or the last one.
@@ -165,7 +194,9 @@ impl Machine {
             Phase::Waiting { parked: Some((error, message)), until } => {
                 Shown::Parked { error: *error, message: message.clone(), until: *until }
             }
-            Phase::Waiting { until, .. } if *until == self.quiet_from => Shown::Quieting { until: *until },
+            Phase::Waiting { until, .. } if Quiet::From(*until) == self.quiet => {
+                Shown::Quieting { until: *until }
+            }
             Phase::Waiting { .. } => Shown::Checking,
             Phase::Failed => Shown::Failed,
             Phase::Stopped => Shown::Stopped,
@@ -178,21 +209,23 @@ impl Machine {
             self.attempts = 0;
         }
         match event {
-            Event::Footed { run } if run == self.run && self.phase == Phase::Looking => {
+            Event::Footed { run, quiet_from } if run == self.run && self.phase == Phase::Looking => {
+                self.heard(quiet_from);
                 if self.stopping {
                     return self.stopped();
                 }
                 self.phase = Phase::Running;
                 vec![Effect::Begin { run }]
             }
-            Event::NotFooted { run, why } if run == self.run && self.phase == Phase::Looking => {
+            Event::NotFooted { run, why, quiet_from } if run == self.run && self.phase == Phase::Looking => {
+                self.heard(quiet_from);
                 self.not_footed(why, now)
             }
             Event::FetchStopped { run, verdict } if run == self.run => self.fetch_stopped(verdict),
             Event::LaneEnded { run, end } if run == self.run => self.lane_ended(&end, now),
-            Event::LeaderMoved if self.phase == Phase::Running => {
-                self.phase = Phase::Ending { verdict: Some(retry("a partition leader moved")) };
-                vec![Effect::StopFetch, Effect::CloseLane]
+            Event::LeaderMoved if self.phase == Phase::Running => self.end_run("a partition leader moved"),
+            Event::LogEndMoved if self.phase == Phase::Running => {
+                self.end_run("the mirror's log end moved without us")
             }
             Event::Woken { token } if token == self.token && matches!(self.phase, Phase::Waiting { .. }) => {
                 self.look()
@@ -205,7 +238,18 @@ impl Machine {
     fn look(&mut self) -> Vec<Effect> {
         self.run += 1;
         self.phase = Phase::Looking;
-        vec![Effect::Look { run: self.run, quiet_from: self.quiet_from }]
+        vec![Effect::Look { run: self.run, quiet: self.quiet }]
+    }
+
+    fn heard(&mut self, quiet_from: Option<Instant>) {
+        if let Some(at) = quiet_from {
+            self.quiet = Quiet::From(at);
+        }
+    }
+
+    fn end_run(&mut self, why: &str) -> Vec<Effect> {
+        self.phase = Phase::Ending { verdict: Some(retry(why)) };
+        vec![Effect::StopFetch, Effect::CloseLane]
     }
 
     fn not_footed(&mut self, why: NotFooted, now: Instant) -> Vec<Effect> {
@@ -213,7 +257,7 @@ impl Machine {
             return self.stopped();
         }
         match why {
-            NotFooted::NotQuiet => self.wait(None, self.quiet_from.max(now)),
+            NotFooted::NotQuiet { until } => self.wait(None, until),
             NotFooted::Verdict(verdict) => self.after(verdict, now),
         }
     }
@@ -233,7 +277,7 @@ impl Machine {
             _ => return Vec::new(),
         };
         if end.in_doubt {
-            self.quiet_from = now + AMBIGUITY_WAIT;
+            self.quiet = Quiet::OnceAnswered;
         }
         let mut effects = vec![Effect::StopFetch];
         // What the destination says outweighs why the source side stopped.

@@ -9,3 +9,4 @@ mod seam;
 
 pub use actor::{PartitionArguments, PartitionMessage, PartitionMirror, Runner};
 pub use footing::{Footing, FootingError, Question, topic_partition};
+pub use machine::{Event, Quiet};

@@ -2,14 +2,16 @@
 //! same offsets. Checked before each run, so that a divergence is named and never built upon.
 
 use catalog::{MirrorError, ProducerIdentity};
-use kafka::batch::{self, RawBatch};
+use kafka::batch::{self, BatchHeader, RawBatch};
 use kafka::fetch::{self, Position, TopicPartition};
 use kafka::offsets::LogEnds;
+use kafka::producers::ProducerState;
 use kafka::{Connection, Error};
 use uuid::Uuid;
 
 use crate::lane;
 use crate::partition::FootingError;
+use crate::partition::footing::Question;
 use crate::partition::machine::NotFooted;
 use crate::verdict::Verdict;
 
@@ -57,43 +59,74 @@ pub async fn read_at(
     Ok(batch::containing(&share.records, offset))
 }
 
-/// Whoever wrote the last batch must be us.
-pub fn check_author(
-    tail: Option<&RawBatch>,
-    producer: ProducerIdentity,
-    position: i64,
-) -> Result<(), FootingError> {
-    let Some(tail) = tail else { return Ok(()) };
-    if tail.header.producer_id == producer.producer_id {
-        return check_place(tail, position);
+/// Whoever wrote the last batch must be us, and it must stand where it was meant to.
+///
+/// # Errors
+/// What was found instead, in words.
+pub fn check_author(tail: Option<&RawBatch>, producer: ProducerIdentity) -> Result<(), String> {
+    let Some(header) = tail.map(|batch| &batch.header).filter(|h| !is_ours_in_place(h, producer)) else {
+        return Ok(());
+    };
+    let (first, last) = (header.base_offset, header.last_offset());
+    if header.producer_id == producer.producer_id {
+        let sequence = header.base_sequence;
+        return Err(format!("our batch of sequence {sequence} stands at offsets {first} to {last}"));
     }
-    let message = format!(
-        "another producer wrote to the mirror: the batch at offsets {} to {} isn't ours (producer id {}, ours is {}); \
-         the mirror ends at {position}",
-        tail.header.base_offset,
-        tail.header.last_offset(),
-        tail.header.producer_id,
-        producer.producer_id
-    );
-    let offset = tail.header.base_offset;
-    Err(NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset, message }))
+    let (theirs, ours) = (header.producer_id, producer.producer_id);
+    Err(format!("the last batch, at offsets {first} to {last}, has producer id {theirs}, ours is {ours}"))
 }
 
 /// What we append takes its sequence from its offset: a batch of ours with another one stands where
 /// it wasn't meant to, because somebody wrote before it.
-fn check_place(tail: &RawBatch, position: i64) -> Result<(), FootingError> {
-    let header = &tail.header;
-    if header.is_control() || header.base_sequence == lane::sequence_at(header.base_offset) {
-        return Ok(());
+fn is_ours_in_place(header: &BatchHeader, producer: ProducerIdentity) -> bool {
+    header.producer_id == producer.producer_id
+        && (header.is_control() || header.base_sequence == lane::sequence_at(header.base_offset))
+}
+
+/// The first offset that isn't ours or not where it was meant to be. From there on nothing is, so it
+/// is found by halving: some 30 reads of one batch each in a log of a billion offsets.
+///
+/// # Errors
+/// Any [`Error`] of the fetches.
+pub async fn first_foreign(
+    connection: &Connection,
+    question: &Question,
+    topic_id: Uuid,
+    ends: LogEnds,
+) -> Result<i64, Error> {
+    let (mut ours_below, mut foreign_from) = (ends.start_offset, ends.end_offset);
+    while ours_below < foreign_from {
+        let middle = ours_below + (foreign_from - ours_below) / 2;
+        let batch = read_at(connection, &question.mirror, topic_id, middle).await?;
+        match batch.map(|b| b.header) {
+            Some(h) if is_ours_in_place(&h, question.producer) => ours_below = h.next_offset(),
+            Some(h) => foreign_from = h.base_offset.max(ours_below),
+            // No batch holds it (compaction): neither ours nor anyone's.
+            None => ours_below = middle + 1,
+        }
     }
-    let displaced_by = i64::from(lane::sequence_at(header.base_offset)) - i64::from(header.base_sequence);
-    let offset = header.base_offset - displaced_by;
+    Ok(foreign_from)
+}
+
+/// The failure of a mirror in which others have written from `first` on.
+pub fn foreign_write(what: &str, first: i64, ends: LogEnds, ours: Option<&ProducerState>) -> FootingError {
+    let all = ends.end_offset - first;
+    // Our sequences are offsets: the last one says how far we had come at the source.
+    let displaced = ours.filter(|state| state.last_sequence >= 0).map(|state| {
+        let next = i64::from(lane::sequence_after(state.last_sequence, 1));
+        (next - i64::from(lane::sequence_at(first))).rem_euclid(1 << 31)
+    });
+    let whose = match displaced.filter(|displaced| *displaced <= all) {
+        Some(displaced) => {
+            format!("{} of others and {displaced} of ours, displaced by them", all - displaced)
+        }
+        None => "how many of them are ours, displaced, isn't remembered there".to_owned(),
+    };
     let message = format!(
-        "another producer wrote to the mirror: our batch for offset {offset} stands at offset {}, {displaced_by} offsets \
-         too high; the mirror ends at {position}",
-        header.base_offset
+        "another producer wrote to the mirror: {all} offsets from {first} on are not the source's ({whose}); {what}; \
+         see who may WRITE there"
     );
-    Err(NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset, message }))
+    NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset: first, message })
 }
 
 /// The mirror's last batch equals the source's, where the source still has it.
@@ -161,30 +194,59 @@ mod tests {
         batch::containing(&bytes.into(), offset).expect("a whole batch")
     }
 
-    fn foreign_from(tail: &RawBatch) -> i64 {
-        match check_author(Some(tail), OURS, tail.header.next_offset()) {
-            Err(NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset, .. })) => offset,
-            other => panic!("{other:?}"),
-        }
+    fn found(tail: &RawBatch) -> String {
+        check_author(Some(tail), OURS).expect_err("not ours, or not in its place")
     }
 
     #[test]
     fn a_batch_of_ours_at_its_offset_is_a_tail_to_build_upon() {
-        assert_eq!(check_author(Some(&stands_at(20, 20, 7)), OURS, 30), Ok(()));
+        assert_eq!(check_author(Some(&stands_at(20, 20, 7)), OURS), Ok(()));
         let wrapped = (1 << 31) + 20;
-        assert_eq!(check_author(Some(&stands_at(wrapped, wrapped, 7)), OURS, wrapped + 10), Ok(()));
-        assert_eq!(check_author(None, OURS, 0), Ok(()));
+        assert_eq!(check_author(Some(&stands_at(wrapped, wrapped, 7)), OURS), Ok(()));
+        assert_eq!(check_author(None, OURS), Ok(()));
     }
 
     #[test]
-    fn somebody_else_s_batch_at_the_end_is_a_foreign_write() {
-        assert_eq!(foreign_from(&stands_at(20, 20, 8)), 20);
+    fn somebody_else_s_batch_at_the_end_is_told_from_ours() {
+        assert!(found(&stands_at(20, 20, 8)).contains("has producer id 8, ours is 7"));
     }
 
     /// Found by resuming a mirror that had failed: with our displaced batch at its end, it was
     /// retried for ever under a wrong reason.
     #[test]
-    fn our_batch_behind_foreign_ones_is_a_foreign_write_at_the_offset_it_was_meant_for() {
-        assert_eq!(foreign_from(&stands_at(25, 20, 7)), 20);
+    fn our_batch_behind_foreign_ones_is_told_from_one_in_its_place() {
+        assert!(found(&stands_at(25, 20, 7)).contains("our batch of sequence 20 stands at offsets 25 to 34"));
+    }
+
+    fn failure(first: i64, end_offset: i64, last_sequence: Option<i32>) -> (i64, String) {
+        let ends = LogEnds { start_offset: 0, high_watermark: end_offset, end_offset };
+        let state = last_sequence.map(|last_sequence| ProducerState {
+            producer_id: 7,
+            producer_epoch: 0,
+            last_sequence,
+            last_timestamp_ms: 1,
+        });
+        match foreign_write("…", first, ends, state.as_ref()) {
+            NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset, message }) => {
+                (offset, message)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_foreign_write_is_told_with_how_much_is_whose() {
+        let told = |first, end, last| {
+            let (offset, message) = failure(first, end, last);
+            assert_eq!(offset, first);
+            message
+        };
+        let message = told(20, 35, Some(29));
+        assert!(message.contains("15 offsets from 20 on"), "{message}");
+        assert!(message.contains("(5 of others and 10 of ours, displaced by them)"), "{message}");
+        assert!(told(20, 25, Some(19)).contains("(5 of others and 0 of ours"));
+        let wrap = (1 << 31) - 5;
+        assert!(told(wrap, wrap + 15, Some(4)).contains("(5 of others and 10 of ours"));
+        assert!(told(20, 25, None).contains("isn't remembered there"));
     }
 }

@@ -11,10 +11,18 @@ fn lost(in_doubt: bool) -> LaneEnd {
     end(LaneStop::Lost { reason: "gone".into() }, in_doubt)
 }
 
+fn footed(run: u64) -> Event {
+    Event::Footed { run, quiet_from: None }
+}
+
+fn not_footed(run: u64, why: NotFooted) -> Event {
+    Event::NotFooted { run, why, quiet_from: None }
+}
+
 fn running(now: Instant) -> Machine {
     let (mut machine, effects) = Machine::start(now, false, 0);
-    assert_eq!(effects, [Effect::Look { run: 1, quiet_from: now }]);
-    assert_eq!(machine.on(Event::Footed { run: 1 }, now, false), [Effect::Begin { run: 1 }]);
+    assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::From(now) }]);
+    assert_eq!(machine.on(footed(1), now, false), [Effect::Begin { run: 1 }]);
     assert_eq!(machine.shown(), Shown::Running);
     machine
 }
@@ -23,24 +31,43 @@ fn running(now: Instant) -> Machine {
 fn after_an_unclean_takeover_an_unguarded_partition_waits_until_it_is_quiet() {
     let now = Instant::now();
     let (mut machine, effects) = Machine::start(now, true, 0);
-    let quiet_from = now + AMBIGUITY_WAIT;
-    assert_eq!(effects, [Effect::Look { run: 1, quiet_from }]);
-    let effects = machine.on(Event::NotFooted { run: 1, why: NotFooted::NotQuiet }, now, false);
-    assert_eq!(effects, [Effect::Wake { at: quiet_from, token: 1 }]);
-    assert_eq!(machine.shown(), Shown::Quieting { until: quiet_from });
-    let effects = machine.on(Event::Woken { token: 1 }, quiet_from, false);
-    assert_eq!(effects, [Effect::Look { run: 2, quiet_from }]);
+    assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::OnceAnswered }]);
+    let until = now + AMBIGUITY_WAIT;
+    let why = NotFooted::NotQuiet { until };
+    let effects = machine.on(Event::NotFooted { run: 1, why, quiet_from: Some(until) }, now, false);
+    assert_eq!(effects, [Effect::Wake { at: until, token: 1 }]);
+    assert_eq!(machine.shown(), Shown::Quieting { until });
+    let effects = machine.on(Event::Woken { token: 1 }, until, false);
+    assert_eq!(effects, [Effect::Look { run: 2, quiet: Quiet::From(until) }]);
+}
+
+/// Found by reading: the wait was counted from our side, so that a broker frozen for longer than it
+/// could take a request of ours after the log end was read.
+#[test]
+fn the_ambiguity_wait_begins_when_the_broker_answers_again() {
+    let now = Instant::now();
+    let mut machine = running(now);
+    machine.on(Event::LaneEnded { run: 1, end: lost(true) }, now, false);
+    machine.on(Event::Woken { token: 1 }, now, false);
+    let frozen = Verdict::Retry { message: "no answer".into() };
+    let later = now + AMBIGUITY_WAIT * 3;
+    machine.on(not_footed(2, NotFooted::Verdict(frozen)), later, false);
+    assert!(machine.is_in_doubt(later), "never answered: still in doubt");
+    let effects = machine.on(Event::Woken { token: 2 }, later, false);
+    assert_eq!(effects, [Effect::Look { run: 3, quiet: Quiet::OnceAnswered }]);
+    assert_eq!(Quiet::OnceAnswered.answered(later), later + AMBIGUITY_WAIT);
+    assert_eq!(Quiet::From(now).answered(later), now);
 }
 
 #[test]
 fn a_run_that_ends_in_doubt_sets_the_ambiguity_wait_and_one_that_does_not_keeps_the_old() {
     let now = Instant::now();
-    for (in_doubt, quiet_from) in [(false, now), (true, now + AMBIGUITY_WAIT)] {
+    for (in_doubt, quiet) in [(false, Quiet::From(now)), (true, Quiet::OnceAnswered)] {
         let mut machine = running(now);
         let effects = machine.on(Event::LaneEnded { run: 1, end: lost(in_doubt) }, now, false);
         assert_eq!(effects, [Effect::StopFetch, Effect::Wake { at: now + BACK_OFF_FIRST, token: 1 }]);
         let effects = machine.on(Event::Woken { token: 1 }, now, false);
-        assert_eq!(effects, [Effect::Look { run: 2, quiet_from }]);
+        assert_eq!(effects, [Effect::Look { run: 2, quiet }]);
     }
 }
 
@@ -66,7 +93,7 @@ fn when_a_fill_is_done_the_next_look_follows_at_once() {
         [Effect::FinishLane]
     );
     let effects = machine.on(Event::LaneEnded { run: 1, end: end(LaneStop::Closed, false) }, now, true);
-    assert_eq!(effects, [Effect::StopFetch, Effect::Look { run: 2, quiet_from: now }]);
+    assert_eq!(effects, [Effect::StopFetch, Effect::Look { run: 2, quiet: Quiet::From(now) }]);
 }
 
 #[test]
@@ -85,10 +112,7 @@ fn what_the_destination_says_outweighs_why_the_source_side_stopped() {
 fn retries_back_off_and_park_until_there_is_progress() {
     let now = Instant::now();
     let (mut machine, _) = Machine::start(now, false, 0);
-    let refuse = |run| Event::NotFooted {
-        run,
-        why: NotFooted::Verdict(Verdict::Retry { message: "source: down".into() }),
-    };
+    let refuse = |run| not_footed(run, NotFooted::Verdict(Verdict::Retry { message: "source: down".into() }));
     let mut waits = Vec::new();
     for attempt in 1..12 {
         let effects = machine.on(refuse(attempt), now, false);
@@ -116,7 +140,7 @@ fn a_stop_during_a_look_begins_nothing() {
     let now = Instant::now();
     let (mut machine, _) = Machine::start(now, false, 0);
     assert_eq!(machine.on(Event::Stop, now, false), []);
-    assert_eq!(machine.on(Event::Footed { run: 1 }, now, false), [Effect::Stopped]);
+    assert_eq!(machine.on(footed(1), now, false), [Effect::Stopped]);
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +149,7 @@ enum Step {
     FetchStopped,
     LaneEnded { in_doubt: bool, run_back: u64 },
     LeaderMoved,
+    LogEndMoved,
     Woken(bool),
     Stop,
 }
@@ -136,6 +161,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             2 => Just(Step::FetchStopped),
             3 => (any::<bool>(), 0u64..2).prop_map(|(in_doubt, run_back)| Step::LaneEnded { in_doubt, run_back }),
             1 => Just(Step::LeaderMoved),
+            1 => Just(Step::LogEndMoved),
             4 => any::<bool>().prop_map(Step::Woken),
             1 => Just(Step::Stop),
         ],
@@ -155,8 +181,8 @@ proptest! {
             now += Duration::from_millis(50);
             let run = machine.run();
             let event = match step {
-                Step::Footed(true) => Event::Footed { run },
-                Step::Footed(false) => Event::NotFooted { run, why: NotFooted::NotQuiet },
+                Step::Footed(true) => footed(run),
+                Step::Footed(false) => not_footed(run, NotFooted::NotQuiet { until: now }),
                 // Lanes and fetches speak only while there is a lane.
                 Step::FetchStopped if lane.is_some() => {
                     Event::FetchStopped { run, verdict: retry("fetch") }
@@ -168,6 +194,7 @@ proptest! {
                     Event::LaneEnded { run, end: lost(in_doubt) }
                 }
                 Step::LeaderMoved => Event::LeaderMoved,
+                Step::LogEndMoved => Event::LogEndMoved,
                 Step::Woken(current) => Event::Woken { token: if current { token } else { token + 7 } },
                 Step::Stop => { stopped = true; Event::Stop }
                 Step::FetchStopped => continue,
