@@ -27,6 +27,12 @@ use crate::partition::Runner;
 /// few only add latency.
 const REQUESTS_MAX: usize = 5;
 
+/// Requests under way whatever is in them: one that the broker works on, one that waits for it.
+/// Beyond them only full ones go: what comes meanwhile then shares a request instead of costing
+/// the broker one each.
+const REQUESTS_OF_ANY_SIZE: usize = 2;
+const FULL_BYTES_MIN: usize = 512 * 1024;
+
 /// A request is filled up to here: large enough that per-request cost vanishes, small enough
 /// that a partition's batch isn't kept waiting behind it.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -232,7 +238,9 @@ impl Task {
 
     /// Fills and sends requests while lanes have batches and places are free.
     async fn send_what_may_go(&mut self) -> Result<(), Error> {
-        while self.under_way.len() < REQUESTS_MAX {
+        while self.under_way.len() < REQUESTS_OF_ANY_SIZE
+            || (self.under_way.len() < REQUESTS_MAX && self.waits_for_place(FULL_BYTES_MIN))
+        {
             let (parts, runs) = self.gather();
             if parts.is_empty() {
                 break;
@@ -241,6 +249,15 @@ impl Task {
             self.under_way.push_back(UnderWay { reply, parts: runs });
         }
         Ok(())
+    }
+
+    /// At least so many bytes could go at once.
+    fn waits_for_place(&self, bytes_min: usize) -> bool {
+        let mut bytes = 0;
+        self.ready.iter().filter_map(|key| self.lanes.get(key)).any(|entry| {
+            bytes += entry.lane.front_bytes();
+            bytes >= bytes_min
+        })
     }
 
     /// One batch a lane, round robin, up to a request's fill.

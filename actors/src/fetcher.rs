@@ -1,6 +1,6 @@
 //! The fetcher: one connection to a source broker, one fetch session over mirror partitions that it
-//! leads and that one destination broker takes. Several run side by side between the same two
-//! brokers ([`FETCH_LANES`]), so that the way to a distant source is never empty.
+//! leads and that one destination broker takes. Where the way is long, several run side by side
+//! between the same two brokers ([`lanes`]), so that it is never empty.
 //!
 //! Reserves credit, asks, cuts each partition's share into checked batches and hands them to
 //! that partition's appender. Ends with its connection: every partition is told. Never retries,
@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use kafka::batch::{self, Obstacle};
 use kafka::fetch::{FetchLimits, Isolation, Position, Session, Share, TopicPartition};
@@ -26,9 +27,19 @@ use crate::settings::FetchSettings;
 const ORDERS_MAX: usize = 256;
 
 /// Fetches under way between a source broker and a destination broker, at most: a broker answers
-/// one at a time on a connection, so each has its own. Enough for full use of a way of 80 ms with
-/// the credit of a link; more would only make responses smaller (measured by `xtask bench`).
-pub const FETCH_LANES: u32 = 4;
+/// one at a time on a connection, so each has its own. Enough to fill a way of 80 ms with the credit
+/// of a link; more would only make responses smaller (measured by `xtask bench`).
+const LANES_MAX: u32 = 4;
+
+/// A way as long as this is worth another fetch under way: a full response takes about as long.
+const LANE_ROUND_TRIP: Duration = Duration::from_millis(5);
+
+/// How many fetches to have under way over a way of `round_trip`. Beside the broker one is enough,
+/// and its responses bring more partitions at a time, which makes fuller requests.
+pub fn lanes(round_trip: Option<Duration>) -> u32 {
+    let more = round_trip.map_or(0, |way| way.as_millis() / LANE_ROUND_TRIP.as_millis());
+    u32::try_from(more).unwrap_or(u32::MAX).saturating_add(1).min(LANES_MAX)
+}
 
 /// While a partition waits for credit the broker isn't asked to wait long for the others' data.
 const CREDIT_WAIT_MS: i32 = 5;
@@ -212,7 +223,7 @@ impl Task {
             }
         }
         if wanted.is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(CREDIT_WAIT_MS as u64)).await;
+            tokio::time::sleep(Duration::from_millis(CREDIT_WAIT_MS as u64)).await;
             return Ok(());
         }
         let response_bytes_max = self.credit.response_bytes_max(self.settings.response_bytes_max);
@@ -290,4 +301,16 @@ async fn hand_on_to(
         }
     }
     cut.obstacle.map(FetchStop::Obstacle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_longer_way_has_more_fetches_under_way() {
+        let over = |ms| lanes(Some(Duration::from_millis(ms)));
+        assert_eq!([over(0), over(4), over(5), over(14), over(80), over(100_000)], [1, 1, 2, 3, 4, 4]);
+        assert_eq!(lanes(None), 1);
+    }
 }

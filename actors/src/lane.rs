@@ -176,6 +176,11 @@ impl Lane {
         Some(outgoing)
     }
 
+    /// Size of the batch that goes next, when it may.
+    pub fn front_bytes(&self) -> usize {
+        self.queue.front().map_or(0, |queued| queued.batch.size_bytes())
+    }
+
     fn may_send(&mut self, now: Instant, now_ms: i64) -> bool {
         let Some(front) = self.queue.front() else { return false };
         let quiet = now >= self.start.quiet_from;

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::appender::Appender;
 use crate::clock::WallClock;
 use crate::credit::{BrokerCredit, LinkCredit};
-use crate::fetcher::{FETCH_LANES, Fetcher};
+use crate::fetcher::Fetcher;
 use crate::settings::LinkSettings;
 
 /// Metadata is asked for at most this often, however many partitions want it fresher.
@@ -60,10 +60,10 @@ pub struct FetchLane {
 
 impl FetchLane {
     /// Partitions of a topic go round the lanes; topics of one partition spread by their names.
-    pub fn new(source_broker: i32, destination_broker: i32, mirror: &TopicPartition) -> Self {
+    pub fn new(source_broker: i32, destination_broker: i32, mirror: &TopicPartition, lanes: u32) -> Self {
         let first =
             mirror.topic.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        let lane = first.wrapping_add(mirror.partition.unsigned_abs()) % FETCH_LANES;
+        let lane = first.wrapping_add(mirror.partition.unsigned_abs()) % lanes.max(1);
         Self { source_broker, destination_broker, lane }
     }
 }

@@ -10,7 +10,7 @@
 mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ struct Shared {
     /// connection keeps no stream.
     writer: Weak<tokio::sync::Mutex<Writer>>,
     outgoing: mpsc::Sender<Order>,
+    /// The quickest answer so far, µs.
+    round_trip_us: AtomicU64,
     /// Requests that the writer task was given and hasn't begun: none may overtake them.
     queued: AtomicUsize,
     places: Arc<Semaphore>,
@@ -92,6 +94,7 @@ struct State {
 
 struct Waiting {
     correlation_id: i32,
+    since: Instant,
     frame_bytes_max: usize,
     reply: oneshot::Sender<Result<Bytes, Error>>,
     _place: OwnedSemaphorePermit,
@@ -166,6 +169,7 @@ impl Connection {
             request_timeout: options.request_timeout,
             writer: Arc::downgrade(&writer),
             outgoing,
+            round_trip_us: AtomicU64::new(u64::MAX),
             queued: AtomicUsize::new(0),
             places: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             state: Mutex::default(),
@@ -186,6 +190,13 @@ impl Connection {
 
     pub fn address(&self) -> &str {
         &self.shared.address
+    }
+
+    /// The way to the broker and back, with what it takes to answer: the quickest answer so far. None
+    /// before the first one.
+    pub fn round_trip(&self) -> Option<Duration> {
+        let us = self.shared.round_trip_us.load(Ordering::Relaxed);
+        (us != u64::MAX).then(|| Duration::from_micros(us))
     }
 
     /// Why the connection ended, if it has.

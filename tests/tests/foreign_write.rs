@@ -134,9 +134,8 @@ fn a_foreign_write_to_an_idle_mirror_is_noticed_and_told_with_its_size() {
         wait_caught_up(&mut node, &east, &west, (LINK, TOPIC), CATCH_UP_LIMIT)?;
         settled::wait_no_lag(&node, WEST, LINK, TOPIC)?;
 
-        let write = || {
-            write_records(&west.bootstrap(), TOPIC, FOREIGN_PARTITION, FOREIGN_RECORDS, Batching::Single)
-        };
+        let write =
+            || write_records(&west.bootstrap(), TOPIC, FOREIGN_PARTITION, FOREIGN_RECORDS, Batching::Single);
         let first = write()?.start;
         wait_failed(&mut node, TOPIC)?;
         let told = |total: u32| {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::appender::{Appender, LaneKey, LaneMeters, LaneOwner, OpenLane, Order};
 use crate::catalog_port::CatalogPort;
-use crate::fetcher::{Assign, FetchOrder, FetchOwner, FetchStop, Fetcher};
+use crate::fetcher::{self, Assign, FetchOrder, FetchOwner, FetchStop, Fetcher};
 use crate::filler::{self, Fill};
 use crate::lane::{Lane, LaneEnd, LaneStop};
 use crate::observe::{PartitionState, PartitionStats};
@@ -447,7 +447,9 @@ async fn find_footing(
     let source = match footing.feed {
         Feed::Source => {
             let (source, destination) = (footing.source_leader, footing.destination_leader);
-            let lane = FetchLane::new(source, destination, &question.mirror);
+            let round_trip = plane.source().control(source).await.map_err(retry)?.round_trip();
+            let lanes = fetcher::lanes(round_trip);
+            let lane = FetchLane::new(source, destination, &question.mirror, lanes);
             Source::Fetcher(plane.fetcher(lane).await.map_err(retry)?)
         }
         Feed::Filler { .. } => Source::Filler(None),

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{BoxedStream, Order, Outgoing, Shared, Waiting};
 use crate::error::Error;
@@ -64,7 +65,8 @@ impl Writer {
                 return;
             }
             let correlation_id = self.correlation_id;
-            state.waiting.push_back(Waiting { correlation_id, frame_bytes_max, reply, _place: place });
+            let since = Instant::now();
+            state.waiting.push_back(Waiting { correlation_id, since, frame_bytes_max, reply, _place: place });
         }
         self.segments.extend(std::iter::once(head).chain(body).filter(|segment| !segment.is_empty()));
     }
@@ -181,6 +183,8 @@ async fn read_answer<S: AsyncRead + Unpin>(
         let _ = waiting.reply.send(Err(error.clone()));
         return Err(error);
     }
+    let us = u64::try_from(waiting.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    shared.round_trip_us.fetch_min(us, Ordering::Relaxed);
     let _ = waiting.reply.send(Ok(frame));
     Ok(())
 }
