@@ -22,6 +22,7 @@ use crate::credit::ShareCredit;
 use crate::lane::{Lane, LaneEnd, LaneStop};
 use crate::observe::PartitionStats;
 use crate::partition::Runner;
+use crate::plane::PlaneMeters;
 
 /// Produce requests under way on the connection. The broker works on one at a time: more than a
 /// few only add latency.
@@ -120,10 +121,11 @@ pub struct Appender {
 }
 
 impl Appender {
-    pub fn start(connection: Connection, clock: WallClock) -> Self {
+    pub fn start(connection: Connection, meters: PlaneMeters, clock: WallClock) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let task = Task {
             connection,
+            meters,
             clock,
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -163,6 +165,7 @@ impl Drop for Entry {
 }
 
 struct UnderWay {
+    since: Instant,
     reply: kafka::connection::Reply,
     /// Whose batches it carries, with the run they belong to.
     parts: Vec<(LaneKey, u64)>,
@@ -170,6 +173,7 @@ struct UnderWay {
 
 struct Task {
     connection: Connection,
+    meters: PlaneMeters,
     clock: WallClock,
     lanes: BTreeMap<LaneKey, Entry>,
     /// Lanes that may have a batch to give, each once.
@@ -245,8 +249,9 @@ impl Task {
             if parts.is_empty() {
                 break;
             }
+            let since = Instant::now();
             let reply = produce::start(&self.connection, &parts, PRODUCE_TIMEOUT).await?;
-            self.under_way.push_back(UnderWay { reply, parts: runs });
+            self.under_way.push_back(UnderWay { since, reply, parts: runs });
         }
         Ok(())
     }
@@ -289,7 +294,10 @@ impl Task {
 
     fn answered(&mut self, answer: Result<bytes::Bytes, Error>) -> Result<(), Error> {
         let request = self.under_way.pop_front().expect("an answer only to what was sent");
-        let mut answers: BTreeMap<(String, i32), PartAnswer> = produce::answers(&self.connection, answer?)?
+        let answer = answer?;
+        self.meters.produce_seconds.record(request.since.elapsed());
+        self.meters.destination_response_bytes.increment(answer.len() as u64);
+        let mut answers: BTreeMap<(String, i32), PartAnswer> = produce::answers(&self.connection, answer)?
             .into_iter()
             .map(|a| ((a.topic.clone(), a.partition), a))
             .collect();

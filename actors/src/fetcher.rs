@@ -15,12 +15,14 @@ use kafka::batch::{self, Obstacle};
 use kafka::fetch::{FetchLimits, Isolation, Position, Session, Share, TopicPartition};
 use kafka::{Connection, Error, ErrorCode};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::appender::{Appender, LaneKey, Order};
 use crate::clock::WallClock;
 use crate::credit::{BrokerCredit, Enlisted, FrameCredit, PARTITION_BYTES_MAX, ShareCredit};
 use crate::observe::PartitionStats;
 use crate::partition::Runner;
+use crate::plane::PlaneMeters;
 use crate::settings::FetchSettings;
 
 /// Orders that wait for the fetcher; it looks between two fetches.
@@ -122,6 +124,7 @@ impl Fetcher {
         connection: Connection,
         credit: BrokerCredit,
         settings: FetchSettings,
+        meters: PlaneMeters,
         clock: WallClock,
     ) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
@@ -130,6 +133,7 @@ impl Fetcher {
             enlisted: None,
             credit,
             settings,
+            meters,
             clock,
             session: Session::default(),
             entries: BTreeMap::new(),
@@ -158,6 +162,7 @@ struct Task {
     /// While there is anything to fetch.
     enlisted: Option<Enlisted>,
     settings: FetchSettings,
+    meters: PlaneMeters,
     clock: WallClock,
     session: Session,
     entries: BTreeMap<EntryKey, Assign>,
@@ -235,7 +240,10 @@ impl Task {
             response_bytes_max: response_bytes_max as i32,
             partition_bytes_max: self.settings.partition_bytes_max(response_bytes_max, wanted.len()) as i32,
         };
+        let asked = Instant::now();
         let body = self.session.start(&self.connection, &wanted, limits).await?.wait().await?;
+        self.meters.fetch_seconds.record(asked.elapsed());
+        self.meters.source_response_bytes.increment(body.len() as u64);
         let frame = reserved.fit(body.len());
         let now_ms = self.clock.now_ms();
         let shares = self.session.finish(&self.connection, body)?;

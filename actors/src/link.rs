@@ -22,7 +22,7 @@ use crate::partition::{
     PartitionArguments, PartitionMessage, PartitionMirror, Question, Quiet, topic_partition,
 };
 use crate::plan::{self, PartitionKey, Running, Start};
-use crate::plane::{LinkPlane, Topics};
+use crate::plane::{LinkPlane, PlaneMeters, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
 use crate::watch::{self, Watched};
@@ -116,7 +116,13 @@ impl Actor for LinkSupervisor {
         let source = Client::of_cluster(source, dial.clone(), link.source_cluster_id.clone());
         let destination = Client::of_cluster(destination, dial.clone(), link.destination_cluster_id.clone());
         let settings = LinkSettings::from_configs(&link.configs);
-        let plane = LinkPlane::new(source, destination, settings, surroundings.clock.clone());
+        let plane = LinkPlane::new(
+            PlaneMeters::of_link(&link.name),
+            source,
+            destination,
+            settings,
+            surroundings.clock.clone(),
+        );
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();
         let watcher_of = myself.clone();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use kafka::fetch::TopicPartition;
 use kafka::metadata::Metadata;
 use kafka::{Client, Error, topics};
+use metrics::{Counter, Histogram, counter, histogram};
 use tokio::sync::{Notify, watch};
 
 use crate::appender::Appender;
@@ -68,7 +69,30 @@ impl FetchLane {
     }
 }
 
+/// What the requests of one link cost (SPEC section 7).
+#[derive(Clone)]
+pub struct PlaneMeters {
+    /// From asking to the answer, with the time the broker waited for data.
+    pub fetch_seconds: Histogram,
+    pub produce_seconds: Histogram,
+    pub source_response_bytes: Counter,
+    pub destination_response_bytes: Counter,
+}
+
+impl PlaneMeters {
+    pub fn of_link(link: &str) -> Self {
+        let labels = [("link", link.to_owned())];
+        Self {
+            fetch_seconds: histogram!("lockstep_fetch_seconds", &labels),
+            produce_seconds: histogram!("lockstep_produce_seconds", &labels),
+            source_response_bytes: counter!("lockstep_source_response_bytes_total", &labels),
+            destination_response_bytes: counter!("lockstep_destination_response_bytes_total", &labels),
+        }
+    }
+}
+
 pub struct LinkPlane {
+    meters: PlaneMeters,
     source: Client,
     destination: Client,
     settings: LinkSettings,
@@ -85,9 +109,16 @@ pub struct LinkPlane {
 
 impl LinkPlane {
     /// Shares nothing with other links. The caller runs [`keep_metadata`](Self::keep_metadata).
-    pub fn new(source: Client, destination: Client, settings: LinkSettings, clock: WallClock) -> Arc<Self> {
+    pub fn new(
+        meters: PlaneMeters,
+        source: Client,
+        destination: Client,
+        settings: LinkSettings,
+        clock: WallClock,
+    ) -> Arc<Self> {
         let expiration_ms = kafka::producers::PRODUCER_ID_EXPIRATION_DEFAULT.as_millis() as i64;
         Arc::new(Self {
+            meters,
             source,
             destination,
             settings,
@@ -167,7 +198,8 @@ impl LinkPlane {
         }
         let connection = self.source.dial_broker(lane.source_broker).await?;
         let credit = self.broker_credit(lane.destination_broker);
-        let fetcher = Fetcher::start(connection, credit, self.settings.fetch, self.clock.clone());
+        let fetcher =
+            Fetcher::start(connection, credit, self.settings.fetch, self.meters.clone(), self.clock.clone());
         *slot = Some(fetcher.clone());
         Ok(fetcher)
     }
@@ -182,7 +214,11 @@ impl LinkPlane {
         if let Some(appender) = slot.as_ref().filter(|a| a.is_running()) {
             return Ok(appender.clone());
         }
-        let appender = Appender::start(self.destination.dial_broker(broker).await?, self.clock.clone());
+        let appender = Appender::start(
+            self.destination.dial_broker(broker).await?,
+            self.meters.clone(),
+            self.clock.clone(),
+        );
         *slot = Some(appender.clone());
         Ok(appender)
     }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
@@ -30,10 +30,16 @@ pub fn start_log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     done.map_err(|e| anyhow::anyhow!("can't start the log: {e}"))
 }
 
+/// Bounds of the histograms of times: a record at rest takes about a millisecond, the longest request
+/// some fifteen seconds.
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+
 /// Where counters of the whole process go.
 ///
 /// # Errors
 /// When another registry is installed.
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
-    Ok(PrometheusBuilder::new().install_recorder()?)
+    let seconds = Matcher::Suffix("_seconds".to_owned());
+    Ok(PrometheusBuilder::new().set_buckets_for_metric(seconds, &SECONDS)?.install_recorder()?)
 }
