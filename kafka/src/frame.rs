@@ -3,6 +3,7 @@
 //! A fresh 8 MiB buffer costs more in page faults than copying into a warm one, so large buffers
 //! go back to a pool when the last [`Bytes`] that shares one is dropped.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -10,6 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Smaller frames aren't pooled: the allocator serves them from warm memory anyway.
 const POOLED_BYTES_MIN: usize = 64 * 1024;
+
+/// A buffer isn't used for a frame smaller than this part of it: what is bounded is the bytes of
+/// frames, and what they keep in memory must not be many times that.
+const FILLED_PART_MIN: usize = 4;
 
 /// A buffer grows as its bytes arrive, at most doubling: a hostile length costs nothing.
 const GROW_BYTES: usize = 256 * 1024;
@@ -21,7 +26,8 @@ pub struct FramePool {
 }
 
 struct PoolInner {
-    free: Mutex<Vec<Vec<u8>>>,
+    /// Those given back last at the end.
+    free: Mutex<VecDeque<Vec<u8>>>,
     /// Idle buffers kept, in bytes of capacity.
     idle_bytes_max: usize,
 }
@@ -40,10 +46,15 @@ impl AsRef<[u8]> for PooledFrame {
 impl Drop for PooledFrame {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
+        if buffer.capacity() > self.pool.idle_bytes_max {
+            return;
+        }
         let mut free = self.pool.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle: usize = free.iter().map(Vec::capacity).sum();
-        if idle + buffer.capacity() <= self.pool.idle_bytes_max {
-            free.push(buffer);
+        free.push_back(buffer);
+        // What nobody has wanted for longest goes first.
+        let mut idle: usize = free.iter().map(Vec::capacity).sum();
+        while idle > self.pool.idle_bytes_max {
+            idle -= free.pop_front().map_or(idle, |oldest| oldest.capacity());
         }
     }
 }
@@ -53,9 +64,13 @@ impl FramePool {
         Self { inner: Arc::new(PoolInner { free: Mutex::default(), idle_bytes_max }) }
     }
 
-    fn take(&self) -> Vec<u8> {
-        let mut buffer =
-            self.inner.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    /// The idle buffer that fits `length` best, or an empty one.
+    fn take(&self, length: usize) -> Vec<u8> {
+        let mut free = self.inner.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits =
+            |buffer: &Vec<u8>| buffer.capacity() >= length && buffer.capacity() / FILLED_PART_MIN <= length;
+        let best = (0..free.len()).filter(|i| fits(&free[*i])).min_by_key(|i| free[*i].capacity());
+        let mut buffer = best.and_then(|i| free.remove(i)).unwrap_or_default();
         buffer.clear();
         buffer
     }
@@ -66,7 +81,7 @@ impl FramePool {
     /// `UnexpectedEof` when the stream ends inside the frame; any error of the stream.
     pub async fn read<S: AsyncRead + Unpin>(&self, stream: &mut S, length: usize) -> std::io::Result<Bytes> {
         let pooled = length >= POOLED_BYTES_MIN;
-        let mut buffer = if pooled { self.take() } else { Vec::with_capacity(length) };
+        let mut buffer = if pooled { self.take(length) } else { Vec::with_capacity(length) };
         while buffer.len() < length {
             let missing = length - buffer.len();
             if buffer.capacity() == buffer.len() {
@@ -101,6 +116,27 @@ mod tests {
         let again = pool.read(&mut &data[..], data.len()).await.expect("read");
         assert_eq!(again.as_ptr(), address);
         assert_eq!(&again[..], &data[..]);
+    }
+
+    /// Found by reading: small frames in large buffers could keep a hundred times their bytes.
+    #[tokio::test]
+    async fn a_small_frame_takes_no_large_buffer_and_idle_ones_are_bounded() {
+        let pool = FramePool::new(1 << 20);
+        let read = async |length: usize| {
+            let data = vec![1u8; length];
+            pool.read(&mut &data[..], length).await.expect("read")
+        };
+        drop(read(800_000).await);
+        let small = read(100_000).await;
+        let idle = || pool.inner.free.lock().expect("lock").iter().map(Vec::capacity).collect::<Vec<_>>();
+        assert_eq!(idle(), [800_000], "left for a frame that fills it");
+        drop(read(300_000).await);
+        assert_eq!(idle(), [800_000], "taken and given back");
+        drop((small, read(700_000).await));
+        drop(read(790_000).await);
+        assert!(idle().iter().sum::<usize>() <= 1 << 20, "{:?}", idle());
+        drop(read(2 << 20).await);
+        assert!(idle().iter().all(|capacity| *capacity <= 1 << 20), "{:?}", idle());
     }
 
     #[tokio::test]
