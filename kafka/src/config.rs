@@ -14,7 +14,7 @@ use std::time::Duration;
 mod jaas;
 mod security;
 
-pub(crate) use jaas::parse as parse_jaas;
+pub use jaas::parse as parse_jaas;
 pub use security::{Credentials, Identity, Mechanism, SaslSettings, Security, TlsSettings};
 
 /// What the Java client waits for a response.

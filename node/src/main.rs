@@ -6,6 +6,8 @@ mod config;
 mod coordinator;
 mod server;
 mod telemetry;
+#[cfg(feature = "audit")]
+mod verify;
 
 use std::process::ExitCode;
 

@@ -17,7 +17,7 @@ const SHAPE: &str = "must be one line: org.apache.kafka.common.security.scram.Sc
 ///
 /// # Errors
 /// What is wrong with it, without its text.
-pub(crate) fn parse(line: &str, mechanism: Mechanism) -> Result<(Secret, Secret), String> {
+pub fn parse(line: &str, mechanism: Mechanism) -> Result<(Secret, Secret), String> {
     let mut tokens = Tokens { rest: line.chars().peekable() };
     let module = tokens.word().ok_or(SHAPE)?;
     check_module(&module, mechanism)?;

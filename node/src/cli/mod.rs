@@ -13,6 +13,7 @@ mod output;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,8 @@ enum Command {
     Mirror(mirror::MirrorCommand),
     /// The fleet, its nodes and what they run
     Status(status::StatusCommand),
+    /// Compare both ends of mirror topics, record by record, with a client that isn't ours
+    Verify(verify::VerifyCommand),
 }
 
 /// Which node to ask, and how to show what it answers.
@@ -108,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Link(command) => command.run(),
         Command::Mirror(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::Verify(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -38,6 +38,9 @@ fn what_the_documentation_says_is_taken() {
         "lockstep mirror resume --pattern a.* --link l --dry-run",
         "lockstep mirror delete t --link l --yes",
         "lockstep status -o json",
+        "lockstep verify --link l",
+        "lockstep verify a b --link l --cluster west --last 10 --max-bytes-per-second 1000 --timeout 2min -o yaml",
+        "lockstep verify a --link l --all",
     ] {
         match parse(line) {
             Ok(_) => {}
@@ -56,6 +59,11 @@ fn what_is_missing_or_contradictory_is_refused() {
         "lockstep link create l --destination west",
         "lockstep link create l --source east --source-bootstrap-server a:1 --destination west",
         "lockstep mirror promote t --link l",
+        "lockstep verify t",
+        "lockstep verify --link l --all --last 1",
+        "lockstep verify --link l --last 0",
+        "lockstep verify --link l --timeout 0s",
+        "lockstep verify --link l --max-bytes-per-second 0",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
