@@ -73,6 +73,55 @@ pub fn write_records(
     Ok(before..after)
 }
 
+/// Writes these values one after the other, all of one time, so that another cluster can be given
+/// the same records.
+pub fn write_values(
+    bootstrap: &str,
+    topic: &str,
+    partition: i32,
+    values: &[&[u8]],
+    timestamp_ms: i64,
+) -> Result<()> {
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().context("create a producer")?;
+    send_values(&producer, topic, partition, values, timestamp_ms)?;
+    producer.flush(PRODUCE_LIMIT).context("wait for the acknowledgements")
+}
+
+/// [`write_values`] in a transaction that commits: its marker takes the offset behind them.
+pub fn write_transaction(
+    bootstrap: &str,
+    topic: &str,
+    partition: i32,
+    values: &[&[u8]],
+    timestamp_ms: i64,
+) -> Result<()> {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("transactional.id", format!("{topic}-{partition}"))
+        .create()
+        .context("create a producer")?;
+    producer.init_transactions(PRODUCE_LIMIT).context("become transactional")?;
+    producer.begin_transaction().context("begin a transaction")?;
+    send_values(&producer, topic, partition, values, timestamp_ms)?;
+    producer.commit_transaction(PRODUCE_LIMIT).context("commit")
+}
+
+fn send_values(
+    producer: &BaseProducer,
+    topic: &str,
+    partition: i32,
+    values: &[&[u8]],
+    timestamp_ms: i64,
+) -> Result<()> {
+    for value in values {
+        let record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(value);
+        let sent = producer.send(record.timestamp(timestamp_ms));
+        sent.map_err(|(error, _)| error).context("hand a record to librdkafka")?;
+    }
+    Ok(())
+}
+
 /// DeleteRecords: each partition's log starts at the given offset afterwards.
 pub fn delete_records(bootstrap: &str, topic: &str, log_starts: &[(i32, i64)]) -> Result<()> {
     let mut list = TopicPartitionList::new();

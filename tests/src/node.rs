@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +25,14 @@ const CLI_LIMIT: Duration = Duration::from_secs(60);
 const CLI_POLL: Duration = Duration::from_millis(10);
 /// SIGTERM promises an exit within 10 s; the rest is the machine's.
 pub const TERMINATE_LIMIT: Duration = Duration::from_secs(12);
+
+/// What a run of the CLI ended with.
+#[derive(Debug)]
+pub struct Said {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
 
 /// One node; dropping it kills it.
 #[derive(Debug)]
@@ -115,6 +123,16 @@ impl Node {
     /// Runs the CLI against this node and returns its standard output; anything but exit code 0
     /// is an error that shows what it wrote.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
+        let Said { status, stdout, stderr } = self.cli_said(arguments)?;
+        if !status.success() {
+            let shown = arguments.join(" ");
+            bail!("`lockstep {shown}` ended with {status}\nstdout: {stdout}\nstderr: {stderr}");
+        }
+        Ok(stdout)
+    }
+
+    /// Runs the CLI against this node, whatever comes of it.
+    pub fn cli_said(&self, arguments: &[&str]) -> Result<Said> {
         let shown = || format!("lockstep {}", arguments.join(" "));
         let out_path = self.directory.join("cli.out");
         let err_path = self.directory.join("cli.err");
@@ -134,13 +152,11 @@ impl Node {
             child.wait().context("reap the CLI")?;
             bail!("`{}` still runs after {CLI_LIMIT:?}", shown());
         };
-        let status = status.with_context(|| format!("wait for `{}`", shown()))?;
-        let stdout = fs::read_to_string(&out_path).context("read the CLI's output")?;
-        if !status.success() {
-            let stderr = fs::read_to_string(&err_path).context("read the CLI's messages")?;
-            bail!("`{}` ended with {status}\nstdout: {stdout}\nstderr: {stderr}", shown());
-        }
-        Ok(stdout)
+        Ok(Said {
+            status: status.with_context(|| format!("wait for `{}`", shown()))?,
+            stdout: fs::read_to_string(&out_path).context("read the CLI's output")?,
+            stderr: fs::read_to_string(&err_path).context("read the CLI's messages")?,
+        })
     }
 
     /// The REST resource of one mirror topic.
@@ -271,8 +287,8 @@ fn find_binary() -> Result<PathBuf> {
     let newest = ["release", "debug"].into_iter().filter_map(built).max();
     let (_, path) = newest.with_context(|| {
         format!(
-            "no lockstep binary in {}; build it with `cargo build --release -p lockstep`, \
-             or name one in {BINARY_VARIABLE}",
+            "no lockstep binary in {}; build it with `cargo build --release -p lockstep \
+             --features audit`, or name one in {BINARY_VARIABLE}",
             target.display()
         )
     })?;

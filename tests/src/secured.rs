@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rcgen::{
@@ -127,6 +127,44 @@ impl SecuredKafka {
         self.ports[listener].port()
     }
 
+    /// A properties file for SASL_SSL with SCRAM: CA and password in files.
+    pub fn login_properties(&self, password: &Path, directory: &Path) -> Result<PathBuf> {
+        let name = self.cluster.name();
+        let ca = directory.join(format!("{name}-ca.pem"));
+        fs::write(&ca, self.authority.pem()).context("write the CA")?;
+        let keys = format!(
+            "bootstrap.servers=localhost:{}\n\
+             security.protocol=SASL_SSL\n\
+             sasl.mechanism=SCRAM-SHA-512\n\
+             sasl.username={}\n\
+             sasl.password=file:{}\n\
+             ssl.truststore.location={}\n",
+            self.port("BOTH"),
+            SCRAM_USER.0,
+            password.display(),
+            ca.display()
+        );
+        write(directory.join(format!("{name}.properties")), &keys)
+    }
+
+    /// A properties file for SSL with a certificate of our own, in one file with its key; the CA
+    /// stands in the properties.
+    pub fn certificate_properties(&self, directory: &Path) -> Result<PathBuf> {
+        let name = self.cluster.name();
+        let client = directory.join(format!("{name}-client.pem"));
+        fs::write(&client, format!("{}{}", self.client.key, self.client.chain)).context("write the key")?;
+        let keys = format!(
+            "bootstrap.servers=localhost:{}\n\
+             security.protocol=SSL\n\
+             ssl.keystore.location={}\n\
+             ssl.truststore.certificates={}\n",
+            self.port("MUTUAL"),
+            client.display(),
+            self.authority.pem().trim_end().replace('\n', "\\n\\\n")
+        );
+        write(directory.join(format!("{name}.properties")), &keys)
+    }
+
     /// The `security.protocol` of a listener.
     ///
     /// # Panics
@@ -134,6 +172,11 @@ impl SecuredKafka {
     pub fn protocol(&self, listener: &str) -> &'static str {
         LISTENERS.iter().find(|(name, ..)| *name == listener).expect("a listener's name").1
     }
+}
+
+fn write(path: PathBuf, text: &str) -> Result<PathBuf> {
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
 }
 
 fn listener_properties(first_port: u16, ports: &BTreeMap<&str, PortLease>) -> BTreeMap<String, String> {

@@ -2,7 +2,7 @@
 //! exact, through kills and a password that is wrong for a while; and no secret lies around.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -37,7 +37,7 @@ fn a_mirror_over_tls_and_a_login_is_exact_and_its_secrets_stay_where_they_are() 
 
         // Wrong first: nothing may be registered, and the reason is the broker's.
         fs::write(&password, "wrong-password\n")?;
-        let east_keys = keys_with_login(&east, &password, directory)?;
+        let east_keys = east.login_properties(&password, directory)?;
         let refused = register(&node, "east", &east_keys).expect_err("a wrong password is refused");
         let refused = format!("{refused:#}");
         ensure!(refused.contains("invalid credentials with SASL mechanism SCRAM-SHA-512"), "{refused}");
@@ -45,7 +45,7 @@ fn a_mirror_over_tls_and_a_login_is_exact_and_its_secrets_stay_where_they_are() 
 
         fs::write(&password, SCRAM_USER.1)?;
         register(&node, "east", &east_keys)?;
-        register(&node, "west", &keys_with_certificate(&west, directory)?)?;
+        register(&node, "west", &west.certificate_properties(directory)?)?;
         node.cli(&["link", "create", LINK, "--source", "east", "--destination", "west"])?;
         node.cli(&["mirror", "create", TOPIC, "--link", LINK])?;
 
@@ -79,46 +79,6 @@ fn a_mirror_over_tls_and_a_login_is_exact_and_its_secrets_stay_where_they_are() 
         node.sigterm()?;
         ensure_absent(&directory.join("node-1"), &[SCRAM_USER.1, "wrong-password", body(&west.client)?])
     });
-}
-
-/// SASL_SSL with SCRAM: CA and password in files.
-fn keys_with_login(kafka: &SecuredKafka, password: &Path, directory: &Path) -> Result<PathBuf> {
-    let ca = directory.join("east-ca.pem");
-    fs::write(&ca, kafka.authority.pem())?;
-    let keys = format!(
-        "bootstrap.servers=localhost:{}\n\
-         security.protocol=SASL_SSL\n\
-         sasl.mechanism=SCRAM-SHA-512\n\
-         sasl.username={}\n\
-         sasl.password=file:{}\n\
-         ssl.truststore.location={}\n",
-        kafka.port("BOTH"),
-        SCRAM_USER.0,
-        password.display(),
-        ca.display()
-    );
-    write(directory.join("east.properties"), &keys)
-}
-
-/// SSL with a certificate of our own, in one file with its key; the CA stands in the properties.
-fn keys_with_certificate(kafka: &SecuredKafka, directory: &Path) -> Result<PathBuf> {
-    let client = directory.join("client.pem");
-    fs::write(&client, format!("{}{}", kafka.client.key, kafka.client.chain))?;
-    let keys = format!(
-        "bootstrap.servers=localhost:{}\n\
-         security.protocol=SSL\n\
-         ssl.keystore.location={}\n\
-         ssl.truststore.certificates={}\n",
-        kafka.port("MUTUAL"),
-        client.display(),
-        kafka.authority.pem().trim_end().replace('\n', "\\n\\\n")
-    );
-    write(directory.join("west.properties"), &keys)
-}
-
-fn write(path: PathBuf, text: &str) -> Result<PathBuf> {
-    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-    Ok(path)
 }
 
 fn register(node: &Node, name: &str, properties: &Path) -> Result<()> {

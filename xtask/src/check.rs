@@ -4,9 +4,17 @@ use anyhow::Result;
 
 use crate::exec::{self, cargo};
 
+/// What the released binary is built with and a plain build isn't.
+const AUDIT: [&str; 2] = ["--features", "lockstep/audit"];
+
 pub fn run() -> Result<()> {
     exec::run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    exec::run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    exec::run(&mut cargo(&["test", "--workspace", "--exclude", "tests"]))?;
-    exec::run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    let warnings = ["--", "-D", "warnings"];
+    exec::run(cargo(&["clippy", "--workspace", "--all-targets"]).args(AUDIT).args(warnings))?;
+    exec::run(cargo(&["test", "--workspace", "--exclude", "tests"]).args(AUDIT))?;
+    // Without it, for what is said there.
+    exec::run(cargo(&["clippy", "-p", "lockstep", "--all-targets"]).args(warnings))?;
+    exec::run(&mut cargo(&["test", "-p", "lockstep", "without_the_audit"]))?;
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
+    exec::run(doc.args(AUDIT).env("RUSTDOCFLAGS", "-D warnings"))
 }

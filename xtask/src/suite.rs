@@ -36,9 +36,10 @@ pub fn fresh_seed() -> u64 {
     rand::rng().random_range(1..1_000_000_000)
 }
 
-/// Optimised: beside two brokers on two cores an unoptimised build is slower than the load.
+/// As it is released. Optimised: beside two brokers on two cores an unoptimised build is slower than
+/// the load.
 pub fn build_binary() -> Result<PathBuf> {
-    exec::run(&mut cargo(&["build", "--release", "-p", "lockstep"]))?;
+    exec::run(&mut cargo(&["build", "--release", "-p", "lockstep", "--features", "audit"]))?;
     let own = std::env::current_exe().context("find the running xtask")?;
     // target/<profile>/xtask
     let target = own.ancestors().nth(2).context("xtask lies in no target directory")?;

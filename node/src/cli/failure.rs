@@ -24,6 +24,11 @@ impl Failure {
         Self { code: USAGE, ..Self::new(message) }
     }
 
+    #[cfg(all(test, not(feature = "audit")))]
+    pub fn is_usage(&self) -> bool {
+        self.code == USAGE
+    }
+
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }

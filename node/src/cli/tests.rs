@@ -157,3 +157,15 @@ PARTITION  STATE    SOURCE END  MIRROR END  LAG      GUARDED  NODE  ERROR, RETRY
 1          PARKED   unknown     10          unknown  yes      n1    RECORD_TOO_LARGE: raise max.message.bytes, again at 2026-01-01T00:00:00.000Z";
     assert_eq!(mirror::describe(&row), expected);
 }
+
+#[cfg(not(feature = "audit"))]
+#[test]
+fn without_the_audit_verify_says_how_to_get_it() {
+    let Ok(Cli { command: Command::Verify(command) }) = parse("lockstep verify --link l") else {
+        panic!("not verify")
+    };
+    let failure = command.run().expect_err("not built in");
+    assert!(failure.is_usage(), "{failure:?}");
+    assert_eq!(failure.message, "this lockstep was built without 'verify'");
+    assert!(failure.hint.expect("a hint").ends_with("cargo build --release -p lockstep --features audit"));
+}

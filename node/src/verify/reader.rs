@@ -22,7 +22,7 @@ use super::record::Record;
 use super::settings::Properties;
 
 /// How a record is read, and what is kept ready of those to come.
-const CONSUMER: [(&str, &str); 13] = [
+const CONSUMER: [(&str, &str); 14] = [
     // Needed by librdkafka, used for nothing.
     ("group.id", "lockstep-verify"),
     ("enable.auto.commit", "false"),
@@ -38,6 +38,8 @@ const CONSUMER: [(&str, &str); 13] = [
     ("queued.max.messages.kbytes", "8192"),
     ("queued.min.messages", "20000"),
     ("fetch.max.bytes", "4194304"),
+    // A full queue is looked at again soon, not after a second.
+    ("fetch.queue.backoff.ms", "10"),
     // A broker that restarts is found again soon.
     ("reconnect.backoff.max.ms", "1000"),
     ("allow.auto.create.topics", "false"),
