@@ -259,7 +259,7 @@ fn check_silence(node: &Node, west: &mut SecuredKafka) -> Result<()> {
     })?;
     eprintln!("silent after {begun:?}: {}", said.stderr.trim());
     ensure!(said.status.code() == Some(1), "{said:?}");
-    ensure!(said.stderr.contains("the mirror cluster said nothing about "), "{}", said.stderr);
+    ensure!(said.stderr.contains("the destination cluster said nothing about "), "{}", said.stderr);
     ensure!(said.stdout.contains("equal") && said.stdout.contains("UNFINISHED"), "{}", said.stdout);
     ensure!(started.elapsed() < begun + SILENT_LIMIT, "ended only after {:?}", started.elapsed());
     Ok(())

@@ -8,7 +8,7 @@ use harness::artifacts::{Artifacts, KAFKA_VERSIONS};
 
 use crate::exec;
 
-/// For librdkafka, which the tests build from source: its CMake build wants curl's headers even
+/// For librdkafka, which the tests and `lockstep verify` build from source: its CMake build wants curl's headers even
 /// where nothing of them is used.
 const DEBIAN_PACKAGES: [&str; 6] =
     ["cmake", "g++", "libcurl4-openssl-dev", "libssl-dev", "pkg-config", "zlib1g-dev"];

@@ -4,6 +4,8 @@
 
 #[cfg(feature = "audit")]
 mod audited;
+#[cfg(feature = "audit")]
+mod show;
 
 use std::time::Duration;
 

@@ -38,6 +38,16 @@ pub enum Side {
     Mirror,
 }
 
+impl Side {
+    /// The cluster it is on.
+    fn cluster(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Mirror => "destination",
+        }
+    }
+}
+
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

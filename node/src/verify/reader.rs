@@ -50,6 +50,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// One of several tries within a deadline.
 const TRY: Duration = Duration::from_secs(5);
 const TRY_PAUSE: Duration = Duration::from_millis(100);
+/// While connecting, between two looks at whether we were refused.
+const REFUSAL_POLL: Duration = Duration::from_millis(500);
 /// Closing is a courtesy.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -64,7 +66,7 @@ pub enum Trouble {
     Deleted,
 }
 
-/// A connected end.
+/// One end.
 pub struct Reader {
     side: Side,
     consumer: BaseConsumer<Heard>,
@@ -99,15 +101,11 @@ impl Heard {
 }
 
 impl Reader {
-    /// Connects, and asks for the Kafka cluster id.
+    /// Begins to connect.
     ///
     /// # Errors
-    /// What kept the cluster from answering within `timeout`; at once when it refuses who we are.
-    pub fn connect(
-        side: Side,
-        properties: &Properties,
-        timeout: Duration,
-    ) -> Result<(Self, String), Trouble> {
+    /// What librdkafka doesn't take.
+    pub fn open(side: Side, properties: &Properties, timeout: Duration) -> Result<Self, Trouble> {
         let mut config = ClientConfig::new();
         let all = properties.iter().map(|(key, value)| (*key, value.as_str())).chain(CONSUMER);
         for (key, value) in all {
@@ -120,14 +118,21 @@ impl Reader {
                 other => other.to_string(),
             })
         })?;
-        let reader = Self { side, consumer, timeout, end_confirmed: Cell::new(false) };
-        let cluster_id = reader.ask("the cluster's id", |limit| {
-            match reader.consumer.client().fetch_cluster_id(limit) {
+        Ok(Self { side, consumer, timeout, end_confirmed: Cell::new(false) })
+    }
+
+    /// The Kafka cluster id, the first thing to ask for.
+    ///
+    /// # Errors
+    /// What kept the cluster from answering; at once when it refuses who we are.
+    pub fn cluster_id(&self) -> Result<String, Trouble> {
+        let answer = self.ask("its Kafka cluster id", |limit| {
+            match self.consumer.client().fetch_cluster_id(limit.min(REFUSAL_POLL)) {
                 Some(id) => Ok(Ok(id)),
-                None => reader.refused().map_or(Err(None), |reason| Ok(Err(reason))),
+                None => self.refused().map_or(Err(None), |reason| Ok(Err(reason))),
             }
         })?;
-        Ok((reader, cluster_id.map_err(Trouble::Silent)?))
+        answer.map_err(Trouble::Silent)
     }
 
     /// Trouble that passes by nobody's waiting.
@@ -140,7 +145,7 @@ impl Reader {
         }
     }
 
-    /// Ends librdkafka's threads, if they end soon.
+    /// Ends librdkafka's threads, if they end soon: it doesn't promise to.
     pub fn close(self) {
         let (told, closed) = mpsc::channel();
         std::thread::spawn(move || {
@@ -289,7 +294,7 @@ impl Reader {
         let reason = heard.as_ref().map_or(String::new(), |(_, reason)| format!("; last heard: {reason}"));
         Trouble::Silent(format!(
             "the {} cluster said nothing about {what} within {} s{reason}",
-            self.side,
+            self.side.cluster(),
             self.timeout.as_secs_f64()
         ))
     }

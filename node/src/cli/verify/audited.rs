@@ -1,4 +1,4 @@
-//! From a link's name to the verdict: what to read from the API, whom to connect to, how to show it.
+//! From a link's name to the verdict: what to read from the API, whom to connect to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use kafka::ClientConfig;
 
 use super::VerifyCommand;
+use super::show::{conclude, show};
 use crate::api::secrets;
 use crate::api::types::{ClusterRow, ConfigEntry, LinkConfigRow, LinkRow, MirrorRow};
 use crate::cli::client::{Client, escaped, typed, typed_all};
 use crate::cli::failure::Failure;
-use crate::cli::output::{self, or_dash, say};
+use crate::cli::output;
 use crate::cli::{Scope, link};
 use crate::verify::Side;
 use crate::verify::audit::{Audit, MirrorTopic, Over, Progress};
 use crate::verify::extent::Limit;
 use crate::verify::pace::Pace;
-use crate::verify::reader::Reader;
-use crate::verify::report::{PartitionReport, Report, TopicReport, Verdict, verdict};
+use crate::verify::reader::{Reader, Trouble};
+use crate::verify::report::{Report, TopicReport, verdict};
 use crate::verify::settings::{self, Properties};
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -45,29 +46,13 @@ struct Plan {
 impl VerifyCommand {
     pub fn run(self) -> Result<(), Failure> {
         let plan = plan(&self.remote.client(), &self.link, &self.scope, &self.topics)?;
-        let source = connect(&plan.source, self.timeout)?;
-        let mirror = connect(&plan.mirror, self.timeout)?;
-        let terminal = std::io::stderr().is_terminal();
-        let mut shown_at = Instant::now();
-        let mut watch = |progress: &Progress<'_>| {
-            if terminal && shown_at.elapsed() >= PROGRESS_EVERY {
-                shown_at = Instant::now();
-                show_progress(progress);
-            }
-        };
-        let mut audit = Audit {
-            source: &source,
-            mirror: &mirror,
-            limit: if self.all { Limit::All } else { Limit::Last(self.last) },
-            pace: Pace::new(self.max_bytes_per_second, Instant::now()),
-            watch: &mut watch,
-        };
-        let (topics, over) = audit.run(&plan.topics);
-        if terminal {
-            let _ = write!(std::io::stderr().lock(), "{CLEAR_LINE}");
-        }
+        let source = plan.source.open(self.timeout)?;
+        let mirror = plan.mirror.open(self.timeout)?;
+        let checked = plan.source.check(&source).and_then(|()| plan.mirror.check(&mirror));
+        let found = checked.map(|()| self.audit(&plan.topics, &source, &mirror));
         source.close();
         mirror.close();
+        let (topics, over) = found?;
         let error = over.map(|Over(message)| message);
         let report = Report {
             link_name: plan.link.link_name,
@@ -81,6 +66,57 @@ impl VerifyCommand {
             serde_json::to_value(&report).map_err(|e| Failure::new(format!("can't write JSON: {e}")))?;
         output::show(self.remote.output, &data, || show(&report))?;
         conclude(&report)
+    }
+
+    fn audit(
+        &self,
+        topics: &[MirrorTopic],
+        source: &Reader,
+        mirror: &Reader,
+    ) -> (Vec<TopicReport>, Option<Over>) {
+        let terminal = std::io::stderr().is_terminal();
+        let mut shown_at = Instant::now();
+        let mut watch = |progress: &Progress<'_>| {
+            if terminal && shown_at.elapsed() >= PROGRESS_EVERY {
+                shown_at = Instant::now();
+                show_progress(progress);
+            }
+        };
+        let mut audit = Audit {
+            source,
+            mirror,
+            limit: if self.all { Limit::All } else { Limit::Last(self.last) },
+            pace: Pace::new(self.max_bytes_per_second, Instant::now()),
+            watch: &mut watch,
+        };
+        let found = audit.run(topics);
+        if terminal {
+            let _ = write!(std::io::stderr().lock(), "{CLEAR_LINE}");
+        }
+        found
+    }
+}
+
+impl End {
+    fn open(&self, timeout: Duration) -> Result<Reader, Failure> {
+        Reader::open(self.side, &self.properties, timeout).map_err(|trouble| self.unreadable(&trouble))
+    }
+
+    /// Whether the cluster that answers is the link's.
+    fn check(&self, reader: &Reader) -> Result<(), Failure> {
+        let cluster_id = reader.cluster_id().map_err(|trouble| self.unreadable(&trouble))?;
+        if cluster_id == self.cluster_id {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "{} answers as Kafka cluster '{cluster_id}', and the link was made with '{}'",
+            self.name, self.cluster_id
+        )))
+    }
+
+    fn unreadable(&self, trouble: &Trouble) -> Failure {
+        Failure::new(format!("{} can't be read: {trouble}", self.name))
+            .hint("verify connects from this machine, not from a node: brokers must be reachable here")
     }
 }
 
@@ -155,22 +191,6 @@ fn properties(cluster: &str, configs: Vec<ConfigEntry>) -> Result<Properties, Fa
     })
 }
 
-fn connect(end: &End, timeout: Duration) -> Result<Reader, Failure> {
-    let connected = Reader::connect(end.side, &end.properties, timeout);
-    let (reader, cluster_id) = connected.map_err(|trouble| {
-        Failure::new(format!("{} can't be read: {trouble}", end.name))
-            .hint("verify connects from this machine, not from a node: brokers must be reachable here")
-    })?;
-    if cluster_id != end.cluster_id {
-        reader.close();
-        return Err(Failure::new(format!(
-            "{} answers as Kafka cluster '{cluster_id}', and the link was made with '{}'",
-            end.name, end.cluster_id
-        )));
-    }
-    Ok(reader)
-}
-
 fn show_progress(progress: &Progress<'_>) {
     let Progress { topic, partition, position, to } = progress;
     // Nobody is left to tell that nobody looks.
@@ -180,163 +200,9 @@ fn show_progress(progress: &Progress<'_>) {
     );
 }
 
-/// A row a partition, then what there is to say of some.
-fn show(report: &Report) -> String {
-    let rows = report.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (topic, p)));
-    let table = output::table(
-        &["TOPIC", "PARTITION", "FROM", "TO", "RECORDS", "BYTES", "RESULT"],
-        rows.map(|(topic, partition)| row(topic, partition)),
-    );
-    let words = report.topics.iter().flat_map(remarks);
-    let words: Vec<String> = words.collect();
-    if words.is_empty() { table } else { format!("{table}\n\n{}", words.join("\n")) }
-}
-
-fn row(topic: &TopicReport, partition: &PartitionReport) -> Vec<String> {
-    let result = match partition.result {
-        Verdict::Equal => "equal",
-        Verdict::Different => "DIFFERENT",
-        Verdict::Unfinished => "UNFINISHED",
-    };
-    vec![
-        topic.mirror_topic_name.clone(),
-        partition.partition.to_string(),
-        or_dash(partition.from_offset),
-        or_dash(partition.to_offset),
-        partition.records.to_string(),
-        partition.bytes.to_string(),
-        result.to_owned(),
-    ]
-}
-
-fn remarks(topic: &TopicReport) -> Vec<String> {
-    let name = &topic.mirror_topic_name;
-    let mut lines = Vec::new();
-    for partition in &topic.partitions {
-        let at = format!("{name}, partition {}", partition.partition);
-        let difference = partition.difference.iter().map(|what| format!("{at}: first difference: {what}"));
-        lines.extend(difference);
-        lines.extend(partition.error.iter().map(|why| format!("{at}: unfinished: {why}")));
-        lines.extend(partition.notes.iter().map(|note| format!("{at}: note: {note}")));
-    }
-    lines.extend(topic.error.iter().map(|why| format!("{name}: unfinished: {why}")));
-    lines
-}
-
-/// The verdict in words and as an exit code.
-fn conclude(report: &Report) -> Result<(), Failure> {
-    let partitions = || report.topics.iter().flat_map(|topic| &topic.partitions);
-    let count = |result: Verdict| partitions().filter(|partition| partition.result == result).count();
-    let all = partitions().count();
-    let records: u64 = partitions().map(|partition| partition.records).sum();
-    let bytes: u64 = partitions().map(|partition| partition.bytes).sum();
-    match report.result {
-        Verdict::Equal if records == 0 => {
-            say(&format!("Equal, and without a record to compare in {all} partitions."));
-            Ok(())
-        }
-        Verdict::Equal => {
-            let (topics, link) = (report.topics.len(), &report.link_name);
-            say(&format!(
-                "Equal: {records} records ({bytes} bytes) in {all} partitions of {topics} topics on link '{link}'."
-            ));
-            Ok(())
-        }
-        Verdict::Different => Err(Failure::new(format!(
-            "{} of {all} partitions differ{}",
-            count(Verdict::Different),
-            if unfinished(report) { ", and not all could be compared" } else { "" }
-        ))),
-        Verdict::Unfinished => {
-            let topic_error = || report.topics.iter().find_map(|topic| topic.error.as_ref());
-            let partition_error = || partitions().find_map(|partition| partition.error.as_ref());
-            let reason = report.error.as_ref().or_else(topic_error).or_else(partition_error);
-            let reason = reason.map_or("nothing was compared", String::as_str);
-            Err(Failure::new(format!("not finished, no difference so far: {reason}")))
-        }
-    }
-}
-
-fn unfinished(report: &Report) -> bool {
-    let in_topic = |topic: &TopicReport| {
-        topic.error.is_some() || topic.partitions.iter().any(|p| p.result == Verdict::Unfinished)
-    };
-    report.error.is_some() || report.topics.iter().any(in_topic)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::report::{Difference, Kind};
-
-    fn report() -> Report {
-        let equal = PartitionReport {
-            result: Verdict::Equal,
-            from_offset: Some(4),
-            to_offset: Some(10),
-            records: 6,
-            bytes: 600,
-            notes: vec!["offsets 0 to 3 were left out (see --last)".into()],
-            ..PartitionReport::new(0)
-        };
-        let mut differs = PartitionReport { from_offset: Some(0), to_offset: Some(7), ..equal.clone() };
-        differs.partition = 1;
-        differs.notes.clear();
-        differs.conclude(Some(Difference { kind: Kind::OnlyAtMirror, offset: Some(7), fields: vec![] }));
-        let missing = PartitionReport::only_at(Side::Source, 2);
-        let topic = TopicReport {
-            mirror_topic_name: "orders".into(),
-            source_topic_name: "orders".into(),
-            partitions: vec![equal, differs, missing],
-            error: None,
-        };
-        Report {
-            link_name: "east-west".into(),
-            source_cluster_id: "e".into(),
-            destination_cluster_id: "w".into(),
-            result: verdict(std::slice::from_ref(&topic), None),
-            topics: vec![topic],
-            error: None,
-        }
-    }
-
-    #[test]
-    fn people_see_a_row_a_partition_and_the_first_difference_of_each() {
-        let expected = "\
-TOPIC   PARTITION  FROM  TO  RECORDS  BYTES  RESULT
-orders  0          4     10  6        600    equal
-orders  1          0     7   6        600    DIFFERENT
-orders  2          -     -   0        0      DIFFERENT
-
-orders, partition 0: note: offsets 0 to 3 were left out (see --last)
-orders, partition 1: first difference: offset 7: only the mirror has a record
-orders, partition 2: first difference: only the source has this partition";
-        assert_eq!(show(&report()), expected);
-        let failure = conclude(&report()).expect_err("they differ");
-        assert_eq!(failure.message, "2 of 3 partitions differ");
-    }
-
-    #[test]
-    fn programs_see_names_and_numbers() {
-        let shown = serde_json::to_value(report()).expect("JSON");
-        assert_eq!(shown["result"], "DIFFERENT");
-        let row = &shown["topics"][0]["partitions"][1];
-        assert_eq!(row["difference"]["kind"], "ONLY_AT_MIRROR");
-        assert_eq!((&row["difference"]["offset"], &row["records"]), (&7.into(), &6.into()));
-        assert_eq!(row["error"], serde_json::Value::Null);
-    }
-
-    #[test]
-    fn what_could_not_be_finished_is_a_failure_with_its_reason() {
-        let mut report = report();
-        report.topics[0].partitions.truncate(1);
-        report.result = verdict(&report.topics, None);
-        assert_eq!(conclude(&report), Ok(()));
-        report.error = Some("the source said nothing".into());
-        report.result = verdict(&report.topics, report.error.as_deref());
-        let failure = conclude(&report).expect_err("unfinished");
-        assert_eq!(failure.message, "not finished, no difference so far: the source said nothing");
-    }
 
     #[test]
     fn topics_are_the_links_own() {
