@@ -155,7 +155,8 @@ mod tests {
         let certificate = "-----BEGIN CERTIFICATE-----\nCCCC\n-----END CERTIFICATE-----\n";
         let key = "-----BEGIN PRIVATE KEY-----\nKKKK\n-----END PRIVATE KEY-----\n";
         std::fs::write(path("client.pem"), format!("{key}{certificate}")).expect("written");
-        std::fs::write(path("ca.pem"), certificate).expect("written");
+        let ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(path("ca.pem"), ca).expect("written");
         let pairs = [
             ("bootstrap.servers", "a:1".to_owned()),
             ("security.protocol", "SSL".to_owned()),
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(found["ssl.endpoint.identification.algorithm"], "none");
         assert_eq!(
             (&*found["ssl.ca.pem"], &*found["ssl.certificate.pem"], &*found["ssl.key.pem"]),
-            (certificate, certificate, key)
+            (ca, certificate, key)
         );
         std::fs::write(path("client.pem"), certificate).expect("written");
         let error = properties(&pairs).expect_err("no key");
