@@ -25,7 +25,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
-#[cfg_attr(not(feature = "audit"), expect(dead_code, reason = "taken, and then refused as a whole"))]
+#[cfg_attr(not(feature = "audit"), allow(dead_code, reason = "taken, and then refused as a whole"))]
 pub struct VerifyCommand {
     #[command(flatten)]
     remote: Remote,
