@@ -17,8 +17,8 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{ApiJson, ApiPath, ApiQuery, NoParameters};
 use super::names::check_name;
 use super::paging::{self, PageQuery};
-use super::types::{ClusterRow, CreateCluster, Page, Resource};
-use super::{Api, find_cluster, keys, rows};
+use super::types::{ClusterRow, CreateCluster, Page, Resource, UpdateCluster};
+use super::{Api, alter, find_cluster, keys, rows};
 
 /// A cluster that answers later than this is shown as unavailable.
 const STATE_LIMIT: Duration = Duration::from_secs(3);
@@ -27,7 +27,7 @@ const PROBES_AT_ONCE: usize = 32;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct CreateQuery {
+pub struct ChangeQuery {
     validate_only: bool,
     /// Whether the brokers are asked; true unless told otherwise.
     validate_cluster: Option<bool>,
@@ -35,7 +35,7 @@ pub struct CreateQuery {
 
 pub async fn create(
     State(api): State<Api>,
-    ApiQuery(query): ApiQuery<CreateQuery>,
+    ApiQuery(query): ApiQuery<ChangeQuery>,
     ApiJson(body): ApiJson<CreateCluster>,
 ) -> ApiResult<Response> {
     check_name("name", &body.name)?;
@@ -128,6 +128,34 @@ async fn with_state(api: &Api, cluster: &Cluster, turns: &Semaphore) -> Resource
         Err(_) => ("UNAVAILABLE", Some(format!("no answer within {} s", STATE_LIMIT.as_secs()))),
     };
     rows::cluster(cluster, state, message)
+}
+
+/// Changes client keys. Links that use the cluster go on with them at once.
+pub async fn update(
+    State(api): State<Api>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(query): ApiQuery<ChangeQuery>,
+    ApiJson(body): ApiJson<UpdateCluster>,
+) -> ApiResult<Json<Resource<ClusterRow>>> {
+    let applied = api.catalog();
+    let cluster = find_cluster(&applied.catalog, &name)?;
+    let checked = alter::cluster(cluster, &body.configs)?;
+    let asks = query.validate_cluster.unwrap_or(true);
+    if asks {
+        let facts =
+            api.preflight.probe(&cluster.name, &checked.configs).await.map_err(ApiError::from_probe)?;
+        guard_cluster_id("bootstrap.servers", Some(&cluster.cluster_id), &facts.cluster_id)?;
+    }
+    let action = Action::UpdateCluster {
+        name: cluster.name.clone(),
+        expected: cluster.configs.clone(),
+        configs: checked.configs.clone(),
+    };
+    api.submit(action, query.validate_only).await?;
+    let updated = Cluster { configs: checked.configs, ..Cluster::clone(cluster) };
+    let mut row = rows::cluster(&updated, if asks { "ACTIVE" } else { "UNKNOWN" }, None);
+    row.body.warnings = checked.warnings;
+    Ok(Json(row))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -14,11 +14,11 @@ use serde::Deserialize;
 
 use super::clusters::guard_cluster_id;
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiJson, ApiPath, ApiQuery, NoParameters};
+use super::extract::{ApiJson, ApiPath, ApiQuery};
 use super::names::check_name;
 use super::paging::{self, PageQuery};
-use super::types::{CreateLink, LinkConfigRow, LinkRow, Page, Resource};
-use super::{Api, find_cluster, find_link, keys, links_on, rows, secrets};
+use super::types::{CreateLink, LinkRow, Page, Resource};
+use super::{Api, find_cluster, find_link, keys, links_on, rows};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -173,35 +173,4 @@ pub async fn delete(
     let link = find_link(&applied.catalog, &cluster, &link)?;
     api.submit(Action::DeleteLink { link: link.id.clone() }, query.validate_only).await?;
     Ok(Json(row(&api, link, false)))
-}
-
-/// What was set, and the defaults of what works and wasn't.
-pub async fn configs(
-    State(api): State<Api>,
-    uri: Uri,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
-    ApiQuery(NoParameters {}): ApiQuery<NoParameters>,
-) -> ApiResult<Json<Page<LinkConfigRow>>> {
-    let applied = api.catalog();
-    let link = find_link(&applied.catalog, &cluster, &link)?;
-    let mut values: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
-    for key in &keys::LINK_KEYS {
-        values.extend(key.default.map(|default| (key.name, (default, false))));
-    }
-    values.extend(link.source.as_deref().map(|source| (keys::SOURCE_CLUSTER, (source, true))));
-    values.extend(link.configs.iter().map(|(key, value)| (key.as_str(), (value.as_str(), true))));
-    let all = paging::select(values.into_iter().map(|v| (v.0.to_owned(), v)), None, None)?;
-    Ok(Json(all.into_page("KafkaLinkConfigData", &uri, |(name, (value, was_set))| {
-        let row = LinkConfigRow {
-            cluster_id: link.destination_cluster_id.to_string(),
-            link_name: link.name.to_string(),
-            name: name.to_owned(),
-            value: secrets::shown(name, value),
-            read_only: false,
-            sensitive: secrets::is_sensitive(name),
-            source: if was_set { "DYNAMIC_CLUSTER_LINK_CONFIG" } else { "DEFAULT_CONFIG" }.to_owned(),
-            synonyms: Vec::new(),
-        };
-        rows::resource("KafkaLinkConfigData", format!("{}/configs/{name}", rows::link_path(link)), row)
-    })))
 }

@@ -1,14 +1,15 @@
 //! The HTTP API: routes, and what every handler shares.
 //!
 //! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success.
-//! - [`extract`], [`names`], [`keys`], [`paging`]: what a request may say. [`secrets`]: what an
+//! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
-//! - [`clusters`], [`links`], [`mirrors`], [`mirror_actions`], [`fleet`], [`health`]: one file a
+//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`fleet`], [`health`]: one file a
 //!   resource. [`rows`]: catalog and observed state as rows.
 //!
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
 //! command and passes the refusal on. It never talks to a broker but through [`preflight`].
 
+pub mod alter;
 pub mod clusters;
 pub mod error;
 pub mod extract;
@@ -16,6 +17,7 @@ pub mod fleet;
 pub mod gauges;
 pub mod health;
 pub mod keys;
+pub mod link_configs;
 pub mod links;
 pub mod mirror_actions;
 pub mod mirrors;
@@ -35,7 +37,7 @@ use actors::observe::Observatory;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use catalog::{Action, Catalog, Cluster, Command, Link};
 use consensus::Consensus;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -120,7 +122,10 @@ pub fn router(api: Api) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/lockstep/v1/fleet", get(fleet::show))
         .route("/lockstep/v1/clusters", get(clusters::list).post(clusters::create))
-        .route("/lockstep/v1/clusters/{cluster}", get(clusters::show).delete(clusters::delete))
+        .route(
+            "/lockstep/v1/clusters/{cluster}",
+            get(clusters::show).patch(clusters::update).delete(clusters::delete),
+        )
         .merge(link_routes());
     finish(routes, api)
 }
@@ -131,7 +136,12 @@ fn link_routes() -> Router<Api> {
     Router::new()
         .route(&on_cluster("/links"), get(links::list).post(links::create))
         .route(&on_cluster("/links/{link}"), get(links::show).delete(links::delete))
-        .route(&on_cluster("/links/{link}/configs"), get(links::configs))
+        .route(&on_cluster("/links/{link}/configs"), get(link_configs::list))
+        .route(
+            &on_cluster("/links/{link}/configs/{name}"),
+            get(link_configs::show).put(link_configs::set).delete(link_configs::delete),
+        )
+        .route(&on_cluster("/links/{link}/configs:alter"), put(link_configs::alter))
         .route(&on_cluster("/links/{link}/mirrors"), get(mirrors::list).post(mirrors::create))
         .route(&on_cluster("/links/{link}/mirrors/{topic}"), get(mirrors::show).delete(mirrors::delete))
         .route(&on_cluster("/links/{link}/mirrors:pause"), post(mirror_actions::pause))

@@ -140,6 +140,59 @@ pub struct LinkConfigRow {
     pub synonyms: Vec<String>,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ConfigOperation {
+    #[default]
+    Set,
+    /// Back to the default.
+    Delete,
+}
+
+/// A change of one configuration key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigChange {
+    pub name: String,
+    /// Required with SET, left out with DELETE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// SET when left out.
+    #[serde(default)]
+    pub operation: ConfigOperation,
+}
+
+/// Changes that are made all together or not at all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlterConfigs {
+    pub data: Vec<ConfigChange>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetConfig {
+    pub value: String,
+}
+
+/// What was altered, as it is now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AlteredConfigs {
+    pub kind: String,
+    pub metadata: PageMetadata,
+    pub data: Vec<Resource<LinkConfigRow>>,
+    /// What was left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Changes of a registered cluster's client keys, made all together or not at all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateCluster {
+    pub configs: Vec<ConfigChange>,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateMirror {

@@ -3,8 +3,40 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use clap::Args;
+
 use super::failure::Failure;
-use crate::api::types::ConfigEntry;
+use crate::api::types::{ConfigChange, ConfigEntry, ConfigOperation};
+
+/// Changes to a configuration that stands.
+#[derive(Debug, Args)]
+pub struct Changes {
+    /// Keys to set: k=v,… or a properties file, - for stdin; may be repeated
+    #[arg(long, value_name = "K=V,…|FILE")]
+    config: Vec<String>,
+    /// Keys to set back to their defaults
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    delete_config: Vec<String>,
+}
+
+impl Changes {
+    /// With what other flags set beside them.
+    pub fn read(&self, more: Option<ConfigEntry>) -> Result<Vec<ConfigChange>, Failure> {
+        let sets = read_all(&self.config)?.into_iter().chain(more).map(|ConfigEntry { name, value }| {
+            ConfigChange { name, value: Some(value), operation: ConfigOperation::Set }
+        });
+        let deletes = self.delete_config.iter().map(|name| ConfigChange {
+            name: name.trim().to_owned(),
+            value: None,
+            operation: ConfigOperation::Delete,
+        });
+        let changes: Vec<ConfigChange> = sets.chain(deletes).collect();
+        if changes.is_empty() {
+            return Err(Failure::usage("nothing to change: give --config or --delete-config"));
+        }
+        Ok(changes)
+    }
+}
 
 /// Reads `k=v,k2=v2`, the path of a properties file, or `-` for one on stdin.
 pub fn read(argument: &str) -> Result<Vec<ConfigEntry>, Failure> {

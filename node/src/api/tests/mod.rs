@@ -1,5 +1,6 @@
 //! The API in process: the real router and a real Raft group of one, with clusters made up.
 
+mod configs;
 mod errors;
 mod resources;
 mod shown;
@@ -21,7 +22,8 @@ use tower::ServiceExt;
 use super::preflight::{Answer, Preflight};
 use super::{Api, router};
 
-/// Clusters by bootstrap address: `east:9092` is Kafka cluster `id-east`, and `away:…` is away.
+/// Clusters by bootstrap address: `east:9092` is Kafka cluster `id-east`, and so is `east-2:9092`;
+/// `away:…` is away.
 struct FakeClusters;
 
 impl Preflight for FakeClusters {
@@ -32,7 +34,8 @@ impl Preflight for FakeClusters {
                 let (cluster, message) = (format!("cluster '{name}'"), "connection refused".into());
                 return Err(PreflightError::Unreachable { cluster, message });
             }
-            Ok(ClusterFacts { cluster_id: format!("id-{host}"), brokers: 1 })
+            let cluster = host.trim_end_matches("-2");
+            Ok(ClusterFacts { cluster_id: format!("id-{cluster}"), brokers: 1 })
         })
     }
 
@@ -140,6 +143,16 @@ impl Node {
 
     async fn post(&self, path: &str, body: Value) -> Reply {
         self.post_text(path, "application/json", body.to_string()).await
+    }
+
+    async fn put(&self, path: &str, body: Value) -> Reply {
+        let request = Request::put(path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string()))).await
+    }
+
+    async fn patch(&self, path: &str, body: Value) -> Reply {
+        let request = Request::patch(path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string()))).await
     }
 
     async fn post_text(&self, path: &str, content_type: &str, body: String) -> Reply {
