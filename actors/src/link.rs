@@ -5,19 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Link, MirrorTopic, NodeId};
+use catalog::{Link, NodeId};
 use kafka::ClientConfig;
 use kafka::client::{Client, Dial};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::appender::LaneMeters;
+use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
 use crate::clock::WallClock;
+use crate::doubts::Doubts;
 use crate::growth::{self, Growth};
-use crate::observe::{LinkView, Observatory};
+use crate::meters::MirrorMeters;
+use crate::observe::Observatory;
 use crate::partition::{PartitionArguments, PartitionMessage, PartitionMirror, Question, topic_partition};
 use crate::plan::{self, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, Topics};
@@ -42,14 +44,19 @@ pub struct LinkArguments {
     pub source: ClientConfig,
     pub destination: ClientConfig,
     pub surroundings: Surroundings,
-    /// Another supervisor of this link ran before in this process.
-    pub is_successor: bool,
+    /// What the supervisor before left, if one ran in this process.
+    pub doubts: Doubts,
 }
 
 pub enum LinkMessage {
     /// The catalog's link has changed.
     Update(Arc<Link>),
     MetadataChanged,
+    /// The regular check of both clusters; why one didn't answer.
+    Checked {
+        source: Option<kafka::Error>,
+        destination: Option<kafka::Error>,
+    },
     PartitionStopped {
         key: PartitionKey,
         assignment_epoch: u64,
@@ -62,8 +69,9 @@ pub enum LinkMessage {
         topic: Arc<str>,
     },
     Reconcile,
-    /// Stop everything in an orderly way; answered when nothing of ours is under way any more.
-    Stop(oneshot::Sender<()>),
+    /// Stop everything in an orderly way; answered when nothing runs any more, with what may still be
+    /// under way.
+    Stop(oneshot::Sender<Doubts>),
 }
 
 pub struct LinkSupervisor;
@@ -82,14 +90,12 @@ pub struct LinkState {
     setups: BTreeMap<Arc<str>, AbortHandle>,
     /// Topics to which partitions are being added.
     growths: BTreeSet<Arc<str>>,
-    /// Partitions whose last owner here left requests in doubt.
-    doubtful: BTreeSet<PartitionKey>,
-    /// A supervisor of this link ran before in this process, and what it knew of doubts is gone.
-    is_successor: bool,
+    doubts: Doubts,
+    availability: Availability,
     /// Actors started so far.
     instances: u32,
     tasks: Vec<AbortHandle>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Doubts>>,
 }
 
 impl Actor for LinkSupervisor {
@@ -102,12 +108,26 @@ impl Actor for LinkSupervisor {
         myself: ActorRef<LinkMessage>,
         arguments: LinkArguments,
     ) -> Result<LinkState, ActorProcessingErr> {
-        let LinkArguments { link, source, destination, surroundings, is_successor } = arguments;
-        let dial = &surroundings.dial;
-        let source = Client::of_cluster(source, dial.clone(), link.source_cluster_id.clone());
-        let destination = Client::of_cluster(destination, dial.clone(), link.destination_cluster_id.clone());
+        let LinkArguments { link, source, destination, surroundings, doubts } = arguments;
+        let client = |config: &ClientConfig, cluster_id: &Arc<str>| {
+            Client::of_cluster(config.clone(), surroundings.dial.clone(), cluster_id.clone())
+        };
         let settings = LinkSettings::from_configs(&link.configs);
+        let checks = [(source, &link.source_cluster_id), (destination, &link.destination_cluster_id)];
+        let [(source, checked_source), (destination, checked_destination)] = checks.map(|(config, id)| {
+            // Clients of their own: a check waits for nobody's requests, nor any of them for a check.
+            let request_timeout = config.request_timeout.min(settings.availability_check);
+            let checked = ClientConfig { request_timeout, ..config.clone() };
+            (client(&config, id), client(&checked, id))
+        });
         let plane = LinkPlane::new(source, destination, settings, surroundings.clock.clone());
+        surroundings.observatory.set_credit(&link.id, Some(plane.credit().clone()));
+        let checker = tokio::spawn(check(
+            checked_source,
+            checked_destination,
+            settings.availability_check,
+            myself.clone(),
+        ));
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();
         let watcher_of = myself.clone();
@@ -118,7 +138,7 @@ impl Actor for LinkSupervisor {
                 }
             }
         });
-        let tasks = vec![keeper.abort_handle(), watcher.abort_handle()];
+        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker.abort_handle()];
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,
@@ -127,8 +147,8 @@ impl Actor for LinkSupervisor {
             partitions: BTreeMap::new(),
             setups: BTreeMap::new(),
             growths: BTreeSet::new(),
-            doubtful: BTreeSet::new(),
-            is_successor,
+            doubts,
+            availability: Availability::new(settings.availability_failures_max),
             instances: 0,
             tasks,
             stop: None,
@@ -148,9 +168,14 @@ impl Actor for LinkSupervisor {
                 state.follow_growth(&myself);
                 return Ok(());
             }
+            LinkMessage::Checked { source, destination } => {
+                state.availability.checked(source, destination);
+                state.show();
+                return Ok(());
+            }
             LinkMessage::PartitionStopped { key, assignment_epoch, in_doubt } => {
                 if in_doubt {
-                    state.doubtful.insert(key.clone());
+                    state.doubts.add(key.clone());
                 }
                 if state.partitions.get(&key).is_some_and(|p| p.assignment_epoch == assignment_epoch) {
                     state.partitions.remove(&key);
@@ -190,7 +215,7 @@ impl Actor for LinkSupervisor {
         state: &mut LinkState,
     ) -> Result<(), ActorProcessingErr> {
         state.tasks.iter().chain(state.setups.values()).for_each(AbortHandle::abort);
-        state.surroundings.observatory.set_link(&state.link.id, None);
+        state.surroundings.observatory.set_credit(&state.link.id, None);
         Ok(())
     }
 }
@@ -235,7 +260,7 @@ impl LinkState {
     }
 
     async fn start_partition(&mut self, myself: &ActorRef<LinkMessage>, start: Start) {
-        let Start { key, assignment_epoch, unclean } = start;
+        let Start { key, assignment_epoch, .. } = start.clone();
         let (topic, partition) = &key;
         let Some(mirror) = self.link.mirrors.get(topic).cloned() else { return };
         let Some(producer) = mirror.producer else { return };
@@ -254,16 +279,17 @@ impl LinkState {
                 .get("cleanup.policy")
                 .is_some_and(|policy| policy.contains("compact")),
         };
+        let unclean = self.doubts.take(&start);
         let arguments = PartitionArguments {
             stats: self.surroundings.observatory.enter(&mirror_key, *partition),
             mirror: mirror_key,
             partition: *partition,
             assignment_epoch,
             instance: self.instances,
-            unclean: unclean || self.is_successor || self.doubtful.remove(&key),
+            unclean,
             question,
             plane: self.plane.clone(),
-            meters: self.meters(&mirror),
+            meters: MirrorMeters::new(&self.link, &mirror),
             catalog: self.surroundings.catalog.clone(),
         };
         match Actor::spawn_linked(None, PartitionMirror, arguments, myself.get_cell()).await {
@@ -272,19 +298,11 @@ impl LinkState {
             }
             Err(error) => {
                 tracing::error!(%topic, partition, %error, "can't start the partition's actor");
+                if unclean {
+                    self.doubts.add(key);
+                }
                 myself.send_after(RESTART_WAIT, || LinkMessage::Reconcile);
             }
-        }
-    }
-
-    fn meters(&self, mirror: &MirrorTopic) -> LaneMeters {
-        let labels = [("link", self.link.name.to_string()), ("topic", mirror.name.to_string())];
-        let mut with_path = labels.to_vec();
-        with_path.push(("path", "raw".into()));
-        LaneMeters {
-            bytes: metrics::counter!("lockstep_mirror_bytes_total", &labels),
-            records: metrics::counter!("lockstep_mirror_records_total", &labels),
-            batches: metrics::counter!("lockstep_mirror_batches_total", &with_path),
         }
     }
 
@@ -314,7 +332,7 @@ impl LinkState {
         if keys.is_empty()
             && let Some(answer) = self.stop.take()
         {
-            let _ = answer.send(());
+            let _ = answer.send(std::mem::take(&mut self.doubts));
             myself.stop(None);
         }
     }
@@ -359,17 +377,12 @@ impl LinkState {
             let _ = partition.actor.cast(PartitionMessage::MetadataChanged);
         }
         let metadata = self.plane.metadata();
-        let error = metadata.source_error.as_ref().map(|e| ("source", e));
-        let error = error.or(metadata.destination_error.as_ref().map(|e| ("destination", e)));
-        let view = match error {
-            None => LinkView { state: "ACTIVE", error: "NO_ERROR", error_message: None },
-            Some((side, error)) => LinkView {
-                state: if metadata.is_wrong_cluster() { "FAILED" } else { "UNAVAILABLE" },
-                error: link_error(error),
-                error_message: Some(format!("{side}: {error}")),
-            },
-        };
-        self.surroundings.observatory.set_link(&self.link.id, Some(view));
+        self.availability.heard(metadata.source_error, metadata.destination_error);
+        self.show();
+    }
+
+    fn show(&self) {
+        self.surroundings.observatory.set_link(&self.link.id, Some(self.availability.view()));
     }
 
     fn partition_failed(&mut self, cell: &ActorCell, error: &ActorProcessingErr) {
@@ -377,25 +390,32 @@ impl LinkState {
         let Some(key) = failed.map(|(key, _)| key.clone()) else { return };
         tracing::error!(topic = %key.0, partition = key.1, %error, "a partition's actor failed; starting it again");
         self.partitions.remove(&key);
-        self.doubtful.insert(key);
+        self.doubts.add(key);
     }
 
-    fn leave_unless_wanted(&self, key: &PartitionKey) {
+    fn leave_unless_wanted(&mut self, key: &PartitionKey) {
         // A partition that starts again under another epoch, or has failed, keeps its row.
         let partitions = self.link.mirrors.get(&key.0).map_or(0, |m| m.partitions.len());
         if key.1 as usize >= partitions {
             self.surroundings.observatory.leave(&self.link.key(&key.0), key.1);
+            self.doubts.forget_start(key);
         }
     }
 }
 
-/// The link error of SPEC section 4 for a client error.
-fn link_error(error: &kafka::Error) -> &'static str {
-    match error {
-        kafka::Error::Resolve { .. } => "UNRESOLVABLE_BOOTSTRAP_ERROR",
-        kafka::Error::Connect { .. } | kafka::Error::Closed { .. } => "BOOTSTRAP_TCP_CONNECTION_FAILED_ERROR",
-        kafka::Error::Deadline { .. } => "TIMEOUT_ERROR",
-        kafka::Error::Authentication { .. } => "AUTHENTICATION_ERROR",
-        _ => "UNKNOWN",
+/// Asks both clusters at regular times whether they are there.
+async fn check(source: Client, destination: Client, every: Duration, supervisor: ActorRef<LinkMessage>) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let ask = async |client: &Client| client.metadata(Some(&[])).await.err();
+        let (source, destination) = tokio::join!(ask(&source), ask(&destination));
+        if supervisor.cast(LinkMessage::Checked { source, destination }).is_err() {
+            return;
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

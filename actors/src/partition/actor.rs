@@ -11,11 +11,12 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::appender::{Appender, LaneKey, LaneMeters, LaneOwner, OpenLane, Order};
+use crate::appender::{Appender, LaneKey, LaneOwner, OpenLane, Order};
 use crate::catalog_port::CatalogPort;
 use crate::fetcher::{Assign, FetchOrder, FetchOwner, FetchStop, Fetcher};
 use crate::filler::{self, Fill};
 use crate::lane::{Lane, LaneEnd, LaneStop};
+use crate::meters::MirrorMeters;
 use crate::observe::{PartitionState, PartitionStats};
 use crate::partition::footing::{self, Feed, Footing, Question};
 use crate::partition::machine::{Effect, Event, Machine, NotFooted, Shown};
@@ -89,7 +90,7 @@ pub struct PartitionArguments {
     pub question: Question,
     pub plane: Arc<LinkPlane>,
     pub stats: Arc<PartitionStats>,
-    pub meters: LaneMeters,
+    pub meters: MirrorMeters,
     pub catalog: Arc<dyn CatalogPort>,
 }
 
@@ -262,7 +263,10 @@ impl PartitionActorState {
             lane,
             stats: stats.clone(),
             owner: LaneOwner::new(runner.clone(), run),
-            meters: meters.clone(),
+            meters: match footing.feed {
+                Feed::Source => meters.raw.clone(),
+                Feed::Filler { .. } => meters.filler.clone(),
+            },
         };
         appender.order(Order::Open(Box::new(open))).await;
         let owner = FetchOwner::new(runner, run);
@@ -359,6 +363,9 @@ impl PartitionActorState {
     fn fail(&mut self, error: catalog::MirrorError, offset: i64, message: String) {
         let PartitionArguments { mirror, partition, assignment_epoch, plane, catalog, .. } = &self.arguments;
         tracing::error!(topic = %mirror.topic, partition, offset, error = error.name(), "{message}");
+        if error == catalog::MirrorError::ForeignWrite {
+            self.arguments.meters.foreign_writes.increment(1);
+        }
         self.current = None;
         self.failure = Some((error, message.clone()));
         let action = Action::FailPartition {

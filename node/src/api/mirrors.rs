@@ -124,13 +124,7 @@ fn plan_body(link: &Link, plan: MirrorPlan) -> MirrorPlanBody {
 }
 
 fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> Resource<MirrorRow> {
-    let key = link.key(&mirror.name);
-    let observed = api.observatory().map(|observatory| Observed {
-        link: observatory.link(&link.id),
-        partitions: observatory.partitions(&key),
-        waiting_for: observatory.setup(&key),
-    });
-    rows::mirror(catalog, link, mirror, observed.unwrap_or_default())
+    rows::mirror(catalog, link, mirror, Observed::of(api.observatory(), link, mirror))
 }
 
 #[derive(Debug, Default, Deserialize)]
