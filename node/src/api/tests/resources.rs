@@ -142,9 +142,15 @@ async fn the_fleet_and_its_gauges_are_shown() {
         "# TYPE lockstep_link_count gauge",
         "lockstep_link_count{state=\"UNKNOWN\"} 1",
         "lockstep_mirror_topic_count{link=\"east-west\",cluster=\"west\",state=\"PENDING_MIRROR\"} 1",
+        "lockstep_mirror_partition_count{link=\"east-west\",cluster=\"west\",state=\"PENDING\"} 2",
+        "lockstep_mirror_lag_known{link=\"east-west\",cluster=\"west\",topic=\"orders\",partition=\"1\"} 0",
+        "lockstep_link_task_count{link=\"east-west\",cluster=\"west\",task=\"AclSync\",state=\"NOT_CONFIGURED\"} 1",
+        "# TYPE process_cpu_seconds_total counter",
+        "# TYPE process_resident_memory_bytes gauge",
         "lockstep_raft_leader{node=\"node-1\"} 1",
         "lockstep_assignments{node=\"node-1\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
+    assert!(!text.contains("lockstep_mirror_lag_records"), "a lag that isn't known has no series:\n{text}");
 }
