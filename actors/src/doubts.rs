@@ -2,6 +2,7 @@
 //! under way, as a value: kept by the link's supervisor, handed to the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use catalog::Link;
 
@@ -37,9 +38,9 @@ impl Doubts {
         is_open || (start.unclean && is_first)
     }
 
-    /// The partition is none of the link's any more.
-    pub fn forget_start(&mut self, key: &PartitionKey) {
-        self.started.remove(key);
+    /// Forgets under what partitions started that aren't the link's any more.
+    pub fn forget_starts(&mut self, stays: impl Fn(&Arc<str>, u32) -> bool) {
+        self.started.retain(|(topic, partition), _| stays(topic, *partition));
     }
 }
 

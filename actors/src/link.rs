@@ -179,7 +179,6 @@ impl Actor for LinkSupervisor {
                 }
                 if state.partitions.get(&key).is_some_and(|p| p.assignment_epoch == assignment_epoch) {
                     state.partitions.remove(&key);
-                    state.leave_unless_wanted(&key);
                 }
             }
             LinkMessage::SetupEnded { topic } => {
@@ -239,6 +238,7 @@ impl LinkState {
         for start in plan.starts {
             self.start_partition(myself, start).await;
         }
+        self.forget_what_is_gone();
         self.setups.retain(|topic, task| {
             let wanted = plan.setups.contains(topic);
             if !wanted {
@@ -393,13 +393,16 @@ impl LinkState {
         self.doubts.add(key);
     }
 
-    fn leave_unless_wanted(&mut self, key: &PartitionKey) {
-        // A partition that starts again under another epoch, or has failed, keeps its row.
-        let partitions = self.link.mirrors.get(&key.0).map_or(0, |m| m.partitions.len());
-        if key.1 as usize >= partitions {
-            self.surroundings.observatory.leave(&self.link.key(&key.0), key.1);
-            self.doubts.forget_start(key);
-        }
+    /// Deleted mirrors, once nothing of them runs. One that is paused, has failed or starts again
+    /// keeps its rows.
+    fn forget_what_is_gone(&mut self) {
+        let Self { link, partitions, doubts, surroundings, .. } = self;
+        let is_ours = |topic: &Arc<str>, partition: u32| {
+            link.mirrors.get(topic).is_some_and(|m| (partition as usize) < m.partitions.len())
+                || partitions.contains_key(&(topic.clone(), partition))
+        };
+        surroundings.observatory.retain(&link.id, is_ours);
+        doubts.forget_starts(is_ours);
     }
 }
 

@@ -289,15 +289,14 @@ impl Observatory {
         inner.mirrors.entry(mirror.clone()).or_default().entry(partition).or_default().clone()
     }
 
-    /// A partition no longer belongs to this node.
-    pub(crate) fn leave(&self, mirror: &MirrorKey, partition: u32) {
-        let mut inner = lock(&self.inner);
-        if let Some(partitions) = inner.mirrors.get_mut(mirror) {
-            partitions.remove(&partition);
-            if partitions.is_empty() {
-                inner.mirrors.remove(mirror);
+    /// Forgets the link's partitions that no longer run here and don't come back.
+    pub(crate) fn retain(&self, link: &LinkId, stays: impl Fn(&Arc<str>, u32) -> bool) {
+        lock(&self.inner).mirrors.retain(|mirror, partitions| {
+            if mirror.link == *link {
+                partitions.retain(|partition, _| stays(&mirror.topic, *partition));
             }
-        }
+            !partitions.is_empty()
+        });
     }
 }
 

@@ -123,7 +123,7 @@ fn plan_body(link: &Link, plan: MirrorPlan) -> MirrorPlanBody {
     }
 }
 
-fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> Resource<MirrorRow> {
+pub fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> Resource<MirrorRow> {
     rows::mirror(catalog, link, mirror, Observed::of(api.observatory(), link, mirror))
 }
 
@@ -166,7 +166,7 @@ pub async fn list(
     ))
 }
 
-fn find_mirror<'a>(
+pub fn find_mirror<'a>(
     catalog: &'a Catalog,
     cluster: &str,
     link: &str,
@@ -192,28 +192,5 @@ pub async fn show(
 ) -> ApiResult<Json<Resource<MirrorRow>>> {
     let applied = api.catalog();
     let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
-    Ok(Json(row(&api, &applied.catalog, link, mirror)))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DeleteQuery {
-    delete_topic: bool,
-    validate_only: bool,
-}
-
-pub async fn delete(
-    State(api): State<Api>,
-    ApiPath((cluster, link, topic)): ApiPath<(String, String, String)>,
-    ApiQuery(query): ApiQuery<DeleteQuery>,
-) -> ApiResult<Json<Resource<MirrorRow>>> {
-    if query.delete_topic {
-        let message = "this version can't delete the destination topic yet; delete it with Kafka's tools";
-        return Err(ApiError::invalid("delete_topic", message));
-    }
-    let applied = api.catalog();
-    let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
-    let action = Action::DeleteMirror { mirror: link.key(&mirror.name) };
-    api.submit(action, query.validate_only).await?;
     Ok(Json(row(&api, &applied.catalog, link, mirror)))
 }

@@ -3,7 +3,7 @@
 //! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success.
 //! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
-//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`fleet`], [`health`]: one file a
+//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`health`]: one file a
 //!   resource. [`rows`]: catalog and observed state as rows.
 //!
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
@@ -20,6 +20,7 @@ pub mod keys;
 pub mod link_configs;
 pub mod links;
 pub mod mirror_actions;
+pub mod mirror_deletion;
 pub mod mirrors;
 pub mod names;
 pub mod paging;
@@ -143,7 +144,10 @@ fn link_routes() -> Router<Api> {
         )
         .route(&on_cluster("/links/{link}/configs:alter"), put(link_configs::alter))
         .route(&on_cluster("/links/{link}/mirrors"), get(mirrors::list).post(mirrors::create))
-        .route(&on_cluster("/links/{link}/mirrors/{topic}"), get(mirrors::show).delete(mirrors::delete))
+        .route(
+            &on_cluster("/links/{link}/mirrors/{topic}"),
+            get(mirrors::show).delete(mirror_deletion::delete),
+        )
         .route(&on_cluster("/links/{link}/mirrors:pause"), post(mirror_actions::pause))
         .route(&on_cluster("/links/{link}/mirrors:resume"), post(mirror_actions::resume))
 }

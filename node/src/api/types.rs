@@ -253,6 +253,17 @@ pub struct MirrorRow {
     pub waiting_for: Option<String>,
 }
 
+/// A mirror that was forgotten, and what became of its topic.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeletedMirror {
+    #[serde(flatten)]
+    pub mirror: MirrorRow,
+    pub topic_deleted: bool,
+    /// Why the topic stays although its deletion was asked for.
+    pub error_code: Option<u32>,
+    pub error_message: Option<String>,
+}
+
 /// One mirror partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LagRow {

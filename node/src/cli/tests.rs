@@ -42,6 +42,7 @@ fn what_the_documentation_says_is_taken() {
         "lockstep mirror pause a b c --link l",
         "lockstep mirror resume --pattern a.* --link l --dry-run",
         "lockstep mirror delete t --link l --yes",
+        "lockstep mirror delete t --link l --delete-topic --dry-run",
         "lockstep status -o json",
     ] {
         match parse(line) {

@@ -12,7 +12,7 @@ use actors::preflight::{ClusterFacts, MirrorPlan, MirrorRequest, PreflightError}
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
-use catalog::{Action, Catalog, Link, TopicId};
+use catalog::{Action, Catalog, Link, ProducerIdentity, TopicId};
 use consensus::{Consensus, Options};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
@@ -70,6 +70,28 @@ impl Preflight for FakeClusters {
             }
         })
     }
+
+    fn delete_topic<'a>(
+        &'a self,
+        _: &'a Catalog,
+        _: &'a Link,
+        topic: &'a str,
+        topic_id: TopicId,
+    ) -> Answer<'a, ()> {
+        assert_eq!(topic_id, DESTINATION_TOPIC_ID, "the topic that was the mirror's");
+        Box::pin(async move { FakeClusters::delete(topic) })
+    }
+}
+
+impl FakeClusters {
+    /// Mirrors of topics that begin with `kept` have topics that can't be deleted.
+    fn delete(topic: &str) -> Result<(), PreflightError> {
+        if topic.starts_with("kept") {
+            let (topic, cluster) = (topic.to_owned(), "cluster 'west'".to_owned());
+            return Err(PreflightError::TopicStays { topic, cluster, message: "grant DELETE on it".into() });
+        }
+        Ok(())
+    }
 }
 
 struct Node {
@@ -123,6 +145,18 @@ impl Node {
         node
     }
 
+    /// As the data plane does when it has made the destination topic.
+    async fn mirror_is_ready(&self, topic: &str) {
+        let catalog = self.catalog();
+        let link = catalog.link_on("west", "east-west").expect("link");
+        let ready = Action::MirrorReady {
+            mirror: link.key(&topic.into()),
+            destination_topic_id: DESTINATION_TOPIC_ID,
+            producer: ProducerIdentity { producer_id: 1, producer_epoch: 0 },
+        };
+        self.api.consensus.submit(ready).await.expect("ready");
+    }
+
     async fn create_cluster(&self, name: &str) -> Reply {
         let configs = json!([{"name": "bootstrap.servers", "value": format!("{name}:9092")}]);
         self.post(CLUSTERS, json!({"name": name, "configs": configs})).await
@@ -173,6 +207,7 @@ impl Node {
     }
 }
 
+const DESTINATION_TOPIC_ID: TopicId = TopicId([9; 16]);
 const CLUSTERS: &str = "/lockstep/v1/clusters";
 const LINKS: &str = "/kafka/v3/clusters/west/links";
 const MIRRORS: &str = "/kafka/v3/clusters/west/links/east-west/mirrors";
