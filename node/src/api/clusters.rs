@@ -12,9 +12,10 @@ use catalog::{Action, Cluster};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use utoipa::IntoParams;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiJson, ApiPath, ApiQuery, NoParameters};
+use super::extract::{ApiJson, ApiPath, ApiQuery, ClusterPath, NoParameters};
 use super::names::check_name;
 use super::paging::{self, PageQuery};
 use super::types::{ClusterRow, CreateCluster, Page, Resource, UpdateCluster};
@@ -25,14 +26,26 @@ const STATE_LIMIT: Duration = Duration::from_secs(3);
 /// Each is a connection or two.
 const PROBES_AT_ONCE: usize = 32;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct ChangeQuery {
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
     /// Whether the brokers are asked; true unless told otherwise.
     validate_cluster: Option<bool>,
 }
 
+/// Registers a Kafka cluster.
+#[utoipa::path(
+    post,
+    path = "/lockstep/v1/clusters",
+    operation_id = "createCluster",
+    tag = "clusters",
+    params(ChangeQuery),
+    request_body = CreateCluster,
+    responses((status = 201, description = "registered", body = Resource<ClusterRow>), (status = 200, description = "it could be registered", body = Resource<ClusterRow>))
+)]
 pub async fn create(
     State(api): State<Api>,
     ApiQuery(query): ApiQuery<ChangeQuery>,
@@ -70,6 +83,15 @@ pub fn guard_cluster_id(field: &str, given: Option<&str>, found: &str) -> ApiRes
     }
 }
 
+/// Registered clusters.
+#[utoipa::path(
+    get,
+    path = "/lockstep/v1/clusters",
+    operation_id = "listClusters",
+    tag = "clusters",
+    params(PageQuery),
+    responses((status = 200, description = "registered clusters, each asked for its state", body = Page<ClusterRow>))
+)]
 pub async fn list(
     State(api): State<Api>,
     uri: Uri,
@@ -104,9 +126,18 @@ async fn with_states(
     rows
 }
 
+/// One registered cluster.
+#[utoipa::path(
+    get,
+    path = "/lockstep/v1/clusters/{cluster}",
+    operation_id = "showCluster",
+    tag = "clusters",
+    params(ClusterPath),
+    responses((status = 200, description = "the cluster", body = Resource<ClusterRow>))
+)]
 pub async fn show(
     State(api): State<Api>,
-    ApiPath(name): ApiPath<String>,
+    ApiPath(ClusterPath { cluster: name }): ApiPath<ClusterPath>,
     ApiQuery(NoParameters {}): ApiQuery<NoParameters>,
 ) -> ApiResult<Json<Resource<ClusterRow>>> {
     let applied = api.catalog();
@@ -131,9 +162,18 @@ async fn with_state(api: &Api, cluster: &Cluster, turns: &Semaphore) -> Resource
 }
 
 /// Changes client keys. Links that use the cluster go on with them at once.
+#[utoipa::path(
+    patch,
+    path = "/lockstep/v1/clusters/{cluster}",
+    operation_id = "updateCluster",
+    tag = "clusters",
+    params(ClusterPath, ChangeQuery),
+    request_body = UpdateCluster,
+    responses((status = 200, description = "the cluster as it is now", body = Resource<ClusterRow>))
+)]
 pub async fn update(
     State(api): State<Api>,
-    ApiPath(name): ApiPath<String>,
+    ApiPath(ClusterPath { cluster: name }): ApiPath<ClusterPath>,
     ApiQuery(query): ApiQuery<ChangeQuery>,
     ApiJson(body): ApiJson<UpdateCluster>,
 ) -> ApiResult<Json<Resource<ClusterRow>>> {
@@ -158,15 +198,26 @@ pub async fn update(
     Ok(Json(row))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
 }
 
+/// Forgets a cluster that no link uses.
+#[utoipa::path(
+    delete,
+    path = "/lockstep/v1/clusters/{cluster}",
+    operation_id = "deleteCluster",
+    tag = "clusters",
+    params(ClusterPath, DeleteQuery),
+    responses((status = 200, description = "what was forgotten", body = Resource<ClusterRow>))
+)]
 pub async fn delete(
     State(api): State<Api>,
-    ApiPath(name): ApiPath<String>,
+    ApiPath(ClusterPath { cluster: name }): ApiPath<ClusterPath>,
     ApiQuery(query): ApiQuery<DeleteQuery>,
 ) -> ApiResult<Json<Resource<ClusterRow>>> {
     let applied = api.catalog();

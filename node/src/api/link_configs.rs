@@ -7,10 +7,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use catalog::{Action, Link};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::clusters::guard_cluster_id;
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiJson, ApiPath, ApiQuery, NoParameters};
+use super::extract::{ApiJson, ApiPath, ApiQuery, LinkConfigPath, LinkPath, NoParameters};
 use super::keys::{self, Checked};
 use super::types::{
     AlterConfigs, AlteredConfigs, ConfigChange, ConfigOperation, LinkConfigRow, Page, PageMetadata, Resource,
@@ -21,10 +22,18 @@ use super::{Api, alter, find_link, paging, rows, secrets};
 const KIND: &str = "KafkaLinkConfigData";
 
 /// What was set, and the defaults of what works and wasn't.
+#[utoipa::path(
+    get,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/configs",
+    operation_id = "listLinkConfigs",
+    tag = "link configuration",
+    params(LinkPath),
+    responses((status = 200, description = "all keys with a value", body = Page<LinkConfigRow>))
+)]
 pub async fn list(
     State(api): State<Api>,
     uri: Uri,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
     ApiQuery(NoParameters {}): ApiQuery<NoParameters>,
 ) -> ApiResult<Json<Page<LinkConfigRow>>> {
     let applied = api.catalog();
@@ -34,9 +43,18 @@ pub async fn list(
     Ok(Json(paging::select(rows, None, None)?.into_page(KIND, &uri, |row| row)))
 }
 
+/// One key.
+#[utoipa::path(
+    get,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/configs/{name}",
+    operation_id = "showLinkConfig",
+    tag = "link configuration",
+    params(LinkConfigPath),
+    responses((status = 200, description = "the key", body = Resource<LinkConfigRow>))
+)]
 pub async fn show(
     State(api): State<Api>,
-    ApiPath((cluster, link, name)): ApiPath<(String, String, String)>,
+    ApiPath(LinkConfigPath { cluster, link, name }): ApiPath<LinkConfigPath>,
     ApiQuery(NoParameters {}): ApiQuery<NoParameters>,
 ) -> ApiResult<Json<Resource<LinkConfigRow>>> {
     let applied = api.catalog();
@@ -73,19 +91,30 @@ fn rows_of(link: &Link) -> Vec<Resource<LinkConfigRow>> {
     values.into_iter().map(row).collect()
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct ChangeQuery {
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
     /// Whether the source is asked when its client keys change; true unless told otherwise.
     validate_link: Option<bool>,
 }
 
 /// Several keys, all together or none.
+#[utoipa::path(
+    put,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/configs:alter",
+    operation_id = "alterLinkConfigs",
+    tag = "link configuration",
+    params(LinkPath, ChangeQuery),
+    request_body = AlterConfigs,
+    responses((status = 200, description = "the altered keys as they are now", body = AlteredConfigs))
+)]
 pub async fn alter(
     State(api): State<Api>,
     uri: Uri,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
     ApiQuery(query): ApiQuery<ChangeQuery>,
     ApiJson(body): ApiJson<AlterConfigs>,
 ) -> ApiResult<Json<AlteredConfigs>> {
@@ -100,9 +129,19 @@ pub async fn alter(
     }))
 }
 
+/// Sets one key.
+#[utoipa::path(
+    put,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/configs/{name}",
+    operation_id = "setLinkConfig",
+    tag = "link configuration",
+    params(LinkConfigPath, ChangeQuery),
+    request_body = SetConfig,
+    responses((status = 204, description = "set"))
+)]
 pub async fn set(
     State(api): State<Api>,
-    ApiPath((cluster, link, name)): ApiPath<(String, String, String)>,
+    ApiPath(LinkConfigPath { cluster, link, name }): ApiPath<LinkConfigPath>,
     ApiQuery(query): ApiQuery<ChangeQuery>,
     ApiJson(body): ApiJson<SetConfig>,
 ) -> ApiResult<StatusCode> {
@@ -111,9 +150,17 @@ pub async fn set(
 }
 
 /// Back to the default.
+#[utoipa::path(
+    delete,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/configs/{name}",
+    operation_id = "deleteLinkConfig",
+    tag = "link configuration",
+    params(LinkConfigPath, ChangeQuery),
+    responses((status = 204, description = "the default again"))
+)]
 pub async fn delete(
     State(api): State<Api>,
-    ApiPath((cluster, link, name)): ApiPath<(String, String, String)>,
+    ApiPath(LinkConfigPath { cluster, link, name }): ApiPath<LinkConfigPath>,
     ApiQuery(query): ApiQuery<ChangeQuery>,
 ) -> ApiResult<StatusCode> {
     let change = ConfigChange { name, value: None, operation: ConfigOperation::Delete };

@@ -11,9 +11,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use catalog::{Action, Catalog, Link, MirrorKey, MirrorTopic};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiPath, ApiQuery};
+use super::extract::{ApiPath, ApiQuery, MirrorPath};
 use super::mirrors::{find_mirror, row};
 use super::types::{DeletedMirror, Resource};
 use super::{Api, rows};
@@ -22,16 +23,27 @@ use super::{Api, rows};
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 const STOP_POLL: Duration = Duration::from_millis(50);
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
     delete_topic: bool,
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
 }
 
+/// Forgets a mirror, and deletes its topic when asked for.
+#[utoipa::path(
+    delete,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors/{topic}",
+    operation_id = "deleteMirror",
+    tag = "mirrors",
+    params(MirrorPath, DeleteQuery),
+    responses((status = 200, description = "forgotten; error_code says why its topic stays although its deletion was asked for", body = Resource<DeletedMirror>))
+)]
 pub async fn delete(
     State(api): State<Api>,
-    ApiPath((cluster, link, topic)): ApiPath<(String, String, String)>,
+    ApiPath(MirrorPath { cluster, link, topic }): ApiPath<MirrorPath>,
     ApiQuery(query): ApiQuery<DeleteQuery>,
 ) -> ApiResult<Json<Resource<DeletedMirror>>> {
     let applied = api.catalog();

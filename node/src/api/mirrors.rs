@@ -10,9 +10,10 @@ use axum::response::{IntoResponse, Response};
 use catalog::command::NewMirror;
 use catalog::{Action, Catalog, Link, MirrorTopic, TopicId};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiJson, ApiPath, ApiQuery};
+use super::extract::{ApiJson, ApiPath, ApiQuery, LinkPath, MirrorPath};
 use super::names::check_topic;
 use super::rows::Observed;
 use super::types::{CreateMirror, MirrorPlanBody, MirrorRow, Page, PlannedPartition, Resource};
@@ -34,15 +35,27 @@ pub const STATUSES: [&str; 12] = [
     "PENDING_RESTORE",
 ];
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct CreateQuery {
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
 }
 
+/// Mirrors a topic.
+#[utoipa::path(
+    post,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors",
+    operation_id = "createMirror",
+    tag = "mirrors",
+    params(LinkPath, CreateQuery),
+    request_body = CreateMirror,
+    responses((status = 201, description = "created", body = Resource<MirrorRow>), (status = 200, description = "what would be created", body = MirrorPlanBody), (status = 204, description = "created, and deleted by somebody else since"))
+)]
 pub async fn create(
     State(api): State<Api>,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
     ApiQuery(query): ApiQuery<CreateQuery>,
     ApiJson(body): ApiJson<CreateMirror>,
 ) -> ApiResult<Response> {
@@ -127,18 +140,28 @@ pub fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> R
     rows::mirror(catalog, link, mirror, Observed::of(api.observatory(), link, mirror))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
     mirror_status: Option<String>,
     page_size: Option<usize>,
     page_token: Option<String>,
 }
 
+/// Mirror topics of a link.
+#[utoipa::path(
+    get,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors",
+    operation_id = "listMirrors",
+    tag = "mirrors",
+    params(LinkPath, ListQuery),
+    responses((status = 200, description = "mirror topics of the link, or of all", body = Page<MirrorRow>))
+)]
 pub async fn list(
     State(api): State<Api>,
     uri: Uri,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
     ApiQuery(query): ApiQuery<ListQuery>,
 ) -> ApiResult<Json<Page<MirrorRow>>> {
     let status = query.mirror_status.map(|status| status.to_ascii_uppercase());
@@ -177,17 +200,27 @@ pub fn find_mirror<'a>(
     Ok((link, mirror))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct ShowQuery {
     /// Accepted for callers that always ask; no transition of this version can fail halfway.
     #[serde(rename = "include_state_transition_errors")]
     _include_state_transition_errors: bool,
 }
 
+/// One mirror topic with each of its partitions.
+#[utoipa::path(
+    get,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors/{topic}",
+    operation_id = "showMirror",
+    tag = "mirrors",
+    params(MirrorPath, ShowQuery),
+    responses((status = 200, description = "the mirror topic", body = Resource<MirrorRow>))
+)]
 pub async fn show(
     State(api): State<Api>,
-    ApiPath((cluster, link, topic)): ApiPath<(String, String, String)>,
+    ApiPath(MirrorPath { cluster, link, topic }): ApiPath<MirrorPath>,
     ApiQuery(_): ApiQuery<ShowQuery>,
 ) -> ApiResult<Json<Resource<MirrorRow>>> {
     let applied = api.catalog();

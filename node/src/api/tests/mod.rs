@@ -1,6 +1,7 @@
 //! The API in process: the real router and a real Raft group of one, with clusters made up.
 
 mod configs;
+mod description;
 mod errors;
 mod resources;
 mod shown;
