@@ -25,6 +25,7 @@ use super::{Api, find_cluster, find_link, keys, links_on, rows};
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct CreateQuery {
+    /// The new link's name; required.
     link_name: Option<String>,
     /// Only say whether it could be done; change nothing.
     validate_only: bool,
@@ -164,6 +165,7 @@ fn row(api: &Api, link: &Link, include_tasks: bool) -> Resource<LinkRow> {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct ShowQuery {
+    /// Show the link's tasks as well.
     include_tasks: bool,
 }
 
@@ -189,6 +191,7 @@ pub async fn show(
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
+    /// Fail all mirrors over first; not in this version.
     force: bool,
     /// Only say whether it could be done; change nothing.
     validate_only: bool,

@@ -27,6 +27,7 @@ const STOP_POLL: Duration = Duration::from_millis(50);
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
+    /// Delete the destination topic with all its records as well.
     delete_topic: bool,
     /// Only say whether it could be done; change nothing.
     validate_only: bool,

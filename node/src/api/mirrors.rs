@@ -144,8 +144,11 @@ pub fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> R
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// Only mirrors in this status.
     mirror_status: Option<String>,
+    /// Rows in an answer, 1 to 1000; 200 by default.
     page_size: Option<usize>,
+    /// As `metadata.next` has it.
     page_token: Option<String>,
 }
 
