@@ -12,11 +12,11 @@
 //! them. Bytes never travel through mailboxes. Nothing here sees openraft.
 
 pub mod appender;
-mod availability;
+pub mod availability;
 pub mod catalog_port;
 pub mod clock;
 pub mod credit;
-mod doubts;
+pub mod doubts;
 pub mod engine;
 pub mod fetcher;
 pub mod filler;
@@ -25,7 +25,7 @@ mod fixture;
 pub mod growth;
 pub mod lane;
 pub mod link;
-mod meters;
+pub mod meters;
 pub mod observe;
 pub mod partition;
 pub mod plan;
