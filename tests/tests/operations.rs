@@ -74,7 +74,7 @@ fn an_operator_changes_everything_live_and_the_mirror_stays_exact() {
         check_active(&node, WEST, LINK, TOPIC)?;
 
         lose_source(&node, &mut east)?;
-        delete_all(&node, &mut reader)?;
+        delete_all(&node, &mut reader, &mut east)?;
         node.sigterm()
     });
 }
@@ -155,14 +155,24 @@ fn lose_source(node: &Node, east: &mut SecuredKafka) -> Result<()> {
     wait_no_lag(node, WEST, LINK, TOPIC)
 }
 
-fn delete_all(node: &Node, reader: &mut RawReader) -> Result<()> {
+/// While partitions look at a source that holds its connections open and is silent.
+fn delete_all(node: &Node, reader: &mut RawReader, east: &mut SecuredKafka) -> Result<()> {
     let unasked = node.cli(&["mirror", "delete", TOPIC, "--link", LINK, "--delete-topic"]);
     let unasked = unasked.expect_err("nobody is there to be asked");
     ensure!(format!("{unasked:#}").contains("needs --yes"), "{unasked:#}");
     ensure!(reader.ends_if_exists(TOPIC)?.is_some(), "the topic went unasked");
+    node.cli(&["mirror", "pause", TOPIC, "--link", LINK])?;
+    std::thread::sleep(SETTLE);
+    east.cluster.pause(1)?;
+    node.cli(&["mirror", "resume", TOPIC, "--link", LINK])?;
+    std::thread::sleep(SETTLE);
+    let asked_at = Instant::now();
     node.cli(&["mirror", "delete", TOPIC, "--link", LINK, "--delete-topic", "--yes"])?;
+    ensure!(asked_at.elapsed() < GOES_ON_LIMIT, "the deletion took {:?}", asked_at.elapsed());
+    eprintln!("deleted {:?} after it was asked for", asked_at.elapsed());
     poll_until(DELETED_LIMIT, POLL, || reader.ends_if_exists(TOPIC).ok()?.is_none().then_some(()))
         .context("the topic is still there")?;
+    east.cluster.resume(1)?;
     wait_states(node, "ACTIVE", None)?;
     node.cli(&["link", "delete", LINK, "--yes"])?;
     node.cli(&["cluster", "delete", "east"])?;

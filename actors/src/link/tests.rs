@@ -64,7 +64,8 @@ fn in_doubt(mut left: Doubts, topics: &[&str], unclean: bool) -> Vec<bool> {
 #[tokio::test]
 async fn a_supervisor_that_stopped_in_order_leaves_no_doubt() {
     let link = fixture::link(&[("orders", vec![fixture::owned_by(HERE, false)])]);
-    assert_eq!(in_doubt(doubts_left(link, Doubts::default()).await, &["orders"], true), [false]);
+    let left = doubts_left(link, Doubts::default()).await;
+    assert_eq!(in_doubt(left, &["orders"], true), [false]);
 }
 
 #[tokio::test]

@@ -115,6 +115,8 @@ pub struct PartitionMirror;
 pub struct PartitionActorState {
     arguments: PartitionArguments,
     machine: Machine,
+    /// The look under way, or the last one.
+    look: Option<AbortHandle>,
     /// Of the current run.
     current: Option<Current>,
     /// Mirror end when the last event was taken: has there been progress?
@@ -137,6 +139,7 @@ impl Actor for PartitionMirror {
         let mut state = PartitionActorState {
             arguments,
             machine,
+            look: None,
             current: None,
             last_end: -1,
             waiting_for_stop: Vec::new(),
@@ -181,6 +184,7 @@ impl PartitionActorState {
         for effect in effects {
             match effect {
                 Effect::Look { run, quiet_from } => self.look(myself, run, quiet_from),
+                Effect::StopLook => self.look.iter().for_each(AbortHandle::abort),
                 Effect::Begin { run } => self.begin(myself, run).await,
                 Effect::StopFetch => self.stop_feed().await,
                 Effect::FinishLane => self.order_lane(|key, run| Order::Finish { key, run }).await,
@@ -219,7 +223,7 @@ impl PartitionActorState {
     }
 
     /// Looks at both logs in a task of its own: the mailbox stays open meanwhile.
-    fn look(&self, myself: &ActorRef<PartitionMessage>, run: u64, quiet_from: Instant) {
+    fn look(&mut self, myself: &ActorRef<PartitionMessage>, run: u64, quiet_from: Instant) {
         let question = Question { quiet_from, ..self.arguments.question.clone() };
         let PartitionArguments { plane, catalog, mirror, partition, assignment_epoch, .. } = &self.arguments;
         let (plane, catalog, myself) = (plane.clone(), catalog.clone(), myself.clone());
@@ -227,7 +231,7 @@ impl PartitionActorState {
             let (mirror, partition, assignment_epoch) = (mirror.clone(), *partition, *assignment_epoch);
             move |log_start| Action::SetPrefix { mirror, partition, assignment_epoch, log_start }
         };
-        tokio::spawn(async move {
+        let look = tokio::spawn(async move {
             let footing = find_footing(&plane, &*catalog, &question, set_prefix);
             let found = tokio::time::timeout(LOOK_LIMIT, footing).await.unwrap_or_else(|_| {
                 let message = format!("neither log could be looked at within {LOOK_LIMIT:?}");
@@ -242,6 +246,7 @@ impl PartitionActorState {
             };
             let _ = myself.cast(message);
         });
+        self.look = Some(look.abort_handle());
     }
 
     /// Opens the lane first: what is fetched must have where to go.

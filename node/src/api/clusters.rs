@@ -53,7 +53,8 @@ pub async fn create(
 ) -> ApiResult<Response> {
     check_name("name", &body.name)?;
     let checked = keys::check_cluster(&body.configs)?;
-    let cluster_id = if query.validate_cluster.unwrap_or(true) {
+    let asks = query.validate_cluster.unwrap_or(true);
+    let cluster_id = if asks {
         let facts = api.preflight.probe(&body.name, &checked.configs).await.map_err(ApiError::from_probe)?;
         guard_cluster_id("cluster_id", body.cluster_id.as_deref(), &facts.cluster_id)?;
         facts.cluster_id
@@ -66,10 +67,15 @@ pub async fn create(
     let cluster = Cluster { name: body.name.into(), cluster_id: cluster_id.into(), configs: checked.configs };
     let Cluster { name, cluster_id, configs } = cluster.clone();
     api.submit(Action::CreateCluster { name, cluster_id, configs }, query.validate_only).await?;
-    let mut row = rows::cluster(&cluster, "ACTIVE", None);
+    let mut row = rows::cluster(&cluster, state_now(asks), None);
     row.body.warnings = checked.warnings;
     let status = if query.validate_only { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(row)).into_response())
+}
+
+/// The state of a cluster whose brokers have just answered, or weren't asked.
+fn state_now(asked: bool) -> &'static str {
+    if asked { "ACTIVE" } else { "UNKNOWN" }
 }
 
 /// A cluster id that was given is a guard.
@@ -193,7 +199,7 @@ pub async fn update(
     };
     api.submit(action, query.validate_only).await?;
     let updated = Cluster { configs: checked.configs, ..Cluster::clone(cluster) };
-    let mut row = rows::cluster(&updated, if asks { "ACTIVE" } else { "UNKNOWN" }, None);
+    let mut row = rows::cluster(&updated, state_now(asks), None);
     row.body.warnings = checked.warnings;
     Ok(Json(row))
 }
