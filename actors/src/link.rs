@@ -214,7 +214,6 @@ impl Actor for LinkSupervisor {
         state: &mut LinkState,
     ) -> Result<(), ActorProcessingErr> {
         state.tasks.iter().chain(state.setups.values()).for_each(AbortHandle::abort);
-        state.surroundings.observatory.set_credit(&state.link.id, None);
         Ok(())
     }
 }

@@ -190,8 +190,10 @@ impl ReconcilerState {
         }
         let Some(ended) = self.links.remove(id) else { return };
         self.doubts.insert(id.clone(), doubts.unwrap_or_else(|| Doubts::of_all(&ended.link)));
-        // Shown again by the next supervisor, if there is to be one.
+        // Shown again by the next supervisor, if there is to be one; cleared here and not by the one
+        // that ended, which may still be doing so when the next has begun.
         self.surroundings.observatory.set_link(id, None);
+        self.surroundings.observatory.set_credit(id, None);
     }
 }
 
