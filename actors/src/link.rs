@@ -1,6 +1,10 @@
 //! One link's supervisor: owns the link's plane and one actor a mirror partition, and keeps what
 //! runs equal to what the catalog assigns to this node.
 
+mod checks;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +15,7 @@ use kafka::client::{Client, Dial};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
@@ -109,25 +113,21 @@ impl Actor for LinkSupervisor {
         arguments: LinkArguments,
     ) -> Result<LinkState, ActorProcessingErr> {
         let LinkArguments { link, source, destination, surroundings, doubts } = arguments;
-        let client = |config: &ClientConfig, cluster_id: &Arc<str>| {
-            Client::of_cluster(config.clone(), surroundings.dial.clone(), cluster_id.clone())
+        let client = |config: ClientConfig, cluster_id: &Arc<str>| {
+            Client::of_cluster(config, surroundings.dial.clone(), cluster_id.clone())
         };
         let settings = LinkSettings::from_configs(&link.configs);
-        let checks = [(source, &link.source_cluster_id), (destination, &link.destination_cluster_id)];
-        let [(source, checked_source), (destination, checked_destination)] = checks.map(|(config, id)| {
-            // Clients of their own: a check waits for nobody's requests, nor any of them for a check.
-            let request_timeout = config.request_timeout.min(settings.availability_check);
-            let checked = ClientConfig { request_timeout, ..config.clone() };
-            (client(&config, id), client(&checked, id))
-        });
+        let (source_id, destination_id) = (&link.source_cluster_id, &link.destination_cluster_id);
+        let every = settings.availability_check;
+        let checker = checks::start(
+            client(checks::config(&source, every), source_id),
+            client(checks::config(&destination, every), destination_id),
+            every,
+            myself.clone(),
+        );
+        let (source, destination) = (client(source, source_id), client(destination, destination_id));
         let plane = LinkPlane::new(source, destination, settings, surroundings.clock.clone());
         surroundings.observatory.set_credit(&link.id, Some(plane.credit().clone()));
-        let checker = tokio::spawn(check(
-            checked_source,
-            checked_destination,
-            settings.availability_check,
-            myself.clone(),
-        ));
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();
         let watcher_of = myself.clone();
@@ -138,7 +138,7 @@ impl Actor for LinkSupervisor {
                 }
             }
         });
-        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker.abort_handle()];
+        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker];
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,
@@ -404,20 +404,3 @@ impl LinkState {
         doubts.forget_starts(is_ours);
     }
 }
-
-/// Asks both clusters at regular times whether they are there.
-async fn check(source: Client, destination: Client, every: Duration, supervisor: ActorRef<LinkMessage>) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let ask = async |client: &Client| client.metadata(Some(&[])).await.err();
-        let (source, destination) = tokio::join!(ask(&source), ask(&destination));
-        if supervisor.cast(LinkMessage::Checked { source, destination }).is_err() {
-            return;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -141,6 +141,25 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_what_is_set_then_what_is_set_back() {
+        let changes = |config: &[&str], delete_config: &[&str]| Changes {
+            config: config.iter().map(ToString::to_string).collect(),
+            delete_config: delete_config.iter().map(ToString::to_string).collect(),
+        };
+        let servers = ConfigEntry { name: "bootstrap.servers".into(), value: "a:1".into() };
+        let read = changes(&["client.id=x"], &["sasl.username"]).read(Some(servers)).expect("changes");
+        let shown = serde_json::to_value(read).expect("JSON");
+        let expected = serde_json::json!([
+            {"name": "client.id", "value": "x", "operation": "SET"},
+            {"name": "bootstrap.servers", "value": "a:1", "operation": "SET"},
+            {"name": "sasl.username", "operation": "DELETE"},
+        ]);
+        assert_eq!(shown, expected);
+        let failure = changes(&[], &[]).read(None).expect_err("nothing");
+        assert_eq!(failure, Failure::usage("nothing to change: give --config or --delete-config"));
+    }
+
+    #[test]
     fn what_is_neither_file_nor_pairs_is_named() {
         let failure = read("no-such-file").expect_err("neither");
         assert_eq!(failure.message, "--config no-such-file: neither a file nor key=value pairs");

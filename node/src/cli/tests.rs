@@ -62,6 +62,8 @@ fn what_is_missing_or_contradictory_is_refused() {
         "lockstep link create l --destination west",
         "lockstep link create l --source east --source-bootstrap-server a:1 --destination west",
         "lockstep mirror promote t --link l",
+        "lockstep link update",
+        "lockstep link configuration l",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
