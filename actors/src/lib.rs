@@ -1,7 +1,8 @@
 //! Everything that runs on a node: who mirrors what, where it stands, what stopped it.
 //!
 //! - [`engine`]: starts and stops it all. [`reconciler`]: the applied catalog to link supervisors.
-//! - [`link`]: one link's supervisor; [`plan`]: what it should start and stop, as a value.
+//! - [`link`]: one link's supervisor; [`plan`]: what it should start and stop, [`doubts`]: what it must
+//!   wait out, [`availability`]: whether its clusters answer, as values.
 //! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its
 //!   bytes.
 //! - [`setup`]: makes a new mirror ready; [`growth`]: follows added partitions. [`preflight`]: what would happen, before it is asked for.
@@ -12,15 +13,20 @@
 //! them. Bytes never travel through mailboxes. Nothing here sees openraft.
 
 pub mod appender;
+pub mod availability;
 pub mod catalog_port;
 pub mod clock;
 pub mod credit;
+pub mod doubts;
 pub mod engine;
 pub mod fetcher;
 pub mod filler;
+#[cfg(test)]
+mod fixture;
 pub mod growth;
 pub mod lane;
 pub mod link;
+pub mod meters;
 pub mod observe;
 pub mod partition;
 pub mod plan;

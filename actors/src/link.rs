@@ -1,11 +1,15 @@
 //! One link's supervisor: owns the link's plane and one actor a mirror partition, and keeps what
 //! runs equal to what the catalog assigns to this node.
 
+mod checks;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Link, MirrorTopic, NodeId};
+use catalog::{Link, NodeId};
 use kafka::ClientConfig;
 use kafka::client::{Client, Dial};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -13,11 +17,13 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::appender::LaneMeters;
+use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
 use crate::clock::WallClock;
+use crate::doubts::Doubts;
 use crate::growth::{self, Growth};
-use crate::observe::{LinkView, Observatory, PartitionStats};
+use crate::meters::MirrorMeters;
+use crate::observe::{Observatory, PartitionStats};
 use crate::partition::{
     PartitionArguments, PartitionMessage, PartitionMirror, Question, Quiet, topic_partition,
 };
@@ -48,14 +54,19 @@ pub struct LinkArguments {
     pub source: ClientConfig,
     pub destination: ClientConfig,
     pub surroundings: Surroundings,
-    /// Another supervisor of this link ran before in this process.
-    pub is_successor: bool,
+    /// What the supervisor before left, if one ran in this process.
+    pub doubts: Doubts,
 }
 
 pub enum LinkMessage {
     /// The catalog's link has changed.
     Update(Arc<Link>),
     MetadataChanged,
+    /// The regular check of both clusters; why one didn't answer.
+    Checked {
+        source: Option<kafka::Error>,
+        destination: Option<kafka::Error>,
+    },
     PartitionStopped {
         key: PartitionKey,
         assignment_epoch: u64,
@@ -68,8 +79,9 @@ pub enum LinkMessage {
         topic: Arc<str>,
     },
     Reconcile,
-    /// Stop everything in an orderly way; answered when nothing of ours is under way any more.
-    Stop(oneshot::Sender<()>),
+    /// Stop everything in an orderly way; answered when nothing runs any more, with what may still be
+    /// under way.
+    Stop(oneshot::Sender<Doubts>),
 }
 
 pub struct LinkSupervisor;
@@ -89,16 +101,14 @@ pub struct LinkState {
     setups: BTreeMap<Arc<str>, AbortHandle>,
     /// Topics to which partitions are being added.
     growths: BTreeSet<Arc<str>>,
-    /// Partitions whose last owner here left requests in doubt.
-    doubtful: BTreeSet<PartitionKey>,
-    /// A supervisor of this link ran before in this process, and what it knew of doubts is gone.
-    is_successor: bool,
+    doubts: Doubts,
+    availability: Availability,
     /// Actors started so far.
     instances: u32,
     /// The round of [`watch`] that was begun last.
     watch: Option<AbortHandle>,
     tasks: Vec<AbortHandle>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Doubts>>,
 }
 
 impl Actor for LinkSupervisor {
@@ -111,18 +121,23 @@ impl Actor for LinkSupervisor {
         myself: ActorRef<LinkMessage>,
         arguments: LinkArguments,
     ) -> Result<LinkState, ActorProcessingErr> {
-        let LinkArguments { link, source, destination, surroundings, is_successor } = arguments;
-        let dial = &surroundings.dial;
-        let source = Client::of_cluster(source, dial.clone(), link.source_cluster_id.clone());
-        let destination = Client::of_cluster(destination, dial.clone(), link.destination_cluster_id.clone());
+        let LinkArguments { link, source, destination, surroundings, doubts } = arguments;
+        let client = |config: ClientConfig, cluster_id: &Arc<str>| {
+            Client::of_cluster(config, surroundings.dial.clone(), cluster_id.clone())
+        };
         let settings = LinkSettings::from_configs(&link.configs);
-        let plane = LinkPlane::new(
-            PlaneMeters::of_link(&link.name),
-            source,
-            destination,
-            settings,
-            surroundings.clock.clone(),
+        let (source_id, destination_id) = (&link.source_cluster_id, &link.destination_cluster_id);
+        let every = settings.availability_check;
+        let checker = checks::start(
+            client(checks::config(&source, every), source_id),
+            client(checks::config(&destination, every), destination_id),
+            every,
+            myself.clone(),
         );
+        let (source, destination) = (client(source, source_id), client(destination, destination_id));
+        let meters = PlaneMeters::of_link(&link.name);
+        let plane = LinkPlane::new(meters, source, destination, settings, surroundings.clock.clone());
+        surroundings.observatory.set_credit(&link.id, Some(plane.credit().clone()));
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();
         let watcher_of = myself.clone();
@@ -133,7 +148,7 @@ impl Actor for LinkSupervisor {
                 }
             }
         });
-        let tasks = vec![keeper.abort_handle(), watcher.abort_handle()];
+        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker];
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,
@@ -142,8 +157,8 @@ impl Actor for LinkSupervisor {
             partitions: BTreeMap::new(),
             setups: BTreeMap::new(),
             growths: BTreeSet::new(),
-            doubtful: BTreeSet::new(),
-            is_successor,
+            doubts,
+            availability: Availability::new(settings.availability_failures_max),
             instances: 0,
             watch: None,
             tasks,
@@ -165,13 +180,17 @@ impl Actor for LinkSupervisor {
                 state.watch_idle();
                 return Ok(());
             }
+            LinkMessage::Checked { source, destination } => {
+                state.availability.checked(source, destination);
+                state.show();
+                return Ok(());
+            }
             LinkMessage::PartitionStopped { key, assignment_epoch, in_doubt } => {
                 if in_doubt {
-                    state.doubtful.insert(key.clone());
+                    state.doubts.add(key.clone());
                 }
                 if state.partitions.get(&key).is_some_and(|p| p.assignment_epoch == assignment_epoch) {
                     state.partitions.remove(&key);
-                    state.leave_unless_wanted(&key);
                 }
             }
             LinkMessage::SetupEnded { topic } => {
@@ -207,7 +226,6 @@ impl Actor for LinkSupervisor {
         state: &mut LinkState,
     ) -> Result<(), ActorProcessingErr> {
         state.tasks.iter().chain(state.setups.values()).chain(&state.watch).for_each(AbortHandle::abort);
-        state.surroundings.observatory.set_link(&state.link.id, None);
         Ok(())
     }
 }
@@ -231,6 +249,7 @@ impl LinkState {
         for start in plan.starts {
             self.start_partition(myself, start).await;
         }
+        self.forget_what_is_gone();
         self.setups.retain(|topic, task| {
             let wanted = plan.setups.contains(topic);
             if !wanted {
@@ -252,7 +271,7 @@ impl LinkState {
     }
 
     async fn start_partition(&mut self, myself: &ActorRef<LinkMessage>, start: Start) {
-        let Start { key, assignment_epoch, unclean } = start;
+        let Start { key, assignment_epoch, .. } = start.clone();
         let (topic, partition) = &key;
         let Some(mirror) = self.link.mirrors.get(topic).cloned() else { return };
         let Some(producer) = mirror.producer else { return };
@@ -274,16 +293,17 @@ impl LinkState {
                 .unwrap_or(MESSAGE_BYTES_MAX_DEFAULT),
         };
         let stats = self.surroundings.observatory.enter(&mirror_key, *partition);
+        let unclean = self.doubts.take(&start);
         let arguments = PartitionArguments {
             stats: stats.clone(),
             mirror: mirror_key,
             partition: *partition,
             assignment_epoch,
             instance: self.instances,
-            unclean: unclean || self.is_successor || self.doubtful.remove(&key),
+            unclean,
             question,
             plane: self.plane.clone(),
-            meters: self.meters(&mirror),
+            meters: MirrorMeters::new(&self.link, &mirror),
             catalog: self.surroundings.catalog.clone(),
         };
         match Actor::spawn_linked(None, PartitionMirror, arguments, myself.get_cell()).await {
@@ -293,19 +313,11 @@ impl LinkState {
             }
             Err(error) => {
                 tracing::error!(%topic, partition, %error, "can't start the partition's actor");
+                if unclean {
+                    self.doubts.add(key);
+                }
                 myself.send_after(RESTART_WAIT, || LinkMessage::Reconcile);
             }
-        }
-    }
-
-    fn meters(&self, mirror: &MirrorTopic) -> LaneMeters {
-        let labels = [("link", self.link.name.to_string()), ("topic", mirror.name.to_string())];
-        let mut with_path = labels.to_vec();
-        with_path.push(("path", "raw".into()));
-        LaneMeters {
-            bytes: metrics::counter!("lockstep_mirror_bytes_total", &labels),
-            records: metrics::counter!("lockstep_mirror_records_total", &labels),
-            batches: metrics::counter!("lockstep_mirror_batches_total", &with_path),
         }
     }
 
@@ -335,7 +347,7 @@ impl LinkState {
         if keys.is_empty()
             && let Some(answer) = self.stop.take()
         {
-            let _ = answer.send(());
+            let _ = answer.send(std::mem::take(&mut self.doubts));
             myself.stop(None);
         }
     }
@@ -394,17 +406,12 @@ impl LinkState {
             let _ = partition.actor.cast(PartitionMessage::MetadataChanged);
         }
         let metadata = self.plane.metadata();
-        let error = metadata.source_error.as_ref().map(|e| ("source", e));
-        let error = error.or(metadata.destination_error.as_ref().map(|e| ("destination", e)));
-        let view = match error {
-            None => LinkView { state: "ACTIVE", error: "NO_ERROR", error_message: None },
-            Some((side, error)) => LinkView {
-                state: if metadata.is_wrong_cluster() { "FAILED" } else { "UNAVAILABLE" },
-                error: link_error(error),
-                error_message: Some(format!("{side}: {error}")),
-            },
-        };
-        self.surroundings.observatory.set_link(&self.link.id, Some(view));
+        self.availability.heard(metadata.source_error, metadata.destination_error);
+        self.show();
+    }
+
+    fn show(&self) {
+        self.surroundings.observatory.set_link(&self.link.id, Some(self.availability.view()));
     }
 
     fn partition_failed(&mut self, cell: &ActorCell, error: &ActorProcessingErr) {
@@ -412,25 +419,18 @@ impl LinkState {
         let Some(key) = failed.map(|(key, _)| key.clone()) else { return };
         tracing::error!(topic = %key.0, partition = key.1, %error, "a partition's actor failed; starting it again");
         self.partitions.remove(&key);
-        self.doubtful.insert(key);
+        self.doubts.add(key);
     }
 
-    fn leave_unless_wanted(&self, key: &PartitionKey) {
-        // A partition that starts again under another epoch, or has failed, keeps its row.
-        let partitions = self.link.mirrors.get(&key.0).map_or(0, |m| m.partitions.len());
-        if key.1 as usize >= partitions {
-            self.surroundings.observatory.leave(&self.link.key(&key.0), key.1);
-        }
-    }
-}
-
-/// The link error of SPEC section 4 for a client error.
-fn link_error(error: &kafka::Error) -> &'static str {
-    match error {
-        kafka::Error::Resolve { .. } => "UNRESOLVABLE_BOOTSTRAP_ERROR",
-        kafka::Error::Connect { .. } | kafka::Error::Closed { .. } => "BOOTSTRAP_TCP_CONNECTION_FAILED_ERROR",
-        kafka::Error::Deadline { .. } => "TIMEOUT_ERROR",
-        kafka::Error::Authentication { .. } => "AUTHENTICATION_ERROR",
-        _ => "UNKNOWN",
+    /// Deleted mirrors, once nothing of them runs. One that is paused, has failed or starts again
+    /// keeps its rows.
+    fn forget_what_is_gone(&mut self) {
+        let Self { link, partitions, doubts, surroundings, .. } = self;
+        let is_ours = |topic: &Arc<str>, partition: u32| {
+            link.mirrors.get(topic).is_some_and(|m| (partition as usize) < m.partitions.len())
+                || partitions.contains_key(&(topic.clone(), partition))
+        };
+        surroundings.observatory.retain(&link.id, is_ours);
+        doubts.forget_starts(is_ours);
     }
 }

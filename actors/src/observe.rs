@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use catalog::{LinkId, MirrorError, MirrorKey};
 
+use crate::credit::LinkCredit;
+
 /// An answer older than this says nothing about now: lag is unknown then.
 const HEARD_WITHIN_MS: i64 = 15_000;
 
@@ -192,6 +194,20 @@ pub struct PartitionView {
     pub retry_at_ms: Option<i64>,
 }
 
+impl PartitionView {
+    /// What is left when nothing is known of the source.
+    fn without_source(self) -> Self {
+        let unknown = None;
+        Self {
+            lag: unknown,
+            lag_ms: unknown,
+            source_end_offset: unknown,
+            source_last_stable_offset: unknown,
+            ..self
+        }
+    }
+}
+
 /// Link health as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkView {
@@ -199,6 +215,8 @@ pub struct LinkView {
     pub state: &'static str,
     pub error: &'static str,
     pub error_message: Option<String>,
+    /// The source answers.
+    pub source_available: bool,
 }
 
 /// Registry of observable snapshots.
@@ -211,6 +229,7 @@ pub struct Observatory {
 struct Inner {
     mirrors: BTreeMap<MirrorKey, BTreeMap<u32, Arc<PartitionStats>>>,
     links: BTreeMap<LinkId, LinkView>,
+    credits: BTreeMap<LinkId, LinkCredit>,
     setups: BTreeMap<MirrorKey, String>,
 }
 
@@ -223,8 +242,19 @@ impl Observatory {
     pub fn partitions(&self, mirror: &MirrorKey) -> Vec<PartitionView> {
         let now_ms = self.now_ms.now_ms();
         let inner = lock(&self.inner);
+        let source_available = inner.links.get(&mirror.link).is_none_or(|link| link.source_available);
         let rows = inner.mirrors.get(mirror).into_iter().flatten();
-        rows.map(|(partition, stats)| stats.view(*partition, now_ms)).collect()
+        let view = |(partition, stats): (&u32, &Arc<PartitionStats>)| {
+            let view = stats.view(*partition, now_ms);
+            if source_available { view } else { view.without_source() }
+        };
+        rows.map(view).collect()
+    }
+
+    /// Bytes of one link between fetch and acknowledgement on this node; `None` when it doesn't run
+    /// here.
+    pub fn credit_in_use_bytes(&self, link: &LinkId) -> Option<usize> {
+        lock(&self.inner).credits.get(link).map(LinkCredit::in_use_bytes)
     }
 
     pub fn link(&self, link: &LinkId) -> Option<LinkView> {
@@ -244,6 +274,14 @@ impl Observatory {
         };
     }
 
+    pub(crate) fn set_credit(&self, link: &LinkId, credit: Option<LinkCredit>) {
+        let mut inner = lock(&self.inner);
+        match credit {
+            Some(credit) => inner.credits.insert(link.clone(), credit),
+            None => inner.credits.remove(link),
+        };
+    }
+
     pub(crate) fn set_setup(&self, mirror: &MirrorKey, waits_for: Option<String>) {
         let mut inner = lock(&self.inner);
         match waits_for {
@@ -258,15 +296,14 @@ impl Observatory {
         inner.mirrors.entry(mirror.clone()).or_default().entry(partition).or_default().clone()
     }
 
-    /// A partition no longer belongs to this node.
-    pub(crate) fn leave(&self, mirror: &MirrorKey, partition: u32) {
-        let mut inner = lock(&self.inner);
-        if let Some(partitions) = inner.mirrors.get_mut(mirror) {
-            partitions.remove(&partition);
-            if partitions.is_empty() {
-                inner.mirrors.remove(mirror);
+    /// Forgets the link's partitions that no longer run here and don't come back.
+    pub(crate) fn retain(&self, link: &LinkId, stays: impl Fn(&Arc<str>, u32) -> bool) {
+        lock(&self.inner).mirrors.retain(|mirror, partitions| {
+            if mirror.link == *link {
+                partitions.retain(|partition, _| stays(&mirror.topic, *partition));
             }
-        }
+            !partitions.is_empty()
+        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Questions put to both clusters before the catalog is asked to change: what would happen, and
-//! why it can't.
+//! why it can't. And the one thing done to a cluster after the catalog has changed: deleting the
+//! topic of a mirror that was forgotten.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use catalog::{Catalog, Link, MirrorStatus, MirrorTopic, TopicId};
 use kafka::client::{Client, TcpDial};
 use kafka::topics::{self, CreateError};
 use kafka::{ClientConfig, ConfigError, Error, ErrorCode, TopicMetadata, offsets};
+use uuid::Uuid;
 
 use crate::setup;
 
@@ -45,6 +47,8 @@ pub enum PreflightError {
     TopicNotFound { topic: String, cluster: String },
     #[error("topic '{topic}' exists on {cluster}: {message}")]
     TopicExists { topic: String, cluster: String, message: String },
+    #[error("topic '{topic}' stays on {cluster}: {message}")]
+    TopicStays { topic: String, cluster: String, message: String },
     #[error("{cluster} can't be used: {message}")]
     Unreachable { cluster: String, message: String },
 }
@@ -257,6 +261,34 @@ async fn check_existing(destination: &Client, name: &str, plan: &MirrorPlan) -> 
         }
     }
     Ok(())
+}
+
+/// Deletes the destination topic of a mirror that was forgotten. One that is gone already is fine.
+///
+/// # Errors
+/// [`PreflightError::TopicStays`], or [`PreflightError::Invalid`] for clusters that can't be asked.
+pub async fn delete_topic(
+    catalog: &Catalog,
+    link: &Link,
+    topic: &str,
+    topic_id: TopicId,
+) -> Result<(), PreflightError> {
+    let (_, destination) = client_configs(catalog, link)?;
+    let cluster_id = link.destination_cluster_id.clone();
+    let destination = Client::of_cluster(destination, Arc::new(TcpDial), cluster_id);
+    let stays = |message: String| {
+        let (topic, cluster) = (topic.to_owned(), format!("cluster '{}'", link.destination));
+        PreflightError::TopicStays { topic, cluster, message }
+    };
+    // Whose brokers these are is known only by their metadata.
+    destination.metadata(Some(&[])).await.map_err(|e| stays(e.to_string()))?;
+    match topics::delete_topic(&destination, Uuid::from_bytes(topic_id.0)).await {
+        Ok(()) | Err(CreateError::Refused { code: ErrorCode::UNKNOWN_TOPIC_ID, .. }) => Ok(()),
+        Err(CreateError::Refused { code: ErrorCode::TOPIC_AUTHORIZATION_FAILED, .. }) => {
+            Err(stays("grant DELETE on it, or delete it with Kafka's tools".into()))
+        }
+        Err(error) => Err(stays(error.to_string())),
+    }
 }
 
 /// The mirror topic as it would be recorded.

@@ -1,15 +1,16 @@
-//! The root actor of a node: one link supervisor for each link of the applied catalog that has
-//! work here.
+//! The root actor of a node: one link supervisor for each link of the applied catalog that this
+//! node is to run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{Catalog, Link, LinkId, NodeId};
 use kafka::ClientConfig;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
+use crate::doubts::Doubts;
 use crate::link::{LinkArguments, LinkMessage, LinkSupervisor, Surroundings};
 use crate::observe::LinkView;
 use crate::preflight;
@@ -20,7 +21,12 @@ const RESTART_WAIT: Duration = Duration::from_secs(2);
 pub enum ReconcilerMessage {
     /// The applied catalog as of now.
     Applied(Arc<consensus::Applied>),
-    LinkStopped(LinkId),
+    /// A supervisor has ended; what it knew may still be under way, if it told.
+    LinkStopped {
+        id: LinkId,
+        actor: ActorId,
+        doubts: Option<Doubts>,
+    },
     Reconcile,
     Stop(oneshot::Sender<()>),
 }
@@ -41,8 +47,8 @@ pub struct ReconcilerState {
     surroundings: Surroundings,
     applied: Option<Arc<consensus::Applied>>,
     links: BTreeMap<LinkId, RunningLink>,
-    /// Links that were started before in this process.
-    started: BTreeSet<LinkId>,
+    /// What the last supervisor of a link that runs no more has left to the next.
+    doubts: BTreeMap<LinkId, Doubts>,
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -60,7 +66,7 @@ impl Actor for Reconciler {
             surroundings,
             applied: None,
             links: BTreeMap::new(),
-            started: BTreeSet::new(),
+            doubts: BTreeMap::new(),
             stop: None,
         })
     }
@@ -73,9 +79,7 @@ impl Actor for Reconciler {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ReconcilerMessage::Applied(applied) => state.applied = Some(applied),
-            ReconcilerMessage::LinkStopped(id) => {
-                state.links.remove(&id);
-            }
+            ReconcilerMessage::LinkStopped { id, actor, doubts } => state.link_ended(&id, actor, doubts),
             ReconcilerMessage::Reconcile => {}
             ReconcilerMessage::Stop(answer) => state.stop = Some(answer),
         }
@@ -93,7 +97,7 @@ impl Actor for Reconciler {
             let failed = state.links.iter().find(|(_, l)| l.actor.get_id() == cell.get_id());
             if let Some(id) = failed.map(|(id, _)| id.clone()) {
                 tracing::error!(link = %id, %error, "a link's supervisor failed; starting it again");
-                state.links.remove(&id);
+                state.link_ended(&id, cell.get_id(), None);
                 myself.send_after(RESTART_WAIT, || ReconcilerMessage::Reconcile);
             }
         }
@@ -108,8 +112,9 @@ impl ReconcilerState {
         let node = self.surroundings.node;
         let wanted: BTreeMap<&LinkId, &Arc<Link>> = match self.stop {
             Some(_) => BTreeMap::new(),
-            None => catalog.links.iter().filter(|(_, link)| has_work(link, node)).collect(),
+            None => catalog.links.iter().filter(|(_, link)| runs_on(catalog, link, node)).collect(),
         };
+        self.doubts.retain(|id, _| catalog.links.contains_key(id));
         let gone: Vec<LinkId> = self.links.keys().filter(|id| !wanted.contains_key(id)).cloned().collect();
         for id in gone {
             self.stop_link(myself, &id);
@@ -119,7 +124,12 @@ impl ReconcilerState {
                 Ok(basis) => basis,
                 Err(message) => {
                     tracing::error!(link = %link.name, "{message}");
-                    let view = LinkView { state: "FAILED", error: "UNKNOWN", error_message: Some(message) };
+                    let view = LinkView {
+                        state: "FAILED",
+                        error: "UNKNOWN",
+                        error_message: Some(message),
+                        source_available: false,
+                    };
                     self.surroundings.observatory.set_link(id, Some(view));
                     self.stop_link(myself, id);
                     continue;
@@ -146,10 +156,11 @@ impl ReconcilerState {
     async fn start_link(&mut self, myself: &ActorRef<ReconcilerMessage>, link: &Arc<Link>, basis: Basis) {
         let (source, destination, _) = basis.clone();
         let surroundings = self.surroundings.clone();
-        let is_successor = !self.started.insert(link.id.clone());
-        let arguments = LinkArguments { link: link.clone(), source, destination, surroundings, is_successor };
+        let doubts = self.doubts.get(&link.id).cloned().unwrap_or_default();
+        let arguments = LinkArguments { link: link.clone(), source, destination, surroundings, doubts };
         match Actor::spawn_linked(None, LinkSupervisor, arguments, myself.get_cell()).await {
             Ok((actor, _)) => {
+                self.doubts.remove(&link.id);
                 let running = RunningLink { actor, link: link.clone(), basis, stopping: false };
                 self.links.insert(link.id.clone(), running);
             }
@@ -166,21 +177,55 @@ impl ReconcilerState {
         let (answer, stopped) = oneshot::channel();
         let (actor, myself, id) = (running.actor.clone(), myself.clone(), id.clone());
         tokio::spawn(async move {
-            if actor.cast(LinkMessage::Stop(answer)).is_ok() {
-                // An error means the supervisor is gone: stopped as well.
-                let _ = stopped.await;
-            }
-            let _ = myself.cast(ReconcilerMessage::LinkStopped(id));
+            let told = actor.cast(LinkMessage::Stop(answer)).is_ok();
+            let doubts = if told { stopped.await.ok() } else { None };
+            let _ = myself.cast(ReconcilerMessage::LinkStopped { id, actor: actor.get_id(), doubts });
         });
+    }
+
+    /// `doubts`: none when the supervisor wasn't seen to stop.
+    fn link_ended(&mut self, id: &LinkId, actor: ActorId, doubts: Option<Doubts>) {
+        if self.links.get(id).is_none_or(|running| running.actor.get_id() != actor) {
+            return;
+        }
+        let Some(ended) = self.links.remove(id) else { return };
+        self.doubts.insert(id.clone(), doubts.unwrap_or_else(|| Doubts::of_all(&ended.link)));
+        // Shown again by the next supervisor, if there is to be one; cleared here and not by the one
+        // that ended, which may still be doing so when the next has begun.
+        self.surroundings.observatory.set_link(id, None);
+        self.surroundings.observatory.set_credit(id, None);
     }
 }
 
-fn has_work(link: &Link, node: NodeId) -> bool {
-    let here = |p: &catalog::model::MirrorPartition| p.assignment.as_ref().is_some_and(|a| a.node == node);
-    link.mirrors.values().any(|m| m.partitions.iter().any(here))
+/// Whether this node runs a supervisor for the link: where it owns a partition, and, to show whether
+/// the clusters answer, on the first node when nobody owns one.
+fn runs_on(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
+    let owners = || link.mirrors.values().flat_map(|m| &m.partitions).filter_map(|p| p.assignment.as_ref());
+    owners().any(|a| a.node == node)
+        || (owners().next().is_none() && catalog.nodes.keys().next() == Some(&node))
 }
 
 fn basis(catalog: &Catalog, link: &Link) -> Result<Basis, String> {
     let (source, destination) = preflight::client_configs(catalog, link).map_err(|e| e.to_string())?;
     Ok((source, destination, link.configs.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_link_runs_where_its_partitions_are_and_on_the_first_node_without_any() {
+        let mut catalog = Catalog::default();
+        for id in [1, 2] {
+            catalog.nodes.insert(NodeId(id), catalog::Node { name: "n".into(), starts: 1 });
+        }
+        let on = |link: &Link| [1, 2].map(|id| runs_on(&catalog, link, NodeId(id)));
+        assert_eq!(on(&fixture::link(&[])), [true, false]);
+        let unassigned = vec![Default::default()];
+        assert_eq!(on(&fixture::link(&[("orders", unassigned)])), [true, false]);
+        let owned = vec![Default::default(), fixture::owned_by(NodeId(2), false)];
+        assert_eq!(on(&fixture::link(&[("orders", owned)])), [false, true]);
+    }
 }

@@ -26,6 +26,10 @@ impl FetchSettings {
 pub struct LinkSettings {
     pub fetch: FetchSettings,
     pub metadata_max_age: Duration,
+    /// Between two checks whether source and destination answer.
+    pub availability_check: Duration,
+    /// Checks in a row that fail until a cluster counts as unavailable.
+    pub availability_failures_max: u32,
     /// Bytes between fetch and acknowledgement on this node. Not a key: part of the memory bound.
     pub credit_bytes_max: usize,
 }
@@ -64,10 +68,19 @@ impl LinkSettings {
                 .contains_key("replica.fetch.max.bytes")
                 .then(|| get(configs, "replica.fetch.max.bytes", MIB, 1024, 64 * MIB)),
         };
+        let availability_check_ms = get(configs, "availability.check.ms", 5_000u64, 100, 3_600_000);
         let metadata_max_age_ms = get(configs, "metadata.max.age.ms", 5_000u64, 100, 3_600_000);
         Self {
             fetch,
             metadata_max_age: Duration::from_millis(metadata_max_age_ms),
+            availability_check: Duration::from_millis(availability_check_ms),
+            availability_failures_max: get(
+                configs,
+                "availability.check.consecutive.failure.threshold",
+                3,
+                1,
+                1_000,
+            ),
             credit_bytes_max: CREDIT_BYTES_MAX,
         }
     }

@@ -23,9 +23,12 @@ impl Catalog {
             Action::CreateCluster { name, cluster_id, configs } => {
                 self.create_cluster(Cluster { name, cluster_id, configs })
             }
-            Action::UpdateCluster { name, configs } => {
+            Action::UpdateCluster { name, expected, configs } => {
                 let cluster =
                     self.clusters.get_mut(&name).ok_or_else(|| Refusal::not_found("cluster", &name))?;
+                if cluster.configs != expected {
+                    return Err(Refusal::Stale(format!("cluster '{name}'")));
+                }
                 Ok(replace(&mut Arc::make_mut(cluster).configs, configs))
             }
             Action::DeleteCluster { name } => self.delete_cluster(&name),

@@ -31,8 +31,10 @@ pub enum Action {
         cluster_id: Arc<str>,
         configs: BTreeMap<String, String>,
     },
+    /// Replaces the whole set, as [`Action::AlterLinkConfigs`] does.
     UpdateCluster {
         name: Arc<str>,
+        expected: BTreeMap<String, String>,
         configs: BTreeMap<String, String>,
     },
     DeleteCluster {

@@ -1,5 +1,6 @@
 //! What `apply` promises, a sentence a test.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use catalog::command::{NewLink, NewMirror};
@@ -153,6 +154,25 @@ fn what_is_in_use_is_not_deleted() {
         assert_eq!(catalog.apply(at(4, action)), Ok(Outcome::Done));
     }
     assert_eq!(catalog.apply(at(5, Action::DeleteCluster { name: "east".into() })), Ok(Outcome::Done));
+}
+
+#[test]
+fn a_change_of_configs_decided_on_others_is_refused() {
+    let mut catalog = running();
+    let configs = |value: &str| BTreeMap::from([("client.id".to_owned(), value.to_owned())]);
+    let cluster = |expected, configs| Action::UpdateCluster { name: "east".into(), expected, configs };
+    let link =
+        |expected, configs| Action::AlterLinkConfigs { link: LinkId("link-1".into()), expected, configs };
+    for change in [&cluster as &dyn Fn(_, _) -> Action, &link] {
+        assert_eq!(catalog.apply(at(3, change(BTreeMap::new(), configs("a")))), Ok(Outcome::Done));
+        let before = catalog.clone();
+        let late = catalog.apply(at(4, change(BTreeMap::new(), configs("b"))));
+        assert!(matches!(late, Err(Refusal::Stale(_))), "{late:?}");
+        assert_eq!(catalog, before);
+        assert_eq!(catalog.apply(at(5, change(configs("a"), configs("a")))), Ok(Outcome::Unchanged));
+    }
+    assert_eq!(catalog.clusters["east"].configs, configs("a"));
+    assert_eq!(catalog.links[&LinkId("link-1".into())].configs, configs("a"));
 }
 
 #[test]

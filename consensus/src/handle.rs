@@ -127,7 +127,7 @@ impl Consensus {
     ) -> Result<Self, OpenError> {
         let config = options.raft_config().map_err(|e| OpenError::Options { source: e })?;
         let store_failed = |e| OpenError::store(&path, e);
-        let identity = current_identity(&db, &options.node_name, &path)?;
+        let identity = current_identity(&db, &options, &path)?;
         let (store, closed) = Store::new(db, dir).map_err(store_failed)?;
         let snapshot = store.load().map_err(store_failed)?;
         let machine = Machine::new(store.clone(), snapshot);
@@ -314,12 +314,13 @@ fn fresh_identity(options: &Options) -> Identity {
 }
 
 /// The identity in the store, under today's name.
-fn current_identity(db: &Database, name: &str, path: &Path) -> Result<Identity, OpenError> {
+fn current_identity(db: &Database, options: &Options, path: &Path) -> Result<Identity, OpenError> {
+    let name = &options.node_name;
     let store_failed = |e| OpenError::store(path, e);
     let mut identity = store::identity(db)
         .map_err(store_failed)?
         .ok_or_else(|| OpenError::corrupt(path, "it holds no node"))?;
-    if identity.node_name != name {
+    if options.renames && identity.node_name != *name {
         name.clone_into(&mut identity.node_name);
         store::rename(db, &identity).map_err(store_failed)?;
     }

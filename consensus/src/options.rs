@@ -37,8 +37,11 @@ pub type Entropy = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct Options {
     /// Holds `raft.redb` and the lock; belongs to one process at a time.
     pub data_dir: PathBuf,
-    /// A label; the node's identity is its id.
+    /// A label; the node's identity is its id. A node that exists takes it only when it
+    /// [`renames`](Self::renames).
     pub node_name: String,
+    /// Whether a node that was given another name before goes by `node_name` from now on.
+    pub renames: bool,
     pub heartbeat: Duration,
     pub election_timeout_min: Duration,
     pub election_timeout_max: Duration,
@@ -56,6 +59,7 @@ impl Options {
         Self {
             data_dir: data_dir.into(),
             node_name: node_name.into(),
+            renames: true,
             heartbeat: HEARTBEAT,
             election_timeout_min: ELECTION_TIMEOUT_MIN,
             election_timeout_max: ELECTION_TIMEOUT_MAX,

@@ -64,6 +64,10 @@ async fn bootstrap_opens_what_is_there() {
     let again = Consensus::bootstrap(renamed).await.expect("bootstrap");
     assert_eq!((again.node_id(), again.status().node_name.as_str()), (id, "node-b"));
     assert_eq!(held(&catalog(&again)), 50);
+    again.shutdown().await;
+    let unnamed = Options { node_name: "host".into(), renames: false, ..options(dir.path()) };
+    let again = Consensus::open(unnamed).await.expect("open");
+    assert_eq!(again.status().node_name, "node-b");
 }
 
 #[tokio::test]

@@ -106,6 +106,7 @@ pub const DESCRIBE_PRODUCERS_V0: &[Field] = &[
 ];
 pub const DELETE_RECORDS_V1: &[Field] = &[I32, Array(&[Str, Array(&[I32, I64, I16])])];
 pub const CREATE_PARTITIONS_V1: &[Field] = &[I32, Array(&[Str, I16, Str])];
+pub const DELETE_TOPICS_V6: &[Field] = &[I32, CompactArray(&[CompactStr, Uuid, I16, CompactStr, Tags]), Tags];
 pub const DESCRIBE_CONFIGS_V2: &[Field] =
     &[I32, Array(&[I16, Str, I8, Str, Array(&[Str, Str, Bool, I8, Bool, Array(&[Str, Str, I8])])])];
 

@@ -1,13 +1,14 @@
-//! Creating topics and reading their configs.
+//! Creating and deleting topics, and reading their configs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::{
-    ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DescribeConfigsRequest,
+    ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -110,6 +111,36 @@ pub async fn create_partitions(client: &Client, topic: &str, total: i32) -> Resu
     let answer = response.results.first().ok_or_else(|| Error::Protocol {
         address: connection.address().to_owned(),
         reason: "CreatePartitions response without the topic".into(),
+    })?;
+    match ErrorCode::of(answer.error_code) {
+        None => Ok(()),
+        Some(code) => {
+            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
+            Err(CreateError::Refused { code, message })
+        }
+    }
+}
+
+static DELETE_TOPICS: Api = Api {
+    key: ApiKey::DeleteTopics as i16,
+    name: "DeleteTopics",
+    versions: &[(6, true, shape::DELETE_TOPICS_V6)],
+};
+
+/// Deletes a topic by its id: another one of the same name is never meant.
+///
+/// # Errors
+/// [`CreateError::Refused`] with the broker's reason: 100 when there is no such topic any more.
+pub async fn delete_topic(client: &Client, topic_id: Uuid) -> Result<(), CreateError> {
+    let wanted = DeleteTopicState::default().with_name(None).with_topic_id(topic_id);
+    let request = DeleteTopicsRequest::default()
+        .with_topics(vec![wanted])
+        .with_timeout_ms(CREATE_TIMEOUT.as_millis() as i32);
+    let connection = client.any_broker().await?;
+    let response = connection.call_within(&DELETE_TOPICS, &request, CREATE_DEADLINE).await?;
+    let answer = response.responses.first().ok_or_else(|| Error::Protocol {
+        address: connection.address().to_owned(),
+        reason: "DeleteTopics response without the topic".into(),
     })?;
     match ErrorCode::of(answer.error_code) {
         None => Ok(()),

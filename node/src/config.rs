@@ -48,7 +48,7 @@ pub struct Layer {
     /// Found a new fleet when the data directory is empty [env: LOCKSTEP_BOOTSTRAP]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false", hide_possible_values = true)]
     bootstrap: Option<bool>,
-    /// A label for this node, the host's name by default [env: LOCKSTEP_NODE_NAME]
+    /// A label for this node; at its first start the host's name by default, later what it was [env: LOCKSTEP_NODE_NAME]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     /// Allow listening beyond loopback although anybody there could change everything [env: LOCKSTEP_INSECURE]
@@ -69,7 +69,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub metrics_listen: Option<SocketAddr>,
     pub bootstrap: bool,
-    pub node_name: String,
+    /// `None`: the name it had, or the host's at its first start.
+    pub node_name: Option<String>,
     pub insecure: bool,
     pub log_format: LogFormat,
     pub log: String,
@@ -167,14 +168,15 @@ impl Layer {
             listen: self.listen.unwrap_or(LISTEN),
             metrics_listen: self.metrics_listen,
             bootstrap: self.bootstrap.unwrap_or_default(),
-            node_name: self.node_name.unwrap_or_else(host_name),
+            node_name: self.node_name,
             insecure: self.insecure.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
         };
-        let name = &settings.node_name;
-        if name.is_empty() || name.chars().count() > NODE_NAME_CHARS_MAX || name.chars().any(char::is_control)
-        {
+        let is_name = |name: &String| {
+            (1..=NODE_NAME_CHARS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+        };
+        if !settings.node_name.as_ref().is_none_or(is_name) {
             return Err(ConfigError::NodeName);
         }
         let listens = [("--listen", Some(settings.listen)), ("--metrics-listen", settings.metrics_listen)];
@@ -197,7 +199,8 @@ impl FromStr for LogFormat {
     }
 }
 
-fn host_name() -> String {
+/// The name of a node that wasn't given one.
+pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "lockstep".to_owned() } else { name }
 }
@@ -233,7 +236,7 @@ mod tests {
         let variables =
             [("LOCKSTEP_LISTEN", "127.0.0.1:2"), ("LOCKSTEP_NODE_NAME", "variable"), ("LOCKSTEP_LOG", "")];
         let found = settings(&["--node-name", "flag"], &variables, Some(file)).expect("settings");
-        assert_eq!(found.node_name, "flag");
+        assert_eq!(found.node_name.as_deref(), Some("flag"));
         assert_eq!(found.listen.port(), 2);
         assert_eq!(found.data_dir, PathBuf::from("/file"));
         assert!(found.bootstrap);
@@ -246,7 +249,10 @@ mod tests {
     fn the_default_address_is_loopback() {
         let found = settings(&["--data-dir", "d"], &[], None).expect("settings");
         assert_eq!(found.listen.to_string(), "127.0.0.1:7780");
-        assert!(!found.node_name.is_empty());
+        assert_eq!(found.node_name, None);
+        assert!(!host_name().is_empty());
+        let unnamed = settings(&["--data-dir", "d", "--node-name", ""], &[], None).expect_err("no name");
+        assert!(unnamed.starts_with("node_name: must be 1 to"), "{unnamed}");
     }
 
     #[test]

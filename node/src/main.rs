@@ -4,6 +4,7 @@ mod api;
 mod cli;
 mod config;
 mod coordinator;
+mod process;
 mod server;
 mod telemetry;
 #[cfg(feature = "audit")]

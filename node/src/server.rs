@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::preflight::LivePreflight;
 use crate::api::{self, Api};
-use crate::config::Settings;
+use crate::config::{Settings, host_name};
 use crate::{coordinator, telemetry};
 
 /// Consensus waits for the disk, the API for consensus: neither needs more.
@@ -68,14 +68,16 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
     };
     let mut signals = Signals::listen().context("listen for signals")?;
 
-    let options = Options::new(&settings.data_dir, &settings.node_name);
+    let name = settings.node_name.clone().unwrap_or_else(host_name);
+    let options = Options { renames: settings.node_name.is_some(), ..Options::new(&settings.data_dir, name) };
     let consensus = if settings.bootstrap {
         Consensus::bootstrap(options).await?
     } else {
         Consensus::open(options).await?
     };
     let node_id = consensus.node_id();
-    tracing::info!(%node_id, name = %settings.node_name, data_dir = %settings.data_dir.display(), "node is open");
+    let name = consensus.status().node_name;
+    tracing::info!(%node_id, name, data_dir = %settings.data_dir.display(), "node is open");
 
     let (stop, stopping) = watch::channel(false);
     let observatory = Arc::new(OnceLock::new());
@@ -94,7 +96,7 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
 
     let upkeep = tokio::spawn(upkeep(metrics));
     let coordinator = tokio::spawn(coordinator::run(consensus.clone()));
-    let starting = tokio::spawn(start_engine(consensus.clone(), settings.node_name.clone(), data));
+    let starting = tokio::spawn(start_engine(consensus.clone(), name, data));
     let engine = tokio::select! {
         started = starting => started.context("start the data plane")??,
         () = signals.next() => {

@@ -111,6 +111,8 @@ fn a_foreign_write_while_the_node_is_down_is_found_at_its_start() {
         node.restart()?;
         wait_failed(&mut node, TOPIC)?;
         check_failure(&node, TOPIC, foreign.start)?;
+        let counted = node.metric("lockstep_foreign_write_total")?;
+        ensure!(counted == 1.0, "{counted} foreign writes counted");
         wait_others_caught_up(&east, &west, TOPIC)?;
         let end = ends_of(&west, TOPIC, FOREIGN_PARTITION)?.1;
         ensure!(

@@ -11,11 +11,12 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::appender::{Appender, LaneKey, LaneMeters, LaneOwner, OpenLane, Order};
+use crate::appender::{Appender, LaneKey, LaneOwner, OpenLane, Order};
 use crate::catalog_port::CatalogPort;
 use crate::fetcher::{self, Assign, FetchOrder, FetchOwner, FetchStop, Fetcher};
 use crate::filler::{self, Fill};
 use crate::lane::{Lane, LaneEnd, LaneStop};
+use crate::meters::MirrorMeters;
 use crate::observe::{PartitionState, PartitionStats};
 use crate::partition::footing::{self, Feed, Footing, Heard, Question};
 use crate::partition::machine::{Effect, Event, Machine, NotFooted, Quiet, Shown};
@@ -90,7 +91,7 @@ pub struct PartitionArguments {
     pub question: Question,
     pub plane: Arc<LinkPlane>,
     pub stats: Arc<PartitionStats>,
-    pub meters: LaneMeters,
+    pub meters: MirrorMeters,
     pub catalog: Arc<dyn CatalogPort>,
 }
 
@@ -115,6 +116,8 @@ pub struct PartitionMirror;
 pub struct PartitionActorState {
     arguments: PartitionArguments,
     machine: Machine,
+    /// The look under way, or the last one.
+    look: Option<AbortHandle>,
     /// Of the current run.
     current: Option<Current>,
     /// Mirror end when the last event was taken: has there been progress?
@@ -137,6 +140,7 @@ impl Actor for PartitionMirror {
         let mut state = PartitionActorState {
             arguments,
             machine,
+            look: None,
             current: None,
             last_end: -1,
             waiting_for_stop: Vec::new(),
@@ -181,6 +185,7 @@ impl PartitionActorState {
         for effect in effects {
             match effect {
                 Effect::Look { run, quiet } => self.look(myself, run, quiet),
+                Effect::StopLook => self.look.iter().for_each(AbortHandle::abort),
                 Effect::Begin { run } => self.begin(myself, run).await,
                 Effect::StopFetch => self.stop_feed().await,
                 Effect::FinishLane => self.order_lane(|key, run| Order::Finish { key, run }).await,
@@ -219,7 +224,7 @@ impl PartitionActorState {
     }
 
     /// Looks at both logs in a task of its own: the mailbox stays open meanwhile.
-    fn look(&self, myself: &ActorRef<PartitionMessage>, run: u64, quiet: Quiet) {
+    fn look(&mut self, myself: &ActorRef<PartitionMessage>, run: u64, quiet: Quiet) {
         let question = Question { quiet, ..self.arguments.question.clone() };
         let PartitionArguments { plane, catalog, stats, mirror, partition, assignment_epoch, .. } =
             &self.arguments;
@@ -228,7 +233,7 @@ impl PartitionActorState {
             let (mirror, partition, assignment_epoch) = (mirror.clone(), *partition, *assignment_epoch);
             move |log_start| Action::SetPrefix { mirror, partition, assignment_epoch, log_start }
         };
-        tokio::spawn(async move {
+        let look = tokio::spawn(async move {
             let mut heard = Heard::default();
             let footing = find_footing(&plane, &*catalog, &question, &mut heard, set_prefix);
             let found = tokio::time::timeout(LOOK_LIMIT, footing).await.unwrap_or_else(|_| {
@@ -250,6 +255,7 @@ impl PartitionActorState {
             };
             let _ = myself.cast(message);
         });
+        self.look = Some(look.abort_handle());
     }
 
     /// Opens the lane first: what is fetched must have where to go.
@@ -270,7 +276,10 @@ impl PartitionActorState {
             lane,
             stats: stats.clone(),
             owner: LaneOwner::new(runner.clone(), run),
-            meters: meters.clone(),
+            meters: match footing.feed {
+                Feed::Source => meters.raw.clone(),
+                Feed::Filler { .. } => meters.filler.clone(),
+            },
         };
         appender.order(Order::Open(Box::new(open))).await;
         let owner = FetchOwner::new(runner, run);
@@ -368,6 +377,9 @@ impl PartitionActorState {
     fn fail(&mut self, error: catalog::MirrorError, offset: i64, message: String) {
         let PartitionArguments { mirror, partition, assignment_epoch, plane, catalog, .. } = &self.arguments;
         tracing::error!(topic = %mirror.topic, partition, offset, error = error.name(), "{message}");
+        if error == catalog::MirrorError::ForeignWrite {
+            self.arguments.meters.foreign_writes.increment(1);
+        }
         self.current = None;
         self.failure = Some((error, message.clone()));
         let action = Action::FailPartition {

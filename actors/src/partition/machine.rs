@@ -93,6 +93,8 @@ pub enum Effect {
         run: u64,
         quiet: Quiet,
     },
+    /// Give up the look under way.
+    StopLook,
     /// Open the lane and begin to fetch.
     Begin {
         run: u64,
@@ -211,9 +213,6 @@ impl Machine {
         match event {
             Event::Footed { run, quiet_from } if run == self.run && self.phase == Phase::Looking => {
                 self.heard(quiet_from);
-                if self.stopping {
-                    return self.stopped();
-                }
                 self.phase = Phase::Running;
                 vec![Effect::Begin { run }]
             }
@@ -253,9 +252,6 @@ impl Machine {
     }
 
     fn not_footed(&mut self, why: NotFooted, now: Instant) -> Vec<Effect> {
-        if self.stopping {
-            return self.stopped();
-        }
         match why {
             NotFooted::NotQuiet { until } => self.wait(None, until),
             NotFooted::Verdict(verdict) => self.after(verdict, now),
@@ -327,8 +323,8 @@ impl Machine {
             return Vec::new();
         }
         match &self.phase {
-            // The look under way is waited for; nothing is begun after it.
-            Phase::Looking => Vec::new(),
+            // It may wait for a broker that doesn't answer, and can be repeated.
+            Phase::Looking => [vec![Effect::StopLook], self.stopped()].concat(),
             Phase::Running => {
                 self.phase = Phase::Ending { verdict: None };
                 vec![Effect::StopFetch, Effect::CloseLane]

@@ -12,35 +12,49 @@ use catalog::{Action, Cluster};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use utoipa::IntoParams;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiJson, ApiPath, ApiQuery, NoParameters};
+use super::extract::{ApiJson, ApiPath, ApiQuery, ClusterPath, NoParameters};
 use super::names::check_name;
 use super::paging::{self, PageQuery};
-use super::types::{ClusterRow, CreateCluster, Page, Resource};
-use super::{Api, find_cluster, keys, rows};
+use super::types::{ClusterRow, CreateCluster, Page, Resource, UpdateCluster};
+use super::{Api, alter, find_cluster, keys, rows};
 
 /// A cluster that answers later than this is shown as unavailable.
 const STATE_LIMIT: Duration = Duration::from_secs(3);
 /// Each is a connection or two.
 const PROBES_AT_ONCE: usize = 32;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub struct CreateQuery {
+#[into_params(parameter_in = Query)]
+pub struct ChangeQuery {
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
     /// Whether the brokers are asked; true unless told otherwise.
     validate_cluster: Option<bool>,
 }
 
+/// Registers a Kafka cluster.
+#[utoipa::path(
+    post,
+    path = "/lockstep/v1/clusters",
+    operation_id = "createCluster",
+    tag = "clusters",
+    params(ChangeQuery),
+    request_body = CreateCluster,
+    responses((status = 201, description = "registered", body = Resource<ClusterRow>), (status = 200, description = "it could be registered", body = Resource<ClusterRow>))
+)]
 pub async fn create(
     State(api): State<Api>,
-    ApiQuery(query): ApiQuery<CreateQuery>,
+    ApiQuery(query): ApiQuery<ChangeQuery>,
     ApiJson(body): ApiJson<CreateCluster>,
 ) -> ApiResult<Response> {
     check_name("name", &body.name)?;
     let checked = keys::check_cluster(&body.configs)?;
-    let cluster_id = if query.validate_cluster.unwrap_or(true) {
+    let asks = query.validate_cluster.unwrap_or(true);
+    let cluster_id = if asks {
         let facts = api.preflight.probe(&body.name, &checked.configs).await.map_err(ApiError::from_probe)?;
         guard_cluster_id("cluster_id", body.cluster_id.as_deref(), &facts.cluster_id)?;
         facts.cluster_id
@@ -53,10 +67,15 @@ pub async fn create(
     let cluster = Cluster { name: body.name.into(), cluster_id: cluster_id.into(), configs: checked.configs };
     let Cluster { name, cluster_id, configs } = cluster.clone();
     api.submit(Action::CreateCluster { name, cluster_id, configs }, query.validate_only).await?;
-    let mut row = rows::cluster(&cluster, "ACTIVE", None);
+    let mut row = rows::cluster(&cluster, state_now(asks), None);
     row.body.warnings = checked.warnings;
     let status = if query.validate_only { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(row)).into_response())
+}
+
+/// The state of a cluster whose brokers have just answered, or weren't asked.
+fn state_now(asked: bool) -> &'static str {
+    if asked { "ACTIVE" } else { "UNKNOWN" }
 }
 
 /// A cluster id that was given is a guard.
@@ -70,6 +89,15 @@ pub fn guard_cluster_id(field: &str, given: Option<&str>, found: &str) -> ApiRes
     }
 }
 
+/// Registered clusters.
+#[utoipa::path(
+    get,
+    path = "/lockstep/v1/clusters",
+    operation_id = "listClusters",
+    tag = "clusters",
+    params(PageQuery),
+    responses((status = 200, description = "registered clusters, each asked for its state", body = Page<ClusterRow>))
+)]
 pub async fn list(
     State(api): State<Api>,
     uri: Uri,
@@ -104,9 +132,18 @@ async fn with_states(
     rows
 }
 
+/// One registered cluster.
+#[utoipa::path(
+    get,
+    path = "/lockstep/v1/clusters/{cluster}",
+    operation_id = "showCluster",
+    tag = "clusters",
+    params(ClusterPath),
+    responses((status = 200, description = "the cluster", body = Resource<ClusterRow>))
+)]
 pub async fn show(
     State(api): State<Api>,
-    ApiPath(name): ApiPath<String>,
+    ApiPath(ClusterPath { cluster: name }): ApiPath<ClusterPath>,
     ApiQuery(NoParameters {}): ApiQuery<NoParameters>,
 ) -> ApiResult<Json<Resource<ClusterRow>>> {
     let applied = api.catalog();
@@ -130,15 +167,63 @@ async fn with_state(api: &Api, cluster: &Cluster, turns: &Semaphore) -> Resource
     rows::cluster(cluster, state, message)
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Changes client keys. Links that use the cluster go on with them at once.
+#[utoipa::path(
+    patch,
+    path = "/lockstep/v1/clusters/{cluster}",
+    operation_id = "updateCluster",
+    tag = "clusters",
+    params(ClusterPath, ChangeQuery),
+    request_body = UpdateCluster,
+    responses((status = 200, description = "the cluster as it is now", body = Resource<ClusterRow>))
+)]
+pub async fn update(
+    State(api): State<Api>,
+    ApiPath(ClusterPath { cluster: name }): ApiPath<ClusterPath>,
+    ApiQuery(query): ApiQuery<ChangeQuery>,
+    ApiJson(body): ApiJson<UpdateCluster>,
+) -> ApiResult<Json<Resource<ClusterRow>>> {
+    let applied = api.catalog();
+    let cluster = find_cluster(&applied.catalog, &name)?;
+    let checked = alter::cluster(cluster, &body.configs)?;
+    let asks = query.validate_cluster.unwrap_or(true);
+    if asks {
+        let facts =
+            api.preflight.probe(&cluster.name, &checked.configs).await.map_err(ApiError::from_probe)?;
+        guard_cluster_id("bootstrap.servers", Some(&cluster.cluster_id), &facts.cluster_id)?;
+    }
+    let action = Action::UpdateCluster {
+        name: cluster.name.clone(),
+        expected: cluster.configs.clone(),
+        configs: checked.configs.clone(),
+    };
+    api.submit(action, query.validate_only).await?;
+    let updated = Cluster { configs: checked.configs, ..Cluster::clone(cluster) };
+    let mut row = rows::cluster(&updated, state_now(asks), None);
+    row.body.warnings = checked.warnings;
+    Ok(Json(row))
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
 }
 
+/// Forgets a cluster that no link uses.
+#[utoipa::path(
+    delete,
+    path = "/lockstep/v1/clusters/{cluster}",
+    operation_id = "deleteCluster",
+    tag = "clusters",
+    params(ClusterPath, DeleteQuery),
+    responses((status = 200, description = "what was forgotten", body = Resource<ClusterRow>))
+)]
 pub async fn delete(
     State(api): State<Api>,
-    ApiPath(name): ApiPath<String>,
+    ApiPath(ClusterPath { cluster: name }): ApiPath<ClusterPath>,
     ApiQuery(query): ApiQuery<DeleteQuery>,
 ) -> ApiResult<Json<Resource<ClusterRow>>> {
     let applied = api.catalog();

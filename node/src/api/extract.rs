@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
 
 use super::error::ApiError;
 
@@ -95,6 +96,56 @@ pub struct NoParameters {}
 
 /// Parts of the path.
 pub struct ApiPath<T>(pub T);
+
+/// Of a registered cluster.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ClusterPath {
+    /// Registered name, or Kafka cluster id.
+    pub cluster: String,
+}
+
+/// Of what is on a destination cluster.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct DestinationPath {
+    /// The destination: registered name, or Kafka cluster id; in lists `-` for all.
+    pub cluster: String,
+}
+
+/// Of one link.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct LinkPath {
+    /// The destination: registered name, or Kafka cluster id; in lists `-` for all.
+    pub cluster: String,
+    /// The link's name; in lists of mirrors `-` for all.
+    pub link: String,
+}
+
+/// Of one key of a link.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct LinkConfigPath {
+    /// The destination: registered name, or Kafka cluster id.
+    pub cluster: String,
+    /// The link's name.
+    pub link: String,
+    /// The key, such as `metadata.max.age.ms`.
+    pub name: String,
+}
+
+/// Of one mirror topic.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct MirrorPath {
+    /// The destination: registered name, or Kafka cluster id.
+    pub cluster: String,
+    /// The link's name.
+    pub link: String,
+    /// The mirror topic's name at the destination.
+    pub topic: String,
+}
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for ApiPath<T> {
     type Rejection = ApiError;

@@ -9,6 +9,14 @@ use super::Api;
 use super::extract::{ApiQuery, NoParameters};
 use super::types::{FleetBody, NodeRow};
 
+/// The fleet as this node sees it.
+#[utoipa::path(
+    get,
+    path = "/lockstep/v1/fleet",
+    operation_id = "showFleet",
+    tag = "fleet",
+    responses((status = 200, description = "the fleet", body = FleetBody))
+)]
 pub async fn show(
     State(api): State<Api>,
     ApiQuery(NoParameters {}): ApiQuery<NoParameters>,

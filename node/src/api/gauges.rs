@@ -1,4 +1,4 @@
-//! Gauges of the state as it is at the moment of the scrape (SPEC section 7).
+//! Gauges of the state as it is at the moment of the scrape.
 //!
 //! Written here and not kept in a registry: a series of what no longer exists, or isn't known,
 //! must vanish.
@@ -9,6 +9,10 @@ use std::fmt::Write as _;
 use actors::observe::Observatory;
 use catalog::Catalog;
 use consensus::Status;
+
+use super::rows::{self, Observed};
+use super::types::{LagRow, MirrorRow};
+use crate::process;
 
 /// Samples by metric name, in the order of their labels.
 #[derive(Default)]
@@ -36,18 +40,27 @@ pub fn render(out: &mut String, catalog: &Catalog, status: &Status, observatory:
     for link in catalog.links.values() {
         let view = observatory.and_then(|o| o.link(&link.id));
         gauges.add("lockstep_link_count", &[("state", view.as_ref().map_or("UNKNOWN", |v| v.state))], 1.0);
+        // Two destinations may have links of one name.
+        let labels = [("link", &*link.name), ("cluster", &*link.destination)];
+        for task in rows::TASKS {
+            let labels = [labels[0], labels[1], ("task", task), ("state", rows::TASK_STATE)];
+            gauges.add("lockstep_link_task_count", &labels, 1.0);
+        }
+        if let Some(bytes) = observatory.and_then(|o| o.credit_in_use_bytes(&link.id)) {
+            gauges.add("lockstep_credit_bytes_in_use", &labels, bytes as f64);
+        }
         for mirror in link.mirrors.values() {
-            // Two destinations may have links of one name.
-            let (link_label, cluster_label) = (("link", &*link.name), ("cluster", &*link.destination));
-            let state = ("state", super::rows::status(view.as_ref(), mirror));
-            gauges.add("lockstep_mirror_topic_count", &[link_label, cluster_label, state], 1.0);
             for assignment in mirror.partitions.iter().filter_map(|p| p.assignment.as_ref()) {
                 let node = catalog.nodes.get(&assignment.node).map_or("", |node| &*node.name);
                 gauges.add("lockstep_assignments", &[("node", node)], 1.0);
             }
-            let views = observatory.map(|o| o.partitions(&link.key(&mirror.name))).unwrap_or_default();
-            let topic = [link_label, cluster_label, ("topic", &*mirror.name)];
-            partitions(&mut gauges, &topic, &views);
+            let row = rows::mirror(catalog, link, mirror, Observed::of(observatory, link, mirror)).body;
+            mirror_topic(&mut gauges, labels, &row, &status.node_name);
+        }
+    }
+    if let Some(process) = process::read() {
+        for (name, value) in process {
+            gauges.add(name, &[], value);
         }
     }
     write(out, &gauges);
@@ -60,29 +73,39 @@ fn raft(gauges: &mut Gauges, status: &Status) {
     gauges.add("lockstep_raft_commit_index", &node, status.last_applied as f64);
 }
 
-fn partitions(gauges: &mut Gauges, topic: &[(&str, &str); 3], views: &[actors::observe::PartitionView]) {
-    let [link, cluster, name] = *topic;
-    for view in views {
-        gauges.add("lockstep_mirror_partition_count", &[link, cluster, ("state", view.state)], 1.0);
-        let index = view.partition.to_string();
-        let labels = [link, cluster, name, ("partition", index.as_str())];
-        gauges.add("lockstep_mirror_lag_known", &labels, f64::from(u8::from(view.lag.is_some())));
-        if let Some(lag) = view.lag {
+/// What this node runs of a mirror topic, and what nobody runs.
+fn mirror_topic(gauges: &mut Gauges, [link, cluster]: [(&str, &str); 2], row: &MirrorRow, node: &str) {
+    let state = ("state", row.mirror_status.as_str());
+    gauges.add("lockstep_mirror_topic_count", &[link, cluster, state], 1.0);
+    let topic = [link, cluster, ("topic", row.mirror_topic_name.as_str())];
+    let ours: Vec<&LagRow> =
+        row.mirror_lags.iter().filter(|lag| lag.node.as_deref().is_none_or(|owner| owner == node)).collect();
+    for lag in &ours {
+        gauges.add("lockstep_mirror_partition_count", &[link, cluster, ("state", lag.state.as_str())], 1.0);
+        let index = lag.partition.to_string();
+        let labels = [topic[0], topic[1], topic[2], ("partition", index.as_str())];
+        gauges.add("lockstep_mirror_lag_known", &labels, f64::from(u8::from(lag.lag.is_some())));
+        if let Some(lag) = lag.lag {
             gauges.add("lockstep_mirror_lag_records", &labels, lag as f64);
         }
     }
     // The slowest partition's; a topic with an unknown one has no series.
-    let lags: Option<Vec<i64>> = views.iter().map(|view| view.lag_ms).collect();
+    let lags: Option<Vec<i64>> = ours.iter().map(|lag| lag.lag_ms).collect();
     if let Some(slowest) = lags.unwrap_or_default().into_iter().max() {
-        gauges.add("lockstep_mirror_lag_seconds", topic, slowest as f64 / 1_000.0);
+        gauges.add("lockstep_mirror_lag_seconds", &topic, slowest as f64 / 1_000.0);
     }
 }
 
 fn write(out: &mut String, gauges: &Gauges) {
     for (name, samples) in &gauges.0 {
-        let _ = writeln!(out, "# TYPE {name} gauge");
+        // As Prometheus names them.
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        let _ = writeln!(out, "# TYPE {name} {kind}");
         for (labels, value) in samples {
-            let _ = writeln!(out, "{name}{{{labels}}} {value}");
+            let _ = match labels.as_str() {
+                "" => writeln!(out, "{name} {value}"),
+                labels => writeln!(out, "{name}{{{labels}}} {value}"),
+            };
         }
     }
 }

@@ -8,12 +8,26 @@ use super::error::ApiError;
 use super::{Api, gauges};
 
 /// The process is alive.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz",
+    tag = "probes",
+    responses((status = 200, description = "alive", body = String))
+)]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Store open and catalog loaded, with or without a Raft leader: both are so before the first
 /// request is answered.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "probes",
+    responses((status = 200, description = "ready", body = String))
+)]
 pub async fn readyz(State(api): State<Api>) -> Result<&'static str, ApiError> {
     match api.consensus.status().stopped {
         None => Ok("ready\n"),
@@ -25,6 +39,13 @@ pub async fn readyz(State(api): State<Api>) -> Result<&'static str, ApiError> {
 }
 
 /// Counters of the data plane, then gauges of the state as it is now.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "probes",
+    responses((status = 200, description = "Prometheus' text format", body = String))
+)]
 pub async fn metrics(State(api): State<Api>) -> impl IntoResponse {
     let mut text = api.metrics.render();
     let applied = api.catalog();

@@ -59,7 +59,7 @@ const MIB: i64 = 1024 * 1024;
 const HOUR_MS: i64 = 3_600_000;
 
 /// Of a Kafka cluster, registered or in a link. Values are checked by the client itself.
-const CLIENT_KEYS: [Key; 23] = [
+static CLIENT_KEYS: [Key; 23] = [
     works("bootstrap.servers", None, Rule::Text),
     works("client.id", Some("lockstep"), Rule::Text),
     works("request.timeout.ms", Some("30000"), Rule::Text),
@@ -86,8 +86,14 @@ const CLIENT_KEYS: [Key; 23] = [
 ];
 
 /// Bounds are those within which the data plane takes a value.
-pub const LINK_KEYS: [Key; 32] = [
+pub static LINK_KEYS: [Key; 32] = [
     works(SOURCE_CLUSTER, None, Rule::Text),
+    works(
+        "availability.check.consecutive.failure.threshold",
+        Some("3"),
+        Rule::Integer { min: 1, max: 1_000 },
+    ),
+    works("availability.check.ms", Some("5000"), Rule::Integer { min: 100, max: HOUR_MS }),
     works("metadata.max.age.ms", Some("5000"), Rule::Integer { min: 100, max: HOUR_MS }),
     works("replica.fetch.max.bytes", Some("1048576"), Rule::Integer { min: 1024, max: 64 * MIB }),
     works("replica.fetch.min.bytes", Some("1"), Rule::Integer { min: 1, max: i32::MAX as i64 }),
@@ -109,8 +115,6 @@ pub const LINK_KEYS: [Key; 32] = [
     not_yet("acl.sync.ms"),
     not_yet("acl.sync.write.on.mirrors"),
     not_yet("auto.create.mirror.topics.filters"),
-    not_yet("availability.check.consecutive.failure.threshold"),
-    not_yet("availability.check.ms"),
     not_yet("batch.coalesce"),
     not_yet("cluster.link.prefix"),
     not_yet("cluster.link.retry.timeout.ms"),
@@ -124,6 +128,9 @@ pub const LINK_KEYS: [Key; 32] = [
     not_yet("topic.config.sync.include"),
     not_yet("topic.config.sync.ms"),
 ];
+
+/// What a link is made with and stays: another value is another link.
+const IMMUTABLE: [&str; 4] = [SOURCE_CLUSTER, "cluster.link.prefix", "connection.mode", "link.mode"];
 
 /// Kafka client keys that can't matter here.
 const WITHOUT_EFFECT: [&str; 43] = [
@@ -181,19 +188,36 @@ pub struct Checked {
 
 /// Configs of a registered cluster.
 pub fn check_cluster(entries: &[ConfigEntry]) -> ApiResult<Checked> {
-    let checked = check(entries, &[&CLIENT_KEYS], "a cluster")?;
+    let checked = check(entries, cluster_key)?;
     ClientConfig::from_configs(&checked.configs).map_err(|e| ApiError::invalid(&e.key, e.message))?;
     Ok(checked)
 }
 
+pub fn is_client_key(name: &str) -> bool {
+    CLIENT_KEYS.iter().any(|key| key.name == name)
+}
+
+pub fn is_immutable(name: &str) -> bool {
+    IMMUTABLE.contains(&name)
+}
+
+/// A key of a link by its name; none when it has no effect here.
+pub fn link_key(name: &str) -> ApiResult<Option<&'static Key>> {
+    find(name, LINK, "a link")
+}
+
+/// A key of a registered cluster by its name; none when it has no effect here.
+pub fn cluster_key(name: &str) -> ApiResult<Option<&'static Key>> {
+    find(name, CLUSTER, "a cluster")
+}
+
 /// Configs of a link; the registered cluster that is its source, when they name one.
 pub fn check_link(entries: &[ConfigEntry]) -> ApiResult<(Checked, Option<String>)> {
-    let mut checked = check(entries, &[&LINK_KEYS, &CLIENT_KEYS], "a link")?;
+    let mut checked = check(entries, link_key)?;
     let source = checked.configs.remove(SOURCE_CLUSTER);
     if let Some(source) = &source {
-        let is_client_key = |key: &&String| CLIENT_KEYS.iter().any(|known| known.name == key.as_str());
-        if let Some(key) = checked.configs.keys().find(is_client_key) {
-            let message = format!("belongs to cluster '{source}'; give either it or {SOURCE_CLUSTER}");
+        if let Some(key) = checked.configs.keys().find(|key| is_client_key(key)) {
+            let message = format!("belongs to cluster '{source}'; set it there, or give no {SOURCE_CLUSTER}");
             return Err(ApiError::invalid(key, message));
         }
     } else if checked.configs.contains_key("bootstrap.servers") {
@@ -222,30 +246,43 @@ pub fn to_map(entries: &[ConfigEntry]) -> ApiResult<BTreeMap<String, String>> {
     Ok(map)
 }
 
-fn check(entries: &[ConfigEntry], known: &[&[Key]], owner: &str) -> ApiResult<Checked> {
+type Known = &'static [&'static [Key]];
+
+const CLUSTER: Known = &[&CLIENT_KEYS];
+const LINK: Known = &[&LINK_KEYS, &CLIENT_KEYS];
+
+fn check(
+    entries: &[ConfigEntry],
+    key: impl Fn(&str) -> ApiResult<Option<&'static Key>>,
+) -> ApiResult<Checked> {
     let mut checked = Checked::default();
     for (name, value) in to_map(entries)? {
-        if let Some(key) = known.iter().copied().flatten().find(|key| key.name == name) {
-            key.check(&value)?;
-            checked.configs.insert(name, value);
-        } else if WITHOUT_EFFECT.contains(&name.as_str()) {
-            checked.warnings.push(format!("{name}: has no effect here and was left out"));
-        } else {
-            return Err(unknown(&name, known, owner));
+        match key(&name)? {
+            Some(key) => {
+                key.check(&value)?;
+                checked.configs.insert(name, value);
+            }
+            None => checked.warnings.push(format!("{name}: has no effect here and was left out")),
         }
     }
     Ok(checked)
 }
 
-fn unknown(name: &str, known: &[&[Key]], owner: &str) -> ApiError {
-    let names = known.iter().copied().flatten().map(|key| key.name);
-    let nearest = names.map(|known| (strsim::levenshtein(name, known), known)).min();
+fn find(name: &str, known: Known, owner: &str) -> ApiResult<Option<&'static Key>> {
+    let all = || known.iter().copied().flatten();
+    if let Some(key) = all().find(|key| key.name == name) {
+        return Ok(Some(key));
+    }
+    if WITHOUT_EFFECT.contains(&name) {
+        return Ok(None);
+    }
+    let nearest = all().map(|key| (strsim::levenshtein(name, key.name), key.name)).min();
     let hint = match nearest {
         Some((edits, known)) if edits <= NEAREST_EDITS_MAX => format!("; did you mean '{known}'?"),
         Some((_, known)) => format!("; the nearest known key is '{known}'"),
         None => String::new(),
     };
-    ApiError::invalid(name, format!("is not a configuration key of {owner}{hint}"))
+    Err(ApiError::invalid(name, format!("is not a configuration key of {owner}{hint}")))
 }
 
 impl Key {
@@ -314,7 +351,7 @@ mod tests {
             ),
             (
                 vec![source, ("client.id", "x")],
-                "client.id: belongs to cluster 'east'; give either it or source.cluster",
+                "client.id: belongs to cluster 'east'; set it there, or give no source.cluster",
             ),
             (
                 vec![source, ("replica.fetch.min.bytes", "lots")],

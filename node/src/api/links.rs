@@ -11,27 +11,41 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use catalog::command::NewLink;
 use catalog::{Action, Catalog, Link, LinkId};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::clusters::guard_cluster_id;
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiJson, ApiPath, ApiQuery, NoParameters};
+use super::extract::{ApiJson, ApiPath, ApiQuery, DestinationPath, LinkPath};
 use super::names::check_name;
 use super::paging::{self, PageQuery};
-use super::types::{CreateLink, LinkConfigRow, LinkRow, Page, Resource};
-use super::{Api, find_cluster, find_link, keys, links_on, rows, secrets};
+use super::types::{CreateLink, LinkRow, Page, Resource};
+use super::{Api, find_cluster, find_link, keys, links_on, rows};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct CreateQuery {
+    /// The new link's name; required.
     link_name: Option<String>,
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
     /// Whether the source is asked; true unless told otherwise.
     validate_link: Option<bool>,
 }
 
+/// Creates a link.
+#[utoipa::path(
+    post,
+    path = "/kafka/v3/clusters/{cluster}/links",
+    operation_id = "createLink",
+    tag = "links",
+    params(DestinationPath, CreateQuery),
+    request_body = CreateLink,
+    responses((status = 201, description = "created", body = Resource<LinkRow>), (status = 200, description = "it could be created", body = Resource<LinkRow>))
+)]
 pub async fn create(
     State(api): State<Api>,
-    ApiPath(cluster): ApiPath<String>,
+    ApiPath(DestinationPath { cluster }): ApiPath<DestinationPath>,
     ApiQuery(query): ApiQuery<CreateQuery>,
     ApiJson(body): ApiJson<CreateLink>,
 ) -> ApiResult<Response> {
@@ -121,10 +135,19 @@ fn fresh_id() -> LinkId {
     LinkId(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()).into())
 }
 
+/// Links on a cluster.
+#[utoipa::path(
+    get,
+    path = "/kafka/v3/clusters/{cluster}/links",
+    operation_id = "listLinks",
+    tag = "links",
+    params(DestinationPath, PageQuery),
+    responses((status = 200, description = "links on the cluster, or on all", body = Page<LinkRow>))
+)]
 pub async fn list(
     State(api): State<Api>,
     uri: Uri,
-    ApiPath(cluster): ApiPath<String>,
+    ApiPath(DestinationPath { cluster }): ApiPath<DestinationPath>,
     ApiQuery(query): ApiQuery<PageQuery>,
 ) -> ApiResult<Json<Page<LinkRow>>> {
     let applied = api.catalog();
@@ -138,31 +161,54 @@ fn row(api: &Api, link: &Link, include_tasks: bool) -> Resource<LinkRow> {
     rows::link(link, api.observatory().and_then(|o| o.link(&link.id)), include_tasks)
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct ShowQuery {
+    /// Show the link's tasks as well.
     include_tasks: bool,
 }
 
+/// One link.
+#[utoipa::path(
+    get,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}",
+    operation_id = "showLink",
+    tag = "links",
+    params(LinkPath, ShowQuery),
+    responses((status = 200, description = "the link", body = Resource<LinkRow>))
+)]
 pub async fn show(
     State(api): State<Api>,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
     ApiQuery(query): ApiQuery<ShowQuery>,
 ) -> ApiResult<Json<Resource<LinkRow>>> {
     let applied = api.catalog();
     Ok(Json(row(&api, find_link(&applied.catalog, &cluster, &link)?, query.include_tasks)))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct DeleteQuery {
+    /// Fail all mirrors over first; not in this version.
     force: bool,
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
 }
 
+/// Deletes a link without mirror topics.
+#[utoipa::path(
+    delete,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}",
+    operation_id = "deleteLink",
+    tag = "links",
+    params(LinkPath, DeleteQuery),
+    responses((status = 200, description = "what was deleted", body = Resource<LinkRow>))
+)]
 pub async fn delete(
     State(api): State<Api>,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
     ApiQuery(query): ApiQuery<DeleteQuery>,
 ) -> ApiResult<Json<Resource<LinkRow>>> {
     if query.force {
@@ -173,35 +219,4 @@ pub async fn delete(
     let link = find_link(&applied.catalog, &cluster, &link)?;
     api.submit(Action::DeleteLink { link: link.id.clone() }, query.validate_only).await?;
     Ok(Json(row(&api, link, false)))
-}
-
-/// What was set, and the defaults of what works and wasn't.
-pub async fn configs(
-    State(api): State<Api>,
-    uri: Uri,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
-    ApiQuery(NoParameters {}): ApiQuery<NoParameters>,
-) -> ApiResult<Json<Page<LinkConfigRow>>> {
-    let applied = api.catalog();
-    let link = find_link(&applied.catalog, &cluster, &link)?;
-    let mut values: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
-    for key in &keys::LINK_KEYS {
-        values.extend(key.default.map(|default| (key.name, (default, false))));
-    }
-    values.extend(link.source.as_deref().map(|source| (keys::SOURCE_CLUSTER, (source, true))));
-    values.extend(link.configs.iter().map(|(key, value)| (key.as_str(), (value.as_str(), true))));
-    let all = paging::select(values.into_iter().map(|v| (v.0.to_owned(), v)), None, None)?;
-    Ok(Json(all.into_page("KafkaLinkConfigData", &uri, |(name, (value, was_set))| {
-        let row = LinkConfigRow {
-            cluster_id: link.destination_cluster_id.to_string(),
-            link_name: link.name.to_string(),
-            name: name.to_owned(),
-            value: secrets::shown(name, value),
-            read_only: false,
-            sensitive: secrets::is_sensitive(name),
-            source: if was_set { "DYNAMIC_CLUSTER_LINK_CONFIG" } else { "DEFAULT_CONFIG" }.to_owned(),
-            synonyms: Vec::new(),
-        };
-        rows::resource("KafkaLinkConfigData", format!("{}/configs/{name}", rows::link_path(link)), row)
-    })))
 }

@@ -10,9 +10,10 @@ use catalog::{Action, Link, MirrorKey};
 use consensus::SubmitError;
 use regex::RegexBuilder;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiJson, ApiPath, ApiQuery};
+use super::extract::{ApiJson, ApiPath, ApiQuery, LinkPath};
 use super::types::{AlterMirrorRow, AlterMirrors, Page, PageMetadata};
 use super::{Api, find_link, rows, would_apply};
 
@@ -21,15 +22,27 @@ const TOPICS_MAX: usize = 1_000;
 /// Compiled size of a pattern; Kafka topic names need a fraction of it.
 const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct ActionQuery {
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
 }
 
-type Target = ApiPath<(String, String)>;
+type Target = ApiPath<LinkPath>;
 type Answer = ApiResult<Json<Page<AlterMirrorRow>>>;
 
+/// Stops mirroring for now; positions are kept.
+#[utoipa::path(
+    post,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors:pause",
+    operation_id = "pauseMirrors",
+    tag = "mirrors",
+    params(LinkPath, ActionQuery),
+    request_body = AlterMirrors,
+    responses((status = 200, description = "a row per topic, with its own error", body = Page<AlterMirrorRow>))
+)]
 pub async fn pause(
     State(api): State<Api>,
     uri: Uri,
@@ -40,6 +53,16 @@ pub async fn pause(
     alter(&api, &uri, target, query, &body, |mirror| Action::PauseMirror { mirror }).await
 }
 
+/// Goes on after a pause, or tries again after a failure.
+#[utoipa::path(
+    post,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors:resume",
+    operation_id = "resumeMirrors",
+    tag = "mirrors",
+    params(LinkPath, ActionQuery),
+    request_body = AlterMirrors,
+    responses((status = 200, description = "a row per topic, with its own error", body = Page<AlterMirrorRow>))
+)]
 pub async fn resume(
     State(api): State<Api>,
     uri: Uri,
@@ -53,7 +76,7 @@ pub async fn resume(
 async fn alter(
     api: &Api,
     uri: &Uri,
-    ApiPath((cluster, link)): Target,
+    ApiPath(LinkPath { cluster, link }): Target,
     query: ActionQuery,
     body: &AlterMirrors,
     action: impl Fn(MirrorKey) -> Action,

@@ -10,9 +10,10 @@ use axum::response::{IntoResponse, Response};
 use catalog::command::NewMirror;
 use catalog::{Action, Catalog, Link, MirrorTopic, TopicId};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::error::{ApiError, ApiResult};
-use super::extract::{ApiJson, ApiPath, ApiQuery};
+use super::extract::{ApiJson, ApiPath, ApiQuery, LinkPath, MirrorPath};
 use super::names::check_topic;
 use super::rows::Observed;
 use super::types::{CreateMirror, MirrorPlanBody, MirrorRow, Page, PlannedPartition, Resource};
@@ -34,15 +35,27 @@ pub const STATUSES: [&str; 12] = [
     "PENDING_RESTORE",
 ];
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct CreateQuery {
+    /// Only say whether it could be done; change nothing.
     validate_only: bool,
 }
 
+/// Mirrors a topic.
+#[utoipa::path(
+    post,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors",
+    operation_id = "createMirror",
+    tag = "mirrors",
+    params(LinkPath, CreateQuery),
+    request_body = CreateMirror,
+    responses((status = 201, description = "created", body = Resource<MirrorRow>), (status = 200, description = "what would be created", body = MirrorPlanBody), (status = 204, description = "created, and deleted by somebody else since"))
+)]
 pub async fn create(
     State(api): State<Api>,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
     ApiQuery(query): ApiQuery<CreateQuery>,
     ApiJson(body): ApiJson<CreateMirror>,
 ) -> ApiResult<Response> {
@@ -123,28 +136,35 @@ fn plan_body(link: &Link, plan: MirrorPlan) -> MirrorPlanBody {
     }
 }
 
-fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> Resource<MirrorRow> {
-    let key = link.key(&mirror.name);
-    let observed = api.observatory().map(|observatory| Observed {
-        link: observatory.link(&link.id),
-        partitions: observatory.partitions(&key),
-        waiting_for: observatory.setup(&key),
-    });
-    rows::mirror(catalog, link, mirror, observed.unwrap_or_default())
+pub fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> Resource<MirrorRow> {
+    rows::mirror(catalog, link, mirror, Observed::of(api.observatory(), link, mirror))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// Only mirrors in this status.
     mirror_status: Option<String>,
+    /// Rows in an answer, 1 to 1000; 200 by default.
     page_size: Option<usize>,
+    /// As `metadata.next` has it.
     page_token: Option<String>,
 }
 
+/// Mirror topics of a link.
+#[utoipa::path(
+    get,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors",
+    operation_id = "listMirrors",
+    tag = "mirrors",
+    params(LinkPath, ListQuery),
+    responses((status = 200, description = "mirror topics of the link, or of all", body = Page<MirrorRow>))
+)]
 pub async fn list(
     State(api): State<Api>,
     uri: Uri,
-    ApiPath((cluster, link)): ApiPath<(String, String)>,
+    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
     ApiQuery(query): ApiQuery<ListQuery>,
 ) -> ApiResult<Json<Page<MirrorRow>>> {
     let status = query.mirror_status.map(|status| status.to_ascii_uppercase());
@@ -172,7 +192,7 @@ pub async fn list(
     ))
 }
 
-fn find_mirror<'a>(
+pub fn find_mirror<'a>(
     catalog: &'a Catalog,
     cluster: &str,
     link: &str,
@@ -183,43 +203,30 @@ fn find_mirror<'a>(
     Ok((link, mirror))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub struct ShowQuery {
     /// Accepted for callers that always ask; no transition of this version can fail halfway.
     #[serde(rename = "include_state_transition_errors")]
     _include_state_transition_errors: bool,
 }
 
+/// One mirror topic with each of its partitions.
+#[utoipa::path(
+    get,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors/{topic}",
+    operation_id = "showMirror",
+    tag = "mirrors",
+    params(MirrorPath, ShowQuery),
+    responses((status = 200, description = "the mirror topic", body = Resource<MirrorRow>))
+)]
 pub async fn show(
     State(api): State<Api>,
-    ApiPath((cluster, link, topic)): ApiPath<(String, String, String)>,
+    ApiPath(MirrorPath { cluster, link, topic }): ApiPath<MirrorPath>,
     ApiQuery(_): ApiQuery<ShowQuery>,
 ) -> ApiResult<Json<Resource<MirrorRow>>> {
     let applied = api.catalog();
     let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
-    Ok(Json(row(&api, &applied.catalog, link, mirror)))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DeleteQuery {
-    delete_topic: bool,
-    validate_only: bool,
-}
-
-pub async fn delete(
-    State(api): State<Api>,
-    ApiPath((cluster, link, topic)): ApiPath<(String, String, String)>,
-    ApiQuery(query): ApiQuery<DeleteQuery>,
-) -> ApiResult<Json<Resource<MirrorRow>>> {
-    if query.delete_topic {
-        let message = "this version can't delete the destination topic yet; delete it with Kafka's tools";
-        return Err(ApiError::invalid("delete_topic", message));
-    }
-    let applied = api.catalog();
-    let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
-    let action = Action::DeleteMirror { mirror: link.key(&mirror.name) };
-    api.submit(action, query.validate_only).await?;
     Ok(Json(row(&api, &applied.catalog, link, mirror)))
 }

@@ -1,14 +1,15 @@
 //! The HTTP API: routes, and what every handler shares.
 //!
 //! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success.
-//! - [`extract`], [`names`], [`keys`], [`paging`]: what a request may say. [`secrets`]: what an
+//! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
-//! - [`clusters`], [`links`], [`mirrors`], [`mirror_actions`], [`fleet`], [`health`]: one file a
-//!   resource. [`rows`]: catalog and observed state as rows.
+//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`health`]: one file a
+//!   resource. [`rows`]: catalog and observed state as rows. [`openapi`]: the description of it all.
 //!
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
 //! command and passes the refusal on. It never talks to a broker but through [`preflight`].
 
+pub mod alter;
 pub mod clusters;
 pub mod error;
 pub mod extract;
@@ -16,10 +17,13 @@ pub mod fleet;
 pub mod gauges;
 pub mod health;
 pub mod keys;
+pub mod link_configs;
 pub mod links;
 pub mod mirror_actions;
+pub mod mirror_deletion;
 pub mod mirrors;
 pub mod names;
+pub mod openapi;
 pub mod paging;
 pub mod preflight;
 pub mod rows;
@@ -35,10 +39,11 @@ use actors::observe::Observatory;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::{get, post};
 use catalog::{Action, Catalog, Cluster, Command, Link};
 use consensus::Consensus;
 use metrics_exporter_prometheus::PrometheusHandle;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use error::{ApiError, ApiResult};
 use preflight::Preflight;
@@ -106,36 +111,37 @@ fn links_on<'a>(catalog: &'a Catalog, cluster: &str) -> ApiResult<Vec<&'a Arc<Li
 
 /// Probes only: safe to show where the API must not be reached.
 pub fn probes(api: Api) -> Router {
-    let routes = Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics));
-    finish(routes, api)
+    finish(probe_routes().into(), api)
 }
 
 pub fn router(api: Api) -> Router {
-    let routes = Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/lockstep/v1/fleet", get(fleet::show))
-        .route("/lockstep/v1/clusters", get(clusters::list).post(clusters::create))
-        .route("/lockstep/v1/clusters/{cluster}", get(clusters::show).delete(clusters::delete))
-        .merge(link_routes());
-    finish(routes, api)
+    finish(routes().into(), api)
 }
 
-fn link_routes() -> Router<Api> {
-    // Not nested: handlers would see paths without this part.
-    let on_cluster = |path: &str| format!("/kafka/v3/clusters/{{cluster}}{path}");
-    Router::new()
-        .route(&on_cluster("/links"), get(links::list).post(links::create))
-        .route(&on_cluster("/links/{link}"), get(links::show).delete(links::delete))
-        .route(&on_cluster("/links/{link}/configs"), get(links::configs))
-        .route(&on_cluster("/links/{link}/mirrors"), get(mirrors::list).post(mirrors::create))
-        .route(&on_cluster("/links/{link}/mirrors/{topic}"), get(mirrors::show).delete(mirrors::delete))
-        .route(&on_cluster("/links/{link}/mirrors:pause"), post(mirror_actions::pause))
-        .route(&on_cluster("/links/{link}/mirrors:resume"), post(mirror_actions::resume))
+fn probe_routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+}
+
+/// Every route with its description: what isn't described isn't routed.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::general())
+        .merge(probe_routes())
+        .routes(routes!(openapi::show))
+        .routes(routes!(fleet::show))
+        .routes(routes!(clusters::list, clusters::create))
+        .routes(routes!(clusters::show, clusters::update, clusters::delete))
+        .routes(routes!(links::list, links::create))
+        .routes(routes!(links::show, links::delete))
+        .routes(routes!(link_configs::list))
+        .routes(routes!(link_configs::show, link_configs::set, link_configs::delete))
+        .routes(routes!(link_configs::alter))
+        .routes(routes!(mirrors::list, mirrors::create))
+        .routes(routes!(mirrors::show, mirror_deletion::delete))
+        .routes(routes!(mirror_actions::pause))
+        .routes(routes!(mirror_actions::resume))
 }
 
 fn finish(routes: Router<Api>, api: Api) -> Router {

@@ -5,6 +5,7 @@ use axum::http::Uri;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 
 use super::error::{ApiError, ApiResult};
 use super::types::{Page, PageMetadata, Resource};
@@ -13,10 +14,13 @@ const PAGE_SIZE_DEFAULT: usize = 200;
 /// Bounds an answer: a mirror topic with 100 partitions is some 30 KB of JSON.
 const PAGE_SIZE_MAX: usize = 1_000;
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PageQuery {
+    /// Rows in an answer, 1 to 1000; 200 by default.
     pub page_size: Option<usize>,
+    /// As `metadata.next` has it.
     pub page_token: Option<String>,
 }
 

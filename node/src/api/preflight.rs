@@ -1,12 +1,12 @@
-//! What the API asks of Kafka clusters before it asks the catalog to change: a seam, so that the
-//! API is tested without brokers.
+//! What the API asks of Kafka clusters, mostly before it asks the catalog to change: a seam, so that
+//! the API is tested without brokers.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
 use actors::preflight::{self, ClusterFacts, MirrorPlan, MirrorRequest, PreflightError};
-use catalog::{Catalog, Link};
+use catalog::{Catalog, Link, TopicId};
 
 /// Shorter than what the CLI waits for an answer, so that the reason arrives.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,6 +24,15 @@ pub trait Preflight: Send + Sync {
         link: &'a Link,
         request: &'a MirrorRequest,
     ) -> Answer<'a, MirrorPlan>;
+
+    /// Deletes the destination topic of a mirror that was forgotten.
+    fn delete_topic<'a>(
+        &'a self,
+        catalog: &'a Catalog,
+        link: &'a Link,
+        topic: &'a str,
+        topic_id: TopicId,
+    ) -> Answer<'a, ()>;
 }
 
 /// Asks the clusters themselves.
@@ -43,6 +52,17 @@ impl Preflight for LivePreflight {
     ) -> Answer<'a, MirrorPlan> {
         let clusters = format!("source or destination of link '{}'", link.name);
         Box::pin(limited(clusters, preflight::plan_mirror(catalog, link, request)))
+    }
+
+    fn delete_topic<'a>(
+        &'a self,
+        catalog: &'a Catalog,
+        link: &'a Link,
+        topic: &'a str,
+        topic_id: TopicId,
+    ) -> Answer<'a, ()> {
+        let cluster = format!("cluster '{}'", link.destination);
+        Box::pin(limited(cluster, preflight::delete_topic(catalog, link, topic, topic_id)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use actors::observe::{LinkView, PartitionView};
+use actors::observe::{LinkView, Observatory, PartitionView};
 use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 
 use super::secrets;
@@ -11,7 +11,10 @@ use super::types::{
     CategoryCount, ClusterRow, ConfigEntry, LagRow, LinkRow, MirrorRow, Resource, ResourceMetadata, TaskRow,
 };
 
-const TASKS: [&str; 4] = ["ConsumerOffsetSync", "AclSync", "AutoCreateMirror", "TopicConfigsSync"];
+pub const TASKS: [&str; 4] = ["ConsumerOffsetSync", "AclSync", "AutoCreateMirror", "TopicConfigsSync"];
+
+/// Nothing of this version syncs anything yet.
+pub const TASK_STATE: &str = "NOT_CONFIGURED";
 
 pub fn resource<T>(kind: &str, path: String, body: T) -> Resource<T> {
     Resource { kind: kind.to_owned(), metadata: ResourceMetadata { path }, body }
@@ -55,12 +58,8 @@ pub fn link(link: &Link, view: Option<LinkView>, include_tasks: bool) -> Resourc
     for mirror in link.mirrors.values() {
         *counts.entry(status(view.as_ref(), mirror)).or_default() += 1;
     }
-    // Nothing of this version syncs anything yet.
-    let task = |name: &&str| TaskRow {
-        task_name: (*name).to_owned(),
-        state: "NOT_CONFIGURED".into(),
-        errors: vec![],
-    };
+    let task =
+        |name: &&str| TaskRow { task_name: (*name).to_owned(), state: TASK_STATE.into(), errors: vec![] };
     let (state, error, message) = match view {
         Some(view) => (view.state, view.error, view.error_message),
         None => ("UNKNOWN", "NO_ERROR", None),
@@ -86,10 +85,12 @@ pub fn link(link: &Link, view: Option<LinkView>, include_tasks: bool) -> Resourc
     resource("KafkaLinkData", link_path(link), row)
 }
 
-/// A mirror topic's status as users see it: that of the catalog, unless its link has failed.
+/// A mirror topic's status as users see it: that of the catalog, unless its link has failed or its
+/// source doesn't answer.
 pub fn status(link: Option<&LinkView>, mirror: &MirrorTopic) -> &'static str {
-    match mirror.status {
-        MirrorStatus::Active if link.is_some_and(|view| view.state == "FAILED") => "LINK_FAILED",
+    match link.filter(|_| mirror.status == MirrorStatus::Active) {
+        Some(view) if view.state == "FAILED" => "LINK_FAILED",
+        Some(view) if !view.source_available => "SOURCE_UNAVAILABLE",
         _ => mirror.shown_status(),
     }
 }
@@ -100,6 +101,19 @@ pub struct Observed {
     pub link: Option<LinkView>,
     pub partitions: Vec<PartitionView>,
     pub waiting_for: Option<String>,
+}
+
+impl Observed {
+    /// Nothing, while the data plane hasn't started.
+    pub fn of(observatory: Option<&Observatory>, link: &Link, mirror: &MirrorTopic) -> Self {
+        let Some(observatory) = observatory else { return Self::default() };
+        let key = link.key(&mirror.name);
+        Self {
+            link: observatory.link(&link.id),
+            partitions: observatory.partitions(&key),
+            waiting_for: observatory.setup(&key),
+        }
+    }
 }
 
 pub fn mirror(

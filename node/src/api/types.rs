@@ -4,8 +4,10 @@
 //! number. Nothing here decides anything.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Every answer that isn't a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// The HTTP status, or the status and two digits that say more.
     pub error_code: u32,
@@ -13,14 +15,14 @@ pub struct ErrorBody {
 }
 
 /// One page of a list.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     pub kind: String,
     pub metadata: PageMetadata,
     pub data: Vec<Resource<T>>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PageMetadata {
     #[serde(rename = "self")]
     pub path: String,
@@ -29,7 +31,7 @@ pub struct PageMetadata {
 }
 
 /// One thing with its own path.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Resource<T> {
     pub kind: String,
     pub metadata: ResourceMetadata,
@@ -37,20 +39,20 @@ pub struct Resource<T> {
     pub body: T,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ResourceMetadata {
     #[serde(rename = "self")]
     pub path: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigEntry {
     pub name: String,
     pub value: String,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
     pub name: String,
@@ -62,7 +64,7 @@ pub struct CreateCluster {
     pub cluster_id: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ClusterRow {
     pub name: String,
     pub cluster_id: String,
@@ -76,7 +78,7 @@ pub struct ClusterRow {
     pub warnings: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateLink {
     /// A guard: refused when the source answers another id. Recorded when not given.
@@ -86,7 +88,7 @@ pub struct CreateLink {
     pub configs: Vec<ConfigEntry>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LinkRow {
     pub link_name: String,
     pub cluster_link_id: String,
@@ -107,27 +109,27 @@ pub struct LinkRow {
     pub warnings: Vec<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TaskRow {
     pub task_name: String,
     pub state: String,
     pub errors: Vec<ErrorRow>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ErrorRow {
     pub error_code: String,
     pub error_message: String,
 }
 
 /// Mirror topics of a link by status.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CategoryCount {
     pub state_category: String,
     pub count: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LinkConfigRow {
     pub cluster_id: String,
     pub link_name: String,
@@ -140,7 +142,60 @@ pub struct LinkConfigRow {
     pub synonyms: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ConfigOperation {
+    #[default]
+    Set,
+    /// Back to the default.
+    Delete,
+}
+
+/// A change of one configuration key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigChange {
+    pub name: String,
+    /// Required with SET, left out with DELETE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// SET when left out.
+    #[serde(default)]
+    pub operation: ConfigOperation,
+}
+
+/// Changes that are made all together or not at all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AlterConfigs {
+    pub data: Vec<ConfigChange>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetConfig {
+    pub value: String,
+}
+
+/// What was altered, as it is now.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AlteredConfigs {
+    pub kind: String,
+    pub metadata: PageMetadata,
+    pub data: Vec<Resource<LinkConfigRow>>,
+    /// What was left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Changes of a registered cluster's client keys, made all together or not at all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateCluster {
+    pub configs: Vec<ConfigChange>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateMirror {
     pub source_topic_name: String,
@@ -156,7 +211,7 @@ pub struct CreateMirror {
 }
 
 /// What creating a mirror would do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MirrorPlanBody {
     pub link_name: String,
     pub destination_cluster: String,
@@ -174,14 +229,14 @@ pub struct MirrorPlanBody {
     pub adopts_existing: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PlannedPartition {
     pub partition: u32,
     pub source_start_offset: i64,
     pub source_end_offset: i64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MirrorRow {
     pub link_name: String,
     /// Registered name.
@@ -200,8 +255,19 @@ pub struct MirrorRow {
     pub waiting_for: Option<String>,
 }
 
+/// A mirror that was forgotten, and what became of its topic.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeletedMirror {
+    #[serde(flatten)]
+    pub mirror: MirrorRow,
+    pub topic_deleted: bool,
+    /// Why the topic stays although its deletion was asked for.
+    pub error_code: Option<u32>,
+    pub error_message: Option<String>,
+}
+
 /// One mirror partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LagRow {
     pub partition: u32,
     /// Null when not known, never 0.
@@ -227,7 +293,7 @@ pub struct LagRow {
 }
 
 /// Which mirror topics to act on: names, or a pattern that must match the whole name.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlterMirrors {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,14 +302,14 @@ pub struct AlterMirrors {
     pub mirror_topic_name_pattern: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AlterMirrorRow {
     pub mirror_topic_name: String,
     pub error_code: Option<u32>,
     pub error_message: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FleetBody {
     /// The node that answers.
     pub node_id: String,
@@ -264,7 +330,7 @@ pub struct FleetBody {
     pub mirror_partitions: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NodeRow {
     pub node_id: String,
     pub name: String,

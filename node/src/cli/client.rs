@@ -28,6 +28,8 @@ pub struct Client {
 enum Method {
     Get,
     Post(Value),
+    Put(Value),
+    Patch(Value),
     Delete,
 }
 
@@ -55,8 +57,15 @@ impl Client {
     }
 
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, Failure> {
-        let body = serde_json::to_value(body).map_err(|e| Failure::new(format!("can't write JSON: {e}")))?;
-        self.call(&Method::Post(body), path)
+        self.call(&Method::Post(json(body)?), path)
+    }
+
+    pub fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, Failure> {
+        self.call(&Method::Put(json(body)?), path)
+    }
+
+    pub fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, Failure> {
+        self.call(&Method::Patch(json(body)?), path)
     }
 
     pub fn delete(&self, path: &str) -> Result<Value, Failure> {
@@ -88,6 +97,8 @@ impl Client {
             let answer = match method {
                 Method::Get => self.agent.get(&target).call(),
                 Method::Post(body) => self.agent.post(&target).send_json(body),
+                Method::Put(body) => self.agent.put(&target).send_json(body),
+                Method::Patch(body) => self.agent.patch(&target).send_json(body),
                 Method::Delete => self.agent.delete(&target).call(),
             };
             match answer {
@@ -107,6 +118,10 @@ impl Client {
             "start one with 'lockstep server --data-dir DIR --bootstrap', or name one with --url or LOCKSTEP_URL",
         ))
     }
+}
+
+fn json(body: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(body).map_err(|e| Failure::new(format!("can't write JSON: {e}")))
 }
 
 fn with_scheme(url: &str) -> String {

@@ -3,14 +3,20 @@
 use clap::{Args, Subcommand};
 
 use super::client::{escaped, typed, typed_all};
+use super::configs::Changes;
 use super::failure::Failure;
 use super::output::{self, or_dash, say};
 use super::{Remote, configs};
-use crate::api::types::{ClusterRow, ConfigEntry, CreateCluster};
+use crate::api::types::{ClusterRow, ConfigEntry, CreateCluster, UpdateCluster};
 
 const EXAMPLE: &str = "\
 Example:
   lockstep cluster create east --bootstrap-server east-1:9092,east-2:9092";
+
+const UPDATE_EXAMPLE: &str = "\
+Examples:
+  lockstep cluster update east --bootstrap-server east-3:9092,east-4:9092
+  lockstep cluster update east --config sasl.password=file:/run/secrets/new --delete-config client.id";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
@@ -32,6 +38,9 @@ enum Verb {
     /// Show one cluster
     #[command(after_help = "Example:\n  lockstep cluster describe east")]
     Describe { name: String },
+    /// Change how a cluster is reached; links that use it go on with that at once
+    #[command(after_help = UPDATE_EXAMPLE)]
+    Update(Update),
     /// Forget a cluster that no link uses
     #[command(after_help = "Example:\n  lockstep cluster delete east")]
     Delete {
@@ -62,6 +71,22 @@ struct Create {
     dry_run: bool,
 }
 
+#[derive(Debug, Args)]
+struct Update {
+    name: String,
+    /// Brokers to begin with
+    #[arg(long, value_name = "HOST:PORT,…")]
+    bootstrap_server: Option<String>,
+    #[command(flatten)]
+    changes: Changes,
+    /// Don't ask the brokers first
+    #[arg(long)]
+    no_validate: bool,
+    /// Only say whether it could be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
 const PATH: &str = "/lockstep/v1/clusters";
 
 impl ClusterCommand {
@@ -75,6 +100,7 @@ impl ClusterCommand {
                 let row: ClusterRow = typed(&found)?;
                 output::show(remote.output, &found, || describe(&row))
             }
+            Verb::Update(update) => update.run(&remote),
             Verb::Delete { name, dry_run } => {
                 let path = format!("{PATH}/{}?validate_only={dry_run}", escaped(&name));
                 let found = remote.client().delete(&path)?;
@@ -99,6 +125,25 @@ impl Create {
         let did = if self.dry_run { "Would register" } else { "Registered" };
         say(&format!("{did} cluster '{}' (Kafka cluster id {}).", row.name, row.cluster_id));
         output::show(remote.output, &made, String::new)
+    }
+}
+
+impl Update {
+    fn run(self, remote: &Remote) -> Result<(), Failure> {
+        let bootstrap =
+            self.bootstrap_server.map(|value| ConfigEntry { name: "bootstrap.servers".into(), value });
+        let body = UpdateCluster { configs: self.changes.read(bootstrap)? };
+        let path = format!(
+            "{PATH}/{}?validate_only={}&validate_cluster={}",
+            escaped(&self.name),
+            self.dry_run,
+            !self.no_validate
+        );
+        let found = remote.client().patch(&path, &body)?;
+        let row: ClusterRow = typed(&found)?;
+        output::warn(&row.warnings);
+        say(&format!("{} cluster '{}'.", if self.dry_run { "Would update" } else { "Updated" }, row.name));
+        output::show(remote.output, &found, String::new)
     }
 }
 

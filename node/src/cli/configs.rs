@@ -3,8 +3,40 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use clap::Args;
+
 use super::failure::Failure;
-use crate::api::types::ConfigEntry;
+use crate::api::types::{ConfigChange, ConfigEntry, ConfigOperation};
+
+/// Changes to a configuration that stands.
+#[derive(Debug, Args)]
+pub struct Changes {
+    /// Keys to set: k=v,… or a properties file, - for stdin; may be repeated
+    #[arg(long, value_name = "K=V,…|FILE")]
+    config: Vec<String>,
+    /// Keys to set back to their defaults
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    delete_config: Vec<String>,
+}
+
+impl Changes {
+    /// With what other flags set beside them.
+    pub fn read(&self, more: Option<ConfigEntry>) -> Result<Vec<ConfigChange>, Failure> {
+        let sets = read_all(&self.config)?.into_iter().chain(more).map(|ConfigEntry { name, value }| {
+            ConfigChange { name, value: Some(value), operation: ConfigOperation::Set }
+        });
+        let deletes = self.delete_config.iter().map(|name| ConfigChange {
+            name: name.trim().to_owned(),
+            value: None,
+            operation: ConfigOperation::Delete,
+        });
+        let changes: Vec<ConfigChange> = sets.chain(deletes).collect();
+        if changes.is_empty() {
+            return Err(Failure::usage("nothing to change: give --config or --delete-config"));
+        }
+        Ok(changes)
+    }
+}
 
 /// Reads `k=v,k2=v2`, the path of a properties file, or `-` for one on stdin.
 pub fn read(argument: &str) -> Result<Vec<ConfigEntry>, Failure> {
@@ -106,6 +138,25 @@ mod tests {
             shown(read(&file.display().to_string())),
             ["bootstrap.servers -> a:1,b:2", "client.id -> x", "key -> v=w"]
         );
+    }
+
+    #[test]
+    fn changes_are_what_is_set_then_what_is_set_back() {
+        let changes = |config: &[&str], delete_config: &[&str]| Changes {
+            config: config.iter().map(ToString::to_string).collect(),
+            delete_config: delete_config.iter().map(ToString::to_string).collect(),
+        };
+        let servers = ConfigEntry { name: "bootstrap.servers".into(), value: "a:1".into() };
+        let read = changes(&["client.id=x"], &["sasl.username"]).read(Some(servers)).expect("changes");
+        let shown = serde_json::to_value(read).expect("JSON");
+        let expected = serde_json::json!([
+            {"name": "client.id", "value": "x", "operation": "SET"},
+            {"name": "bootstrap.servers", "value": "a:1", "operation": "SET"},
+            {"name": "sasl.username", "operation": "DELETE"},
+        ]);
+        assert_eq!(shown, expected);
+        let failure = changes(&[], &[]).read(None).expect_err("nothing");
+        assert_eq!(failure, Failure::usage("nothing to change: give --config or --delete-config"));
     }
 
     #[test]

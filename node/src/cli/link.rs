@@ -4,14 +4,21 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Client, escaped, typed, typed_all};
+use super::configs::Changes;
 use super::failure::Failure;
 use super::output::{self, or_dash, say};
 use super::{Remote, Scope, configs};
-use crate::api::types::{ConfigEntry, CreateLink, LinkConfigRow, LinkRow};
+use crate::api::types::{AlterConfigs, AlteredConfigs, ConfigEntry, CreateLink, LinkConfigRow, LinkRow};
 
 const EXAMPLE: &str = "\
 Example:
   lockstep link create east-west --source east --destination west";
+
+const UPDATE_EXAMPLE: &str = "\
+Examples:
+  lockstep link configuration list east-west
+  lockstep link update east-west --config replica.fetch.wait.max.ms=100
+  lockstep link update east-west --delete-config replica.fetch.wait.max.ms";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
@@ -39,6 +46,15 @@ enum Verb {
         name: String,
         #[command(flatten)]
         scope: Scope,
+    },
+    /// Change a link's configuration; it goes on with that at once
+    #[command(after_help = UPDATE_EXAMPLE)]
+    Update(Update),
+    /// A link's configuration alone
+    #[command(after_help = UPDATE_EXAMPLE)]
+    Configuration {
+        #[command(subcommand)]
+        verb: ConfigurationVerb,
     },
     /// Delete a link that has no mirror topics
     #[command(after_help = "Example:\n  lockstep link delete east-west --yes")]
@@ -87,6 +103,35 @@ struct Create {
     dry_run: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum ConfigurationVerb {
+    /// List what is set, and the defaults of what isn't
+    #[command(after_help = "Example:\n  lockstep link configuration list east-west -o json")]
+    List {
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// The same as 'lockstep link update'
+    #[command(after_help = UPDATE_EXAMPLE)]
+    Update(Update),
+}
+
+#[derive(Debug, Args)]
+struct Update {
+    name: String,
+    #[command(flatten)]
+    scope: Scope,
+    #[command(flatten)]
+    changes: Changes,
+    /// Don't ask the source's brokers when its client keys change
+    #[arg(long)]
+    no_validate: bool,
+    /// Only say whether it could be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// Path of the links on a cluster.
 fn links_path(cluster: &str) -> String {
     format!("/kafka/v3/clusters/{}/links", escaped(cluster))
@@ -123,6 +168,14 @@ impl LinkCommand {
                 output::show(remote.output, &found.into(), || list(&rows))
             }
             Verb::Describe { name, scope } => describe(&remote, &client, &name, &scope),
+            Verb::Update(update) | Verb::Configuration { verb: ConfigurationVerb::Update(update) } => {
+                update.run(&remote, &client)
+            }
+            Verb::Configuration { verb: ConfigurationVerb::List { name, scope } } => {
+                let found = client.list(&format!("{}/configs", find(&client, &name, &scope)?))?;
+                let rows: Vec<LinkConfigRow> = typed_all(&found)?;
+                output::show(remote.output, &found.into(), || config_table(&rows))
+            }
             Verb::Delete { name, scope, yes, dry_run } => {
                 let path = find(&client, &name, &scope)?;
                 if !dry_run {
@@ -158,6 +211,35 @@ impl Create {
         say(&format!("{did} link '{name}' from {} to {to}.", source(&row)));
         output::show(remote.output, &made, String::new)
     }
+}
+
+impl Update {
+    fn run(self, remote: &Remote, client: &Client) -> Result<(), Failure> {
+        let body = AlterConfigs { data: self.changes.read(None)? };
+        let path = format!(
+            "{}/configs:alter?validate_only={}&validate_link={}",
+            find(client, &self.name, &self.scope)?,
+            self.dry_run,
+            !self.no_validate
+        );
+        let found = client.put(&path, &body)?;
+        let altered: AlteredConfigs = typed(&found)?;
+        output::warn(&altered.warnings);
+        let did = if self.dry_run { "Would update" } else { "Updated" };
+        say(&format!("{did} the configuration of link '{}'.", self.name));
+        output::show(remote.output, &found["data"], || {
+            let rows: Vec<LinkConfigRow> = altered.data.into_iter().map(|row| row.body).collect();
+            if rows.is_empty() { String::new() } else { config_table(&rows) }
+        })
+    }
+}
+
+fn config_table(rows: &[LinkConfigRow]) -> String {
+    let cells = rows.iter().map(|config| {
+        let origin = if config.source == "DEFAULT_CONFIG" { "default" } else { "set" };
+        vec![config.name.clone(), config.value.clone(), origin.to_owned()]
+    });
+    output::table(&["CONFIG", "VALUE", "ORIGIN"], cells)
 }
 
 fn source(row: &LinkRow) -> &str {
@@ -200,10 +282,6 @@ fn describe(remote: &Remote, client: &Client, name: &str, scope: &Scope) -> Resu
             ("Error", format!("{} {}", row.link_error, row.link_error_message.clone().unwrap_or_default())),
             ("Mirror topics", or_dash(Some(counts.join(", ")).filter(|text| !text.is_empty()))),
         ]);
-        let cells = config_rows.iter().map(|config| {
-            let origin = if config.source == "DEFAULT_CONFIG" { "default" } else { "set" };
-            vec![config.name.clone(), config.value.clone(), origin.to_owned()]
-        });
-        format!("{fields}\n\n{}", output::table(&["CONFIG", "VALUE", "ORIGIN"], cells))
+        format!("{fields}\n\n{}", config_table(&config_rows))
     })
 }

@@ -6,7 +6,9 @@ use super::client::{Client, escaped, typed, typed_all};
 use super::failure::Failure;
 use super::output::{self, known, or_dash, say};
 use super::{Remote, Scope, configs, link};
-use crate::api::types::{AlterMirrorRow, AlterMirrors, CreateMirror, LagRow, MirrorPlanBody, MirrorRow};
+use crate::api::types::{
+    AlterMirrorRow, AlterMirrors, CreateMirror, DeletedMirror, LagRow, MirrorPlanBody, MirrorRow,
+};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -53,12 +55,16 @@ enum Verb {
     /// Go on after a pause, or try again after a failure was mended
     #[command(after_help = "Example:\n  lockstep mirror resume --pattern 'orders.*' --link east-west")]
     Resume(Several),
-    /// Forget a mirror; the destination topic stays as it is
-    #[command(after_help = "Example:\n  lockstep mirror delete orders --link east-west --yes")]
+    /// Forget a mirror; the destination topic stays as it is unless told otherwise
+    #[command(after_help = "Examples:\n  lockstep mirror delete orders --link east-west --yes\n  \
+                            lockstep mirror delete orders --link east-west --delete-topic")]
     Delete {
         topic: String,
         #[command(flatten)]
         of: OfLink,
+        /// Delete the destination topic with all its records as well
+        #[arg(long)]
+        delete_topic: bool,
         /// Don't ask; required without a terminal
         #[arg(long)]
         yes: bool,
@@ -137,18 +143,33 @@ impl MirrorCommand {
             }
             Verb::Pause(several) => several.run(&remote, &client, "pause", ["Would pause", "Paused"]),
             Verb::Resume(several) => several.run(&remote, &client, "resume", ["Would resume", "Resumed"]),
-            Verb::Delete { topic, of, yes, dry_run } => {
+            Verb::Delete { topic, of, delete_topic, yes, dry_run } => {
                 let path = of.topic_path(&client, &topic)?;
                 if !dry_run {
-                    let question = format!("Forget the mirror of topic '{topic}' on link '{}'?", of.link);
-                    output::confirm(&question, yes)?;
+                    let question = format!("Forget the mirror of topic '{topic}' on link '{}'", of.link);
+                    let more = if delete_topic { ", and delete the topic with all its records" } else { "" };
+                    output::confirm(&format!("{question}{more}?"), yes)?;
                 }
-                let found = client.delete(&format!("{path}?validate_only={dry_run}"))?;
+                let query = format!("validate_only={dry_run}&delete_topic={delete_topic}");
+                let found = client.delete(&format!("{path}?{query}"))?;
+                let deleted: DeletedMirror = typed(&found)?;
                 let did = if dry_run { "Would forget" } else { "Forgot" };
-                say(&format!("{did} mirror topic '{topic}'; the destination topic stays."));
-                output::show(remote.output, &found, String::new)
+                say(&format!(
+                    "{did} mirror topic '{topic}'; {}.",
+                    topic_fate(&deleted, delete_topic, dry_run)
+                ));
+                output::show(remote.output, &found, String::new)?;
+                deleted.error_message.map_or(Ok(()), |message| Err(Failure::new(message)))
             }
         }
+    }
+}
+
+fn topic_fate(deleted: &DeletedMirror, delete_topic: bool, dry_run: bool) -> &'static str {
+    match (delete_topic, dry_run, deleted.topic_deleted) {
+        (true, true, _) => "the destination topic would be deleted",
+        (true, false, true) => "the destination topic is deleted",
+        _ => "the destination topic stays",
     }
 }
 

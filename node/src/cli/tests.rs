@@ -30,6 +30,11 @@ fn what_the_documentation_says_is_taken() {
         "lockstep link create l --source-cluster east --cluster west --dry-run --no-validate",
         "lockstep link create l --source-bootstrap-server a:1 --destination west --config client.id=x",
         "lockstep link describe l --cluster west -o yaml",
+        "lockstep cluster update east --bootstrap-server a:1 --config client.id=x --no-validate --dry-run",
+        "lockstep cluster update east --delete-config client.id,ssl.truststore.type",
+        "lockstep link update l --config metadata.max.age.ms=1000 --delete-config client.id --dry-run",
+        "lockstep link configuration list l --cluster west -o yaml",
+        "lockstep link configuration update l --config l.properties --no-validate",
         "lockstep link delete l --yes",
         "lockstep mirror create t --link l --source-topic s --replication-factor 3 --config retention.ms=1 --dry-run",
         "lockstep mirror list --link l --mirror-status failed",
@@ -37,6 +42,7 @@ fn what_the_documentation_says_is_taken() {
         "lockstep mirror pause a b c --link l",
         "lockstep mirror resume --pattern a.* --link l --dry-run",
         "lockstep mirror delete t --link l --yes",
+        "lockstep mirror delete t --link l --delete-topic --dry-run",
         "lockstep status -o json",
         "lockstep verify --link l",
         "lockstep verify a b --link l --cluster west --last 10 --max-bytes-per-second 1000 --timeout 2min -o yaml",
@@ -64,6 +70,8 @@ fn what_is_missing_or_contradictory_is_refused() {
         "lockstep verify --link l --last 0",
         "lockstep verify --link l --timeout 0s",
         "lockstep verify --link l --max-bytes-per-second 0",
+        "lockstep link update",
+        "lockstep link configuration l",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }

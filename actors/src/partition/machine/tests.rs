@@ -136,11 +136,12 @@ fn a_stop_waits_for_what_is_under_way() {
 }
 
 #[test]
-fn a_stop_during_a_look_begins_nothing() {
+fn a_stop_during_a_look_waits_for_nothing_and_begins_nothing() {
     let now = Instant::now();
     let (mut machine, _) = Machine::start(now, false, 0);
-    assert_eq!(machine.on(Event::Stop, now, false), []);
-    assert_eq!(machine.on(footed(1), now, false), [Effect::Stopped]);
+    assert_eq!(machine.on(Event::Stop, now, false), [Effect::StopLook, Effect::Stopped]);
+    assert_eq!(machine.on(footed(1), now, false), []);
+    assert_eq!(machine.shown(), Shown::Stopped);
 }
 
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! The API in process: the real router and a real Raft group of one, with clusters made up.
 
+mod configs;
+mod description;
 mod errors;
 mod resources;
 mod shown;
@@ -11,7 +13,7 @@ use actors::preflight::{ClusterFacts, MirrorPlan, MirrorRequest, PreflightError}
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
-use catalog::{Action, Catalog, Link, TopicId};
+use catalog::{Action, Catalog, Link, ProducerIdentity, TopicId};
 use consensus::{Consensus, Options};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
@@ -21,7 +23,8 @@ use tower::ServiceExt;
 use super::preflight::{Answer, Preflight};
 use super::{Api, router};
 
-/// Clusters by bootstrap address: `east:9092` is Kafka cluster `id-east`, and `away:…` is away.
+/// Clusters by bootstrap address: `east:9092` is Kafka cluster `id-east`, and so is `east-2:9092`;
+/// `away:…` is away.
 struct FakeClusters;
 
 impl Preflight for FakeClusters {
@@ -32,7 +35,8 @@ impl Preflight for FakeClusters {
                 let (cluster, message) = (format!("cluster '{name}'"), "connection refused".into());
                 return Err(PreflightError::Unreachable { cluster, message });
             }
-            Ok(ClusterFacts { cluster_id: format!("id-{host}"), brokers: 1 })
+            let cluster = host.trim_end_matches("-2");
+            Ok(ClusterFacts { cluster_id: format!("id-{cluster}"), brokers: 1 })
         })
     }
 
@@ -66,6 +70,28 @@ impl Preflight for FakeClusters {
                 }),
             }
         })
+    }
+
+    fn delete_topic<'a>(
+        &'a self,
+        _: &'a Catalog,
+        _: &'a Link,
+        topic: &'a str,
+        topic_id: TopicId,
+    ) -> Answer<'a, ()> {
+        assert_eq!(topic_id, DESTINATION_TOPIC_ID, "the topic that was the mirror's");
+        Box::pin(async move { FakeClusters::delete(topic) })
+    }
+}
+
+impl FakeClusters {
+    /// Mirrors of topics that begin with `kept` have topics that can't be deleted.
+    fn delete(topic: &str) -> Result<(), PreflightError> {
+        if topic.starts_with("kept") {
+            let (topic, cluster) = (topic.to_owned(), "cluster 'west'".to_owned());
+            return Err(PreflightError::TopicStays { topic, cluster, message: "grant DELETE on it".into() });
+        }
+        Ok(())
     }
 }
 
@@ -120,6 +146,18 @@ impl Node {
         node
     }
 
+    /// As the data plane does when it has made the destination topic.
+    async fn mirror_is_ready(&self, topic: &str) {
+        let catalog = self.catalog();
+        let link = catalog.link_on("west", "east-west").expect("link");
+        let ready = Action::MirrorReady {
+            mirror: link.key(&topic.into()),
+            destination_topic_id: DESTINATION_TOPIC_ID,
+            producer: ProducerIdentity { producer_id: 1, producer_epoch: 0 },
+        };
+        self.api.consensus.submit(ready).await.expect("ready");
+    }
+
     async fn create_cluster(&self, name: &str) -> Reply {
         let configs = json!([{"name": "bootstrap.servers", "value": format!("{name}:9092")}]);
         self.post(CLUSTERS, json!({"name": name, "configs": configs})).await
@@ -142,6 +180,16 @@ impl Node {
         self.post_text(path, "application/json", body.to_string()).await
     }
 
+    async fn put(&self, path: &str, body: Value) -> Reply {
+        let request = Request::put(path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string()))).await
+    }
+
+    async fn patch(&self, path: &str, body: Value) -> Reply {
+        let request = Request::patch(path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string()))).await
+    }
+
     async fn post_text(&self, path: &str, content_type: &str, body: String) -> Reply {
         self.send(Request::post(path).header("content-type", content_type).body(Body::from(body))).await
     }
@@ -160,6 +208,7 @@ impl Node {
     }
 }
 
+const DESTINATION_TOPIC_ID: TopicId = TopicId([9; 16]);
 const CLUSTERS: &str = "/lockstep/v1/clusters";
 const LINKS: &str = "/kafka/v3/clusters/west/links";
 const MIRRORS: &str = "/kafka/v3/clusters/west/links/east-west/mirrors";

@@ -129,6 +129,36 @@ async fn a_deleted_mirror_frees_its_link() {
 }
 
 #[tokio::test]
+async fn a_mirrors_topic_is_deleted_with_it_or_stays_with_a_reason() {
+    let node = Node::with_mirror().await;
+    let kept = json!({"source_topic_name": "orders", "mirror_topic_name": "kept"});
+    assert_eq!(node.post(MIRRORS, kept).await.status, 201);
+    for topic in ["orders", "kept"] {
+        node.mirror_is_ready(topic).await;
+    }
+    let fate = |reply: &super::Reply| {
+        let body = &reply.body;
+        (
+            reply.status,
+            body["topic_deleted"] == true,
+            body["error_code"].clone(),
+            body["error_message"].clone(),
+        )
+    };
+    let tried = node.delete(&format!("{MIRRORS}/orders?delete_topic=true&validate_only=true")).await;
+    assert_eq!(fate(&tried), (200, false, Value::Null, Value::Null));
+    assert_eq!(node.get(&format!("{MIRRORS}/orders")).await.status, 200);
+    let deleted = node.delete(&format!("{MIRRORS}/orders?delete_topic=true")).await;
+    assert_eq!(fate(&deleted), (200, true, Value::Null, Value::Null));
+    let stays = node.delete(&format!("{MIRRORS}/kept?delete_topic=true")).await;
+    let message = json!("topic 'kept' stays on cluster 'west': grant DELETE on it");
+    assert_eq!(fate(&stays), (200, false, json!(409), message));
+    for topic in ["orders", "kept"] {
+        assert_eq!(node.get(&format!("{MIRRORS}/{topic}")).await.status, 404, "forgotten: {topic}");
+    }
+}
+
+#[tokio::test]
 async fn the_fleet_and_its_gauges_are_shown() {
     let node = Node::with_mirror().await;
     let fleet = node.get("/lockstep/v1/fleet").await.body;
@@ -142,9 +172,15 @@ async fn the_fleet_and_its_gauges_are_shown() {
         "# TYPE lockstep_link_count gauge",
         "lockstep_link_count{state=\"UNKNOWN\"} 1",
         "lockstep_mirror_topic_count{link=\"east-west\",cluster=\"west\",state=\"PENDING_MIRROR\"} 1",
+        "lockstep_mirror_partition_count{link=\"east-west\",cluster=\"west\",state=\"PENDING\"} 2",
+        "lockstep_mirror_lag_known{link=\"east-west\",cluster=\"west\",topic=\"orders\",partition=\"1\"} 0",
+        "lockstep_link_task_count{link=\"east-west\",cluster=\"west\",task=\"AclSync\",state=\"NOT_CONFIGURED\"} 1",
+        "# TYPE process_cpu_seconds_total counter",
+        "# TYPE process_resident_memory_bytes gauge",
         "lockstep_raft_leader{node=\"node-1\"} 1",
         "lockstep_assignments{node=\"node-1\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
+    assert!(!text.contains("lockstep_mirror_lag_records"), "a lag that isn't known has no series:\n{text}");
 }

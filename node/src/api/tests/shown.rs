@@ -93,10 +93,13 @@ fn a_mirror_shows_its_first_failure_and_waits_only_while_pending() {
 }
 
 #[test]
-fn mirrors_of_a_failed_link_show_it() {
-    let view = |state| LinkView { state, error: "UNKNOWN", error_message: None };
-    assert_eq!(shown(Some(view("FAILED"))).mirror_status, "LINK_FAILED");
-    assert_eq!(shown(Some(view("UNAVAILABLE"))).mirror_status, "ACTIVE");
+fn mirrors_of_a_failed_link_or_without_a_source_show_it() {
+    let view =
+        |state, source_available| LinkView { state, error: "UNKNOWN", error_message: None, source_available };
+    assert_eq!(shown(Some(view("FAILED", false))).mirror_status, "LINK_FAILED");
+    assert_eq!(shown(Some(view("UNAVAILABLE", false))).mirror_status, "SOURCE_UNAVAILABLE");
+    // It is the destination that doesn't answer.
+    assert_eq!(shown(Some(view("UNAVAILABLE", true))).mirror_status, "ACTIVE");
 }
 
 #[test]

@@ -1,0 +1,37 @@
+//! Links as tests need them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use catalog::model::MirrorPartition;
+use catalog::{Assignment, Link, LinkId, MirrorStatus, MirrorTopic, NodeId, ProducerIdentity, TopicId};
+
+/// An active link from somewhere to west, with these mirror topics.
+pub fn link(topics: &[(&str, Vec<MirrorPartition>)]) -> Link {
+    let mirror = |(name, partitions): &(&str, Vec<MirrorPartition>)| MirrorTopic {
+        name: (*name).into(),
+        source_topic: (*name).into(),
+        source_topic_id: TopicId([7; 16]),
+        destination_topic_id: TopicId([8; 16]),
+        replication_factor: None,
+        configs: BTreeMap::new(),
+        status: MirrorStatus::Active,
+        status_since_ms: 0,
+        producer: Some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
+        partitions: partitions.clone(),
+    };
+    Link {
+        id: LinkId("l".into()),
+        name: "l".into(),
+        destination: "west".into(),
+        source: None,
+        source_cluster_id: "a".into(),
+        destination_cluster_id: "b".into(),
+        configs: BTreeMap::new(),
+        mirrors: topics.iter().map(|topic| (topic.0.into(), Arc::new(mirror(topic)))).collect(),
+    }
+}
+
+pub fn owned_by(node: NodeId, unclean: bool) -> MirrorPartition {
+    MirrorPartition { assignment: Some(Assignment { node, epoch: 1, unclean }), ..MirrorPartition::default() }
+}

@@ -1,0 +1,85 @@
+use super::*;
+use crate::catalog_port::SubmitFuture;
+use crate::fixture;
+use catalog::{Action, Outcome};
+use kafka::client::DialFuture;
+use std::io::ErrorKind;
+
+const HERE: NodeId = NodeId(1);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+struct NoCatalog;
+
+impl CatalogPort for NoCatalog {
+    fn submit(&self, _: Action) -> SubmitFuture<'_> {
+        Box::pin(async { Ok(Outcome::Unchanged) })
+    }
+}
+
+/// Nobody is there.
+struct NoNetwork;
+
+impl Dial for NoNetwork {
+    fn dial(&self, _: Arc<str>) -> DialFuture {
+        Box::pin(async { Err(ErrorKind::ConnectionRefused.into()) })
+    }
+}
+
+/// Runs a supervisor of `link` until its partitions are seen, and stops it in order.
+async fn doubts_left(link: Link, doubts: Doubts) -> Doubts {
+    let client = || {
+        let configs = BTreeMap::from([("bootstrap.servers".to_owned(), "a:1".to_owned())]);
+        ClientConfig::from_configs(&configs).expect("a client")
+    };
+    let clock = WallClock::new(|| 0);
+    let observatory = Arc::new(Observatory::new(clock.clone()));
+    let surroundings = Surroundings {
+        node: HERE,
+        catalog: Arc::new(NoCatalog),
+        observatory: observatory.clone(),
+        clock,
+        dial: Arc::new(NoNetwork),
+    };
+    let link = Arc::new(link);
+    let arguments =
+        LinkArguments { link: link.clone(), source: client(), destination: client(), surroundings, doubts };
+    let (supervisor, ended) = Actor::spawn(None, LinkSupervisor, arguments).await.expect("a supervisor");
+    let running = |topic: &Arc<str>| !observatory.partitions(&link.key(topic)).is_empty();
+    while !link.mirrors.keys().all(running) {
+        tokio::task::yield_now().await;
+    }
+    let (answer, stopped) = oneshot::channel();
+    supervisor.cast(LinkMessage::Stop(answer)).expect("it runs");
+    let left = tokio::time::timeout(STOP_LIMIT, stopped).await.expect("in time").expect("an answer");
+    ended.await.expect("its end");
+    left
+}
+
+/// Whether a next owner of partition 0 of each topic has something to wait out.
+fn in_doubt(mut left: Doubts, topics: &[&str], unclean: bool) -> Vec<bool> {
+    let start = |topic: &&str| Start { key: ((*topic).into(), 0), assignment_epoch: 1, unclean };
+    topics.iter().map(|topic| left.take(&start(topic))).collect()
+}
+
+#[tokio::test]
+async fn a_supervisor_that_stopped_in_order_leaves_no_doubt() {
+    let link = fixture::link(&[("orders", vec![fixture::owned_by(HERE, false)])]);
+    let left = doubts_left(link, Doubts::default()).await;
+    assert_eq!(in_doubt(left, &["orders"], true), [false]);
+}
+
+#[tokio::test]
+async fn doubts_that_were_not_waited_out_are_handed_on() {
+    // One from the process before, one from the supervisor before, one of a partition not started.
+    let link = fixture::link(&[
+        ("clicks", vec![fixture::owned_by(HERE, false)]),
+        ("orders", vec![fixture::owned_by(HERE, true)]),
+        ("payments", vec![fixture::owned_by(HERE, false)]),
+    ]);
+    let mut doubts = Doubts::default();
+    doubts.add(("clicks".into(), 0));
+    doubts.add(("elsewhere".into(), 0));
+    let left = doubts_left(link, doubts).await;
+    let topics = ["clicks", "elsewhere", "orders", "payments"];
+    assert_eq!(in_doubt(left, &topics, false), [true, true, true, false]);
+}
