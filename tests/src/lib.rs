@@ -30,6 +30,8 @@ pub mod scenario;
 pub mod secured;
 #[cfg(feature = "witness")]
 pub mod settled;
+#[cfg(feature = "witness")]
+pub mod shapes;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
