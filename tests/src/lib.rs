@@ -25,6 +25,8 @@ pub mod node;
 #[cfg(feature = "witness")]
 pub mod operator;
 #[cfg(feature = "witness")]
+pub mod pair;
+#[cfg(feature = "witness")]
 pub mod scenario;
 #[cfg(feature = "secured")]
 pub mod secured;
