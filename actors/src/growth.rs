@@ -41,19 +41,23 @@ pub fn wanted(link: &Link, node: NodeId, source: &Metadata) -> Vec<Growth> {
         .collect()
 }
 
+/// Another try got that far. If it has more, mirror partitions beyond the source's count are never
+/// made, and nothing is written there.
+fn has_them_already(error: &CreateError) -> bool {
+    matches!(error, CreateError::Refused { code: INVALID_PARTITIONS, .. })
+}
+
 /// Grows the destination topic, then the mirror.
 pub async fn grow(plane: Arc<LinkPlane>, catalog: Arc<dyn CatalogPort>, mirror: MirrorKey, partitions: u32) {
     let topic = &*mirror.topic;
-    match topics::create_partitions(plane.destination(), topic, partitions as i32).await {
-        Ok(()) => tracing::info!(topic, partitions, "the source has grown; so has the mirror topic"),
-        // It has them already: another try got that far. If it has more, new mirror partitions
-        // beyond the source's count are never made, and nothing is written there.
-        Err(CreateError::Refused { code: INVALID_PARTITIONS, .. }) => {}
-        Err(error) => {
-            tracing::warn!(topic, partitions, %error, "can't add partitions to the mirror topic; trying again");
-            return;
-        }
+    let added = topics::create_partitions(plane.destination(), topic, partitions as i32).await;
+    if let Err(error) = added
+        && !has_them_already(&error)
+    {
+        tracing::warn!(topic, partitions, %error, "can't add partitions to the mirror topic; trying again");
+        return;
     }
+    tracing::info!(topic, partitions, "the source has grown, and the mirror topic has as many partitions");
     if let Err(refusal) = catalog.submit_until_taken(Action::AddPartitions { mirror, partitions }).await {
         tracing::info!(%refusal, "the catalog didn't take the added partitions");
     }
@@ -109,6 +113,16 @@ mod tests {
             partitions: (0..partitions).map(|index| (index, partition.clone())).collect(),
         };
         Metadata { topics: BTreeMap::from([("orders".into(), Ok(topic))]), ..Metadata::default() }
+    }
+
+    #[test]
+    fn every_error_code_of_a_growth_but_one_is_tried_again() {
+        for code in kafka::ErrorCode::every() {
+            let refused = CreateError::Refused { code, message: String::new() };
+            assert_eq!(has_them_already(&refused), code.0 == 37, "{code}");
+        }
+        let lost = kafka::Error::Closed { address: "west:9092".into(), reason: "closed".into() };
+        assert!(!has_them_already(&CreateError::Failed(lost)));
     }
 
     #[test]

@@ -214,21 +214,25 @@ async fn try_destination(
         Err(CreateError::Refused { code: ErrorCode::TOPIC_ALREADY_EXISTS, .. }) => {
             check_existing(destination, name, plan).await.map(|()| true)
         }
-        Err(CreateError::Refused { code: code @ ErrorCode(38 | 40 | 44), message }) => {
-            let field = if code == ErrorCode(38) { "replication_factor" } else { "configs" };
-            Err(PreflightError::Invalid {
-                field: field.into(),
-                message: format!("{name}: {code}: {message}"),
-            })
-        }
-        Err(CreateError::Refused { code: ErrorCode(17), message }) => Err(PreflightError::Invalid {
-            field: "mirror_topic_name".into(),
-            message: format!("{name}: {message}"),
-        }),
-        Err(error) => {
+        Err(CreateError::Refused { code, message }) => Err(on_create_refused(code, &message, name)),
+        Err(CreateError::Failed(error)) => {
             Err(PreflightError::Unreachable { cluster: name.to_owned(), message: error.to_string() })
         }
     }
+}
+
+/// The field of the request that is to blame, or the cluster. `cluster` names the destination.
+fn on_create_refused(code: ErrorCode, message: &str, cluster: &str) -> PreflightError {
+    let field = match code.0 {
+        17 => "mirror_topic_name",
+        38 => "replication_factor",
+        40 | 44 => "configs",
+        _ => {
+            let message = format!("{code}: {message}");
+            return PreflightError::Unreachable { cluster: cluster.to_owned(), message };
+        }
+    };
+    PreflightError::Invalid { field: field.into(), message: format!("{cluster}: {code}: {message}") }
 }
 
 async fn check_existing(destination: &Client, name: &str, plan: &MirrorPlan) -> Result<(), PreflightError> {
@@ -304,5 +308,24 @@ fn draft(plan: &MirrorPlan) -> MirrorTopic {
         status_since_ms: 0,
         producer: None,
         partitions: vec![Default::default(); plan.partitions as usize],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_code_of_a_dry_run_names_the_field_or_the_cluster() {
+        for code in ErrorCode::every() {
+            let text = on_create_refused(code, "why", "cluster 'west'").to_string();
+            let begins = match code.0 {
+                17 => "mirror_topic_name: cluster 'west': ",
+                38 => "replication_factor: cluster 'west': ",
+                40 | 44 => "configs: cluster 'west': ",
+                _ => "cluster 'west' can't be used: ",
+            };
+            assert_eq!(text, format!("{begins}{code}: why"));
+        }
     }
 }

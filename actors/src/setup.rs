@@ -18,8 +18,11 @@ use crate::plane::LinkPlane;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-const TOPIC_EXISTS: ErrorCode = ErrorCode::TOPIC_ALREADY_EXISTS;
+const INVALID_TOPIC: ErrorCode = ErrorCode(17);
+const INVALID_PARTITIONS: ErrorCode = ErrorCode(37);
 const INVALID_CONFIG: ErrorCode = ErrorCode(40);
+const INVALID_REQUEST: ErrorCode = ErrorCode(42);
+const POLICY_VIOLATION: ErrorCode = ErrorCode(44);
 
 /// Configs that follow the source (SPEC section 5).
 pub const SYNCED: [&str; 9] = [
@@ -57,8 +60,17 @@ enum Trouble {
 }
 
 impl From<Error> for Trouble {
+    /// Brokers that don't answer come back, and grants are given.
     fn from(error: Error) -> Self {
-        Self::Passing(error.to_string())
+        Self::Passing(match error.code() {
+            Some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED) => {
+                format!("{error}; grant DESCRIBE and WRITE on that transactional id at the destination")
+            }
+            Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => format!(
+                "{error}; grant CREATE, DESCRIBE and DESCRIBE_CONFIGS on the mirror topic at the destination"
+            ),
+            _ => error.to_string(),
+        })
     }
 }
 
@@ -105,19 +117,7 @@ async fn prepare(
 ) -> Result<(TopicId, ProducerIdentity), Trouble> {
     match create(destination, mirror, false).await {
         Ok(()) => {}
-        Err(CreateError::Refused { code: TOPIC_EXISTS, .. }) => {}
-        Err(CreateError::Refused { code, message }) => {
-            let message =
-                format!("the destination refused to create topic '{}': {code}: {message}", mirror.name);
-            return Err(match code {
-                ErrorCode::TOPIC_AUTHORIZATION_FAILED | ErrorCode::CLUSTER_AUTHORIZATION_FAILED => {
-                    Trouble::Passing(format!("{message}; grant CREATE on it"))
-                }
-                // No controller, throttled: brokers that are busy say so.
-                ErrorCode(41 | 89) | ErrorCode::REQUEST_TIMED_OUT => Trouble::Passing(message),
-                _ => Trouble::Lasting(MirrorError::IllegalState, message),
-            });
-        }
+        Err(CreateError::Refused { code, message }) => on_create_refused(code, &message, &mirror.name)?,
         Err(CreateError::Failed(error)) => return Err(error.into()),
     }
     let topic = look_up(destination, &mirror.name).await?;
@@ -130,6 +130,23 @@ async fn prepare(
     let transactional_id = format!("lockstep.{}.{}", key.link, key.topic);
     let (producer_id, producer_epoch) = producers::init_producer_id(destination, &transactional_id).await?;
     Ok((TopicId(*topic.topic_id.as_bytes()), ProducerIdentity { producer_id, producer_epoch }))
+}
+
+/// What a refused creation means; `Ok` when the topic is there.
+fn on_create_refused(code: ErrorCode, message: &str, topic: &str) -> Result<(), Trouble> {
+    let message = format!("the destination refused to create topic '{topic}': {code}: {message}");
+    match code {
+        ErrorCode::TOPIC_ALREADY_EXISTS => Ok(()),
+        ErrorCode::TOPIC_AUTHORIZATION_FAILED | ErrorCode::CLUSTER_AUTHORIZATION_FAILED => {
+            Err(Trouble::Passing(format!("{message}; grant CREATE on it")))
+        }
+        // What was asked for is wrong, and would be asked for again.
+        INVALID_TOPIC | INVALID_PARTITIONS | INVALID_CONFIG | INVALID_REQUEST | POLICY_VIOLATION => {
+            Err(Trouble::Lasting(MirrorError::IllegalState, message))
+        }
+        // No controller, too few brokers for the copies, a quota: brokers say so for a while.
+        _ => Err(Trouble::Passing(message)),
+    }
 }
 
 /// Creates the topic, or only asks whether it could be. Brokers before 3.6 know one timestamp
@@ -217,4 +234,41 @@ async fn check_empty(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_code_of_a_creation_is_waited_out_or_told_for_good() {
+        for code in ErrorCode::every() {
+            match on_create_refused(code, "why", "orders") {
+                Ok(()) => assert_eq!(code.0, 36),
+                Err(Trouble::Lasting(error, message)) => {
+                    assert!([17, 37, 40, 42, 44].contains(&code.0), "{code} is for good");
+                    assert_eq!(error, MirrorError::IllegalState);
+                    assert!(message.contains("'orders'") && message.ends_with("why"), "{message}");
+                }
+                Err(Trouble::Passing(message)) => {
+                    assert!(![17, 36, 37, 40, 42, 44].contains(&code.0), "{code} passes");
+                    assert!(message.contains(&code.to_string()), "{code} isn't named: {message}");
+                    assert_eq!(message.contains("grant CREATE"), [29, 31].contains(&code.0), "{message}");
+                }
+            }
+        }
+    }
+
+    /// InitProducerId, FindCoordinator, Metadata, ListOffsets and DescribeConfigs.
+    #[test]
+    fn every_other_error_code_of_a_setup_is_waited_out_with_the_grant_that_is_missing() {
+        for code in ErrorCode::every() {
+            let Trouble::Passing(message) = Error::Broker { what: "InitProducerId".into(), code }.into()
+            else {
+                panic!("{code} is for good")
+            };
+            assert!(message.contains(&code.to_string()), "{code} isn't named: {message}");
+            assert_eq!(message.contains("; grant "), [29, 53].contains(&code.0), "{message}");
+        }
+    }
 }

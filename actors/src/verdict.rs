@@ -160,27 +160,51 @@ fn on_obstacle(obstacle: &Obstacle) -> Verdict {
 mod tests {
     use super::*;
 
-    fn verdict_on(code: i16) -> Verdict {
-        let stop = LaneStop::Refused { offset: 42, code: ErrorCode(code), message: String::new() };
-        on_lane_end(&LaneEnd { stop, in_doubt: false }).expect("a refusal has a verdict")
-    }
-
-    /// Codes are those of the protocol guide, -1 and 1 to 133; a new one parks until it is named.
+    /// A code that isn't in a table has the table's last answer, and so has one that comes to be.
     #[test]
     fn every_produce_error_code_has_a_verdict() {
         let retried = [2, 3, 5, 6, 7, 19, 20, 45, 46, 56, 59, 74];
         let failed = [43, 47, 76, 87, 90];
-        for code in (-1..=133).filter(|c| *c != 0) {
-            match verdict_on(code) {
+        let authorization = [29, 31, 53];
+        for code in ErrorCode::every() {
+            let stop = LaneStop::Refused { offset: 42, code, message: String::new() };
+            let end = LaneEnd { stop, in_doubt: false };
+            match on_lane_end(&end).expect("a refusal has a verdict") {
                 Verdict::Proceed => panic!("{code} is an error"),
-                Verdict::Retry { .. } => assert!(retried.contains(&code), "{code} is retried"),
+                Verdict::Retry { .. } => assert!(retried.contains(&code.0), "{code} is retried"),
                 Verdict::Fail { offset, .. } => {
                     assert_eq!(offset, 42);
-                    assert!(failed.contains(&code), "{code} fails");
+                    assert!(failed.contains(&code.0), "{code} fails");
                 }
-                Verdict::Park { .. } => {
-                    assert!(!retried.contains(&code) && !failed.contains(&code), "{code} parks")
+                Verdict::Park { error, message } => {
+                    let wanted = match code.0 {
+                        10 | 18 => MirrorError::RecordTooLarge,
+                        32 => MirrorError::IllegalState,
+                        code if authorization.contains(&code) => MirrorError::AuthorizationError,
+                        code if retried.contains(&code) || failed.contains(&code) => panic!("{code} parks"),
+                        _ => MirrorError::Unknown,
+                    };
+                    assert_eq!(error, wanted, "{code}");
+                    assert!(message.contains(&code.to_string()), "{code} isn't named: {message}");
                 }
+            }
+        }
+    }
+
+    /// The source is asked again, by a look at both logs; only a missing grant is a person's.
+    #[test]
+    fn every_fetch_error_code_has_a_verdict() {
+        for code in ErrorCode::every() {
+            match on_fetch_stop(&FetchStop::Refused(code)) {
+                Verdict::Park { error: MirrorError::AuthorizationError, message } => {
+                    assert_eq!(code, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+                    assert!(message.contains("grant READ"), "{message}");
+                }
+                Verdict::Retry { message } => {
+                    assert_ne!(code, ErrorCode::TOPIC_AUTHORIZATION_FAILED);
+                    assert!(message.contains(&code.to_string()), "{code} isn't named: {message}");
+                }
+                other => panic!("{code}: {other:?}"),
             }
         }
     }

@@ -50,6 +50,14 @@ impl ErrorCode {
     pub const INCONSISTENT_TOPIC_ID: Self = Self(103);
     pub const FETCH_SESSION_TOPIC_ID_ERROR: Self = Self(106);
 
+    /// The last one of the protocol guide, as of Kafka 4.4.
+    pub const NEWEST: Self = Self(136);
+
+    /// Every code that says that something went wrong.
+    pub fn every() -> impl Iterator<Item = Self> {
+        (-1..=Self::NEWEST.0).filter_map(Self::of)
+    }
+
     /// `None` for 0, which is success.
     pub fn of(code: i16) -> Option<Self> {
         (code != 0).then_some(Self(code))

@@ -25,11 +25,15 @@ pub mod node;
 #[cfg(feature = "witness")]
 pub mod operator;
 #[cfg(feature = "witness")]
+pub mod pair;
+#[cfg(feature = "witness")]
 pub mod scenario;
 #[cfg(feature = "secured")]
 pub mod secured;
 #[cfg(feature = "witness")]
 pub mod settled;
+#[cfg(feature = "witness")]
+pub mod shapes;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

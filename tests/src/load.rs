@@ -34,6 +34,10 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(10);
 /// Producers look at the stop flag this often.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
+/// Above the largest record of any test, and its batch's overhead: what a topic takes is for its
+/// brokers to say.
+const BATCH_BYTES_MAX: &str = "16000000";
+
 /// Consecutive records for one partition, so that producers that linger fill real batches.
 const BURST_RECORDS_MAX: u32 = 200;
 /// Half of Kafka's default limit for a batch (1 MiB), so that no codec can push one over it.
@@ -48,17 +52,33 @@ pub struct Profile {
     pub idempotent: bool,
     /// 0 sends most records in batches of one.
     pub linger_ms: u32,
+    /// Records in a batch, at most.
+    pub batch_records_max: u32,
 }
+
+/// As many as librdkafka puts into a batch by default.
+const CROWD: u32 = 10_000;
 
 /// Each codec, with and without idempotence, batches of one and of many.
 pub const PROFILES: [Profile; 6] = [
-    Profile { codec: "none", idempotent: false, linger_ms: 0 },
-    Profile { codec: "none", idempotent: true, linger_ms: 20 },
-    Profile { codec: "gzip", idempotent: false, linger_ms: 20 },
-    Profile { codec: "snappy", idempotent: true, linger_ms: 5 },
-    Profile { codec: "lz4", idempotent: false, linger_ms: 50 },
-    Profile { codec: "zstd", idempotent: true, linger_ms: 20 },
+    Profile { codec: "none", idempotent: false, linger_ms: 0, batch_records_max: CROWD },
+    Profile { codec: "none", idempotent: true, linger_ms: 20, batch_records_max: CROWD },
+    Profile { codec: "gzip", idempotent: false, linger_ms: 20, batch_records_max: CROWD },
+    Profile { codec: "snappy", idempotent: true, linger_ms: 5, batch_records_max: CROWD },
+    Profile { codec: "lz4", idempotent: false, linger_ms: 50, batch_records_max: CROWD },
+    Profile { codec: "zstd", idempotent: true, linger_ms: 20, batch_records_max: CROWD },
 ];
+
+/// Codecs as librdkafka calls them.
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// Each codec with idempotence and without.
+pub fn every_profile() -> Vec<Profile> {
+    let both = |codec| {
+        [true, false].map(|idempotent| Profile { codec, idempotent, linger_ms: 20, batch_records_max: CROWD })
+    };
+    CODECS.into_iter().flat_map(both).collect()
+}
 
 /// What to send where.
 #[derive(Clone, Debug)]
@@ -102,8 +122,7 @@ impl Load {
         let mut load = Load { stop: Arc::default(), report: Arc::default(), threads: Vec::new() };
         for (index, profile) in config.profiles.iter().enumerate() {
             let worker = Worker {
-                producer: producer(config, *profile, load.report.clone())?,
-                topic: config.topic.clone(),
+                sender: Sender::new(&config.bootstrap, &config.topic, *profile, load.report.clone())?,
                 partitions: config.partitions,
                 records_per_second: share,
                 rng: StdRng::seed_from_u64(config.seed.wrapping_add(index as u64)),
@@ -133,11 +152,7 @@ impl Load {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| anyhow::anyhow!("a producer thread panicked"))??;
         }
-        let report = lock(&self.report).clone();
-        if let Some(first) = report.failures.first() {
-            bail!("{} records were not acknowledged, the first: {first}", report.failures.len());
-        }
-        Ok(report)
+        all_acknowledged(&self.report)
     }
 }
 
@@ -147,13 +162,22 @@ impl Drop for Load {
     }
 }
 
+/// The report of producers that have been flushed.
+pub(crate) fn all_acknowledged(report: &Mutex<LoadReport>) -> Result<LoadReport> {
+    let report = lock(report).clone();
+    if let Some(first) = report.failures.first() {
+        bail!("{} records were not acknowledged, the first: {first}", report.failures.len());
+    }
+    Ok(report)
+}
+
 /// Counts are whole after each addition, so a panic elsewhere doesn't spoil them.
 fn lock(report: &Mutex<LoadReport>) -> std::sync::MutexGuard<'_, LoadReport> {
     report.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hears from librdkafka what became of each record.
-struct Acknowledgements(Arc<Mutex<LoadReport>>);
+pub(crate) struct Acknowledgements(Arc<Mutex<LoadReport>>);
 
 impl ClientContext for Acknowledgements {}
 
@@ -172,25 +196,55 @@ impl ProducerContext for Acknowledgements {
     }
 }
 
-fn producer(
-    config: &LoadConfig,
-    profile: Profile,
-    report: Arc<Mutex<LoadReport>>,
-) -> Result<ThreadedProducer<Acknowledgements>> {
-    ClientConfig::new()
-        .set("bootstrap.servers", &config.bootstrap)
-        .set("compression.codec", profile.codec)
-        .set("enable.idempotence", profile.idempotent.to_string())
-        .set("linger.ms", profile.linger_ms.to_string())
-        .set("acks", "all")
-        .set("message.timeout.ms", DELIVERY_LIMIT.as_millis().to_string())
-        .create_with_context(Acknowledgements(report))
-        .with_context(|| format!("create a producer for {profile:?}"))
+/// A producer for one topic, whose records are counted once brokers acknowledge them.
+pub(crate) struct Sender {
+    producer: ThreadedProducer<Acknowledgements>,
+    topic: String,
+}
+
+impl Sender {
+    pub(crate) fn new(
+        bootstrap: &str,
+        topic: &str,
+        profile: Profile,
+        report: Arc<Mutex<LoadReport>>,
+    ) -> Result<Sender> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("compression.codec", profile.codec)
+            .set("enable.idempotence", profile.idempotent.to_string())
+            .set("linger.ms", profile.linger_ms.to_string())
+            .set("batch.num.messages", profile.batch_records_max.to_string())
+            .set("acks", "all")
+            .set("message.max.bytes", BATCH_BYTES_MAX)
+            .set("message.timeout.ms", DELIVERY_LIMIT.as_millis().to_string())
+            .create_with_context(Acknowledgements(report))
+            .with_context(|| format!("create a producer for {profile:?}"))?;
+        Ok(Sender { producer, topic: topic.to_owned() })
+    }
+
+    pub(crate) fn send(&self, partition: i32, record: &Record) -> Result<()> {
+        let deadline = Instant::now() + DELIVERY_LIMIT;
+        let mut pending = record.for_topic(&self.topic, partition);
+        while let Err((error, back)) = self.producer.send(pending) {
+            let full = matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
+            if !full || Instant::now() >= deadline {
+                return Err(error).context("hand a record to librdkafka");
+            }
+            pending = back;
+            std::thread::sleep(QUEUE_FULL_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is acknowledged or refused.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.producer.flush(DELIVERY_LIMIT).context("wait for the last acknowledgements")
+    }
 }
 
 struct Worker {
-    producer: ThreadedProducer<Acknowledgements>,
-    topic: String,
+    sender: Sender,
     partitions: i32,
     records_per_second: f64,
     rng: StdRng,
@@ -208,7 +262,7 @@ impl Worker {
             let burst_max = self.rng.random_range(1..=BURST_RECORDS_MAX);
             for _ in 0..self.rng.random_range(1..=burst_max) {
                 let record = Record::draw(&mut self.rng, self.age_ms);
-                self.send(partition, &record)?;
+                self.sender.send(partition, &record)?;
                 sent += 1;
             }
             let due = Duration::from_secs_f64(f64::from(sent) / self.records_per_second);
@@ -216,35 +270,22 @@ impl Worker {
                 std::thread::sleep(STOP_POLL);
             }
         }
-        self.producer.flush(DELIVERY_LIMIT).context("wait for the last acknowledgements")
+        self.sender.flush()
     }
 
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
-
-    fn send(&self, partition: i32, record: &Record) -> Result<()> {
-        let deadline = Instant::now() + DELIVERY_LIMIT;
-        let mut pending = record.for_topic(&self.topic, partition);
-        while let Err((error, back)) = self.producer.send(pending) {
-            let full = matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
-            if !full || Instant::now() >= deadline {
-                return Err(error).context("hand a record to librdkafka");
-            }
-            pending = back;
-            std::thread::sleep(QUEUE_FULL_PAUSE);
-        }
-        Ok(())
-    }
 }
 
 /// One record to send.
-#[derive(Debug)]
-struct Record {
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    headers: Option<OwnedHeaders>,
-    timestamp_ms: Option<i64>,
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Option<OwnedHeaders>,
+    /// Now, when not given.
+    pub(crate) timestamp_ms: Option<i64>,
 }
 
 impl Record {

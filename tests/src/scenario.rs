@@ -2,8 +2,10 @@
 //! first, and, when it fails, its directory stays and the ends of all logs are shown.
 
 use std::fs::{self, File};
+use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::str::FromStr;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use rand::SeedableRng;
@@ -13,6 +15,10 @@ use crate::process::log_tail;
 
 /// Fixes the seed of a run.
 pub const SEED_VARIABLE: &str = "LOCKSTEP_TEST_SEED";
+/// When it is 1, tests that draw one variant a run take all of them.
+pub const ALL_CELLS_VARIABLE: &str = "LOCKSTEP_TEST_ALL_CELLS";
+/// How often a test kills the node, where it does so many times.
+pub const KILLS_VARIABLE: &str = "LOCKSTEP_TEST_KILLS";
 
 /// What a test body gets.
 #[derive(Debug)]
@@ -20,6 +26,7 @@ pub struct Scenario {
     name: String,
     directory: PathBuf,
     seed: u64,
+    started: Instant,
     passed: bool,
     _machine: File,
 }
@@ -50,7 +57,7 @@ impl Scenario {
         let machine = File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
         machine.lock().with_context(|| format!("lock {}", lock_path.display()))?;
 
-        let seed = seed_from_environment()?;
+        let seed = seed()?;
         let unique = format!("lockstep-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(unique);
         if directory.exists() {
@@ -58,7 +65,8 @@ impl Scenario {
         }
         fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         eprintln!("{name}: {SEED_VARIABLE}={seed}, directory {}", directory.display());
-        Ok(Scenario { name: name.to_owned(), directory, seed, passed: false, _machine: machine })
+        let started = Instant::now();
+        Ok(Scenario { name: name.to_owned(), directory, seed, started, passed: false, _machine: machine })
     }
 
     pub fn directory(&self) -> &Path {
@@ -67,6 +75,11 @@ impl Scenario {
 
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Says how far the test has come, and after how long.
+    pub fn note(&self, what: &str) {
+        eprintln!("{}: {what} after {:.1} s", self.name, self.started.elapsed().as_secs_f32());
     }
 
     /// The source of all choices of the test itself; the same for the same seed.
@@ -78,6 +91,7 @@ impl Scenario {
 impl Drop for Scenario {
     fn drop(&mut self) {
         if self.passed {
+            self.note("passed");
             if let Err(error) = fs::remove_dir_all(&self.directory) {
                 eprintln!("{} stays behind: {error}", self.directory.display());
             }
@@ -92,14 +106,30 @@ impl Drop for Scenario {
     }
 }
 
-fn seed_from_environment() -> Result<u64> {
-    match std::env::var(SEED_VARIABLE) {
-        Ok(text) => text.trim().parse().with_context(|| format!("{SEED_VARIABLE}={text:?} is not a number")),
-        Err(_) => {
+/// Whether all variants of a test are to run.
+pub fn all_cells() -> bool {
+    std::env::var(ALL_CELLS_VARIABLE).is_ok_and(|text| text == "1")
+}
+
+/// `normal`, unless the environment says otherwise.
+pub fn kills(normal: u32) -> Result<u32> {
+    number(KILLS_VARIABLE).transpose().map(|kills| kills.unwrap_or(normal))
+}
+
+/// The seed of the run; without one in the environment another at each call.
+pub fn seed() -> Result<u64> {
+    match number(SEED_VARIABLE) {
+        Some(seed) => seed,
+        None => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("read the clock")?;
             Ok(now.as_secs())
         }
     }
+}
+
+fn number<T: FromStr<Err = ParseIntError>>(variable: &str) -> Option<Result<T>> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.trim().parse().with_context(|| format!("{variable}={text:?} is not a number")))
 }
 
 /// All files named `*.log` that processes of ours wrote; Kafka's own segments lie in `data`.

@@ -1,29 +1,21 @@
 //! Whatever happens to the brokers on both sides, and to the node in the middle of it, the mirror
-//! ends up with the same records at the same offsets.
+//! ends up with the same records at the same offsets: with records of now, whose mirroring the
+//! destination remembers (guarded), and with records so old that it forgets at once (unguarded).
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use tests::cluster::{KafkaCluster, KafkaConfig};
-use tests::load::{Load, LoadConfig, PROFILES, create_topic};
+use tests::cluster::KafkaCluster;
 use tests::mirror::{create_mirror, describe, ends_table, wait_caught_up};
 use tests::node::Node;
 use tests::operator::{self, Placement};
-use tests::scenario::Scenario;
+use tests::pair::{Age, FRESH, LINK, OLD, TOPIC, VERSIONS, WEST, check_guarded, start_clusters, start_load};
+use tests::scenario::{self, Scenario};
 use tests::settled::{check_active, compare_ends, wait_no_lag};
-use tests::wire::{PartitionMetadata, RawBatch, RawReader};
-
-const TOPIC: &str = "orders";
-const LINK: &str = "east-west";
-const WEST: &str = "west";
-const PARTITIONS: i32 = 8;
-/// Four brokers share two cores: what they keep up with beside their restarts.
-const RECORDS_PER_SECOND: u32 = 600;
-const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
+use tests::wire::{PartitionMetadata, RawReader};
 
 /// Longer than a broker is held: it stays in sync by name all the while, so that the high watermark
 /// can't follow the log end.
@@ -45,12 +37,6 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(90);
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(500);
 
-/// Some batches, so that the mirror has a past.
-const MIRRORED_FIRST: i64 = 200;
-/// What only the partition leader has, and loses.
-const MIRRORED_ALONE: i64 = 300;
-const MIRRORED_LIMIT: Duration = Duration::from_secs(60);
-
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     KillDestinationBroker,
@@ -71,17 +57,31 @@ const FAULTS: [Fault; 6] = [
 
 #[test]
 fn a_mirror_is_exact_after_faults_of_brokers_on_both_sides() {
-    Scenario::run("broker-faults", |scenario| {
+    stays_exact_through_faults(FRESH, FAULTS.len());
+}
+
+#[test]
+fn a_mirror_of_old_records_is_exact_after_faults_of_brokers_on_both_sides() {
+    // Each costs the wait after a request in doubt, 20 s.
+    stays_exact_through_faults(OLD, 2);
+}
+
+/// All faults, in a random order; a normal run may stop after `faults_max` of them.
+fn stays_exact_through_faults(age: Age, faults_max: usize) {
+    Scenario::run(&format!("broker-faults-{}", age.name), |scenario| {
         let mut rng = scenario.rng();
         let mut versions = VERSIONS;
         versions.shuffle(&mut rng);
-        let mut faults = FAULTS;
+        let mut faults = FAULTS.to_vec();
         faults.shuffle(&mut rng);
+        if !scenario::all_cells() {
+            faults.truncate(faults_max);
+        }
         eprintln!("Kafka {versions:?}, {faults:?}");
 
-        let (east, west) =
-            start_clusters(scenario, versions, &[SESSION_TIMEOUT, ("min.insync.replicas", "2")])?;
-        let load = start_load(scenario, &east)?;
+        let properties = [SESSION_TIMEOUT, ("min.insync.replicas", "2")];
+        let (east, west) = start_clusters(scenario, versions, age, &properties)?;
+        let load = start_load(scenario, &east, age)?;
         let node = Node::bootstrap("node-1", scenario.directory())?;
         create_mirror(&node, &east, &west, LINK, TOPIC)?;
         let mut stage = Stage { east, west, node, was_active: false, rng };
@@ -100,6 +100,7 @@ fn a_mirror_is_exact_after_faults_of_brokers_on_both_sides() {
         wait_caught_up(&mut node, &east, &west, (LINK, TOPIC), CATCH_UP_LIMIT)?;
         wait_no_lag(&node, WEST, LINK, TOPIC)?;
         check_active(&node, WEST, LINK, TOPIC)?;
+        check_guarded(&node, age.guarded)?;
         let records = compare_ends(&east, &west, TOPIC)?;
         // A producer without idempotence may repeat what a killed broker took: more, never fewer.
         ensure!(records >= report.total(), "{records} at both ends, acknowledged {}", report.total());
@@ -221,210 +222,4 @@ impl Stage {
     fn sleep(&mut self, range_ms: std::ops::RangeInclusive<u64>) {
         std::thread::sleep(Duration::from_millis(self.rng.random_range(range_ms)));
     }
-}
-
-/// The mirror may stand still afterwards, with an error that says where; it may not be wrong.
-#[test]
-fn what_an_unclean_election_took_is_sent_again_or_told() {
-    Scenario::run("unclean-election", |scenario| {
-        let mut rng = scenario.rng();
-        let mut versions = VERSIONS;
-        versions.shuffle(&mut rng);
-        eprintln!("Kafka {versions:?}");
-        // Two copies on three brokers: without both of them a quorum of controllers is left that can
-        // take the follower out of the in-sync replicas, and later elect it.
-        let two_copies = [("default.replication.factor", "2"), ("min.insync.replicas", "1")];
-        let (east, mut west) = start_clusters(scenario, versions, &two_copies)?;
-        let load = start_load(scenario, &east)?;
-        let mut node = Node::bootstrap("node-1", scenario.directory())?;
-        create_mirror(&node, &east, &west, LINK, TOPIC)?;
-        wait_mirrored(&mut node, &west, 0, MIRRORED_FIRST)?;
-        operator::set_topic_config(&west.bootstrap(), TOPIC, "unclean.leader.election.enable", "true")?;
-
-        let placement = operator::placement(&west.bootstrap(), TOPIC)?;
-        let partition = rng.random_range(0..PARTITIONS);
-        let Some(PartitionMetadata { leader, replicas, .. }) = placement.get(&partition) else {
-            bail!("no partition {partition}: {placement:?}");
-        };
-        let leader = *leader;
-        let follower = *replicas.iter().find(|replica| **replica != leader).context("a second replica")?;
-        eprintln!("partition {partition}: leader {leader}, follower {follower}");
-
-        west.kill(u16::try_from(follower)?)?;
-        let alone = |number: i32, found: &PartitionMetadata| number != partition || found.in_sync == [leader];
-        operator::wait_placement(&west.bootstrap(), TOPIC, IN_SYNC_LIMIT, "led without followers", alone)?;
-        wait_mirrored(&mut node, &west, partition, MIRRORED_ALONE)?;
-        let lost = last_batch(&west, partition)?;
-        west.kill(u16::try_from(leader)?)?;
-        west.restart(u16::try_from(follower)?)?;
-        let elected =
-            |number: i32, found: &PartitionMetadata| number != partition || found.leader == follower;
-        operator::wait_placement(
-            &west.bootstrap(),
-            TOPIC,
-            IN_SYNC_LIMIT,
-            "led by the old follower",
-            elected,
-        )?;
-        west.restart(u16::try_from(leader)?)?;
-        load.stop()?;
-
-        match outcome(&mut node, &east, &west)? {
-            Outcome::CaughtUp => {
-                let again = batch_at(&west, partition, lost.base_offset)?;
-                // Else nothing was lost, and nothing is proven.
-                ensure!(
-                    again.partition_leader_epoch > lost.partition_leader_epoch,
-                    "offset {} was never lost: leader epoch {} before, {} now",
-                    lost.base_offset,
-                    lost.partition_leader_epoch,
-                    again.partition_leader_epoch
-                );
-                compare_ends(&east, &west, TOPIC)?;
-                wait_no_lag(&node, WEST, LINK, TOPIC)?;
-            }
-            Outcome::Failed { partitions } => {
-                eprintln!("stopped instead: {partitions:#?}");
-                for (number, message) in partitions {
-                    ensure!(
-                        message.contains("offset"),
-                        "partition {number} failed without an offset: {message}"
-                    );
-                }
-                compare_what_is_there(&east, &west)?;
-            }
-        }
-        node.sigterm()
-    });
-}
-
-enum Outcome {
-    CaughtUp,
-    /// Error messages by partition.
-    Failed {
-        partitions: BTreeMap<i64, String>,
-    },
-}
-
-fn outcome(node: &mut Node, east: &KafkaCluster, west: &KafkaCluster) -> Result<Outcome> {
-    let wanted = RawReader::new(&east.bootstrap())?.ends(TOPIC)?;
-    let mut reader = RawReader::new(&west.bootstrap())?;
-    let deadline = Instant::now() + CATCH_UP_LIMIT;
-    loop {
-        if reader.ends(TOPIC)? == wanted {
-            check_active(node, WEST, LINK, TOPIC)?;
-            return Ok(Outcome::CaughtUp);
-        }
-        node.check_running()?;
-        let partitions = failed_partitions(node)?;
-        if !partitions.is_empty() {
-            return Ok(Outcome::Failed { partitions });
-        }
-        if Instant::now() >= deadline {
-            let found = reader.ends(TOPIC)?;
-            bail!(
-                "neither caught up nor failed after {CATCH_UP_LIMIT:?}\n{}\n{}",
-                ends_table(&wanted, &found),
-                describe(node, LINK, TOPIC)
-            );
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-fn failed_partitions(node: &Node) -> Result<BTreeMap<i64, String>> {
-    let mirror = node.mirror_json(WEST, LINK, TOPIC)?;
-    let rows = mirror["mirror_lags"].as_array().with_context(|| format!("no partitions in {mirror}"))?;
-    let failed = rows.iter().filter(|row| row["state"] == "FAILED");
-    let named = failed.map(|row| {
-        let number = row["partition"].as_i64().with_context(|| format!("no partition in {row}"))?;
-        Ok((number, row["error_message"].as_str().unwrap_or_default().to_owned()))
-    });
-    named.collect()
-}
-
-/// The mirror of one partition grows by `more` records.
-fn wait_mirrored(node: &mut Node, west: &KafkaCluster, partition: i32, more: i64) -> Result<()> {
-    let mut reader = RawReader::new(&west.bootstrap())?;
-    let deadline = Instant::now() + MIRRORED_LIMIT;
-    let mut wanted = None;
-    loop {
-        let end = reader.ends_if_exists(TOPIC)?.and_then(|ends| ends.get(&partition).map(|(_, end)| *end));
-        let end = end.unwrap_or(0);
-        let wanted = *wanted.get_or_insert(end + more);
-        if end >= wanted {
-            return Ok(());
-        }
-        node.check_running()?;
-        if Instant::now() >= deadline {
-            bail!(
-                "partition {partition}: {end} of {wanted} mirrored after {MIRRORED_LIMIT:?}\n{}",
-                describe(node, LINK, TOPIC)
-            );
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-fn last_batch(west: &KafkaCluster, partition: i32) -> Result<RawBatch> {
-    let end = RawReader::new(&west.bootstrap())?.log_end(TOPIC, partition)?;
-    batch_at(west, partition, end - 1)
-}
-
-fn batch_at(west: &KafkaCluster, partition: i32, offset: i64) -> Result<RawBatch> {
-    let batches = RawReader::new(&west.bootstrap())?.fetch(TOPIC, partition, offset)?;
-    batches.into_iter().next().with_context(|| format!("nothing in partition {partition} at offset {offset}"))
-}
-
-/// Every batch of the mirror is the source's at its offset, up to wherever the mirror got.
-fn compare_what_is_there(east: &KafkaCluster, west: &KafkaCluster) -> Result<()> {
-    let mut source = RawReader::new(&east.bootstrap())?;
-    let mut mirror = RawReader::new(&west.bootstrap())?;
-    for (partition, (start, end)) in mirror.ends(TOPIC)? {
-        let wanted = source.batches(TOPIC, partition, start..end);
-        let found = mirror.batches(TOPIC, partition, start..end);
-        let mut next = start;
-        for (wanted, found) in wanted.zip(found) {
-            let (wanted, found) = (wanted?, found?);
-            ensure!(
-                found.records()? == wanted.records()?,
-                "partition {partition}: the batch at offset {} isn't the source's at {}",
-                found.base_offset,
-                wanted.base_offset
-            );
-            next = found.last_offset() + 1;
-        }
-        ensure!(next == end, "partition {partition}: compared up to {next}, the mirror ends at {end}");
-    }
-    Ok(())
-}
-
-fn start_clusters(
-    scenario: &Scenario,
-    [source, destination]: [&str; 2],
-    properties: &[(&str, &str)],
-) -> Result<(KafkaCluster, KafkaCluster)> {
-    let mut east = KafkaConfig::single("east", scenario.directory());
-    east.version = source.to_owned();
-    let mut west = KafkaConfig::single(WEST, scenario.directory());
-    west.version = destination.to_owned();
-    west.brokers = 3;
-    for (key, value) in properties {
-        west = west.property(key, value);
-    }
-    let (east, west) = (KafkaCluster::start(east)?, KafkaCluster::start(west)?);
-    create_topic(&east.bootstrap(), TOPIC, PARTITIONS, &[])?;
-    Ok((east, west))
-}
-
-fn start_load(scenario: &Scenario, east: &KafkaCluster) -> Result<Load> {
-    Load::start(&LoadConfig {
-        bootstrap: east.bootstrap(),
-        topic: TOPIC.to_owned(),
-        partitions: PARTITIONS,
-        profiles: PROFILES.to_vec(),
-        records_per_second: RECORDS_PER_SECOND,
-        seed: scenario.seed(),
-        age: Duration::ZERO,
-    })
 }

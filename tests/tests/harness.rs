@@ -47,7 +47,7 @@ fn batches_compressed_by_java_are_read() {
     Scenario::run("java-codecs", |scenario| {
         let cluster = KafkaCluster::start(KafkaConfig::single("east", scenario.directory()))?;
         let bootstrap = cluster.bootstrap();
-        let plain = Profile { codec: "none", idempotent: true, linger_ms: 20 };
+        let plain = Profile { codec: "none", idempotent: true, linger_ms: 20, batch_records_max: 10_000 };
         for (number, codec) in [(1, "gzip"), (2, "snappy"), (3, "lz4"), (4, "zstd")] {
             // The broker compresses again what arrives otherwise.
             create_topic(&bootstrap, codec, PARTITIONS, &[("compression.type", codec)])?;

@@ -10,7 +10,7 @@ use tests::compare::{self, Side};
 use tests::load::{Load, LoadConfig, PROFILES, create_topic};
 use tests::mirror::{create_mirror, mirrored, wait_caught_up};
 use tests::node::Node;
-use tests::scenario::Scenario;
+use tests::scenario::{self, Scenario};
 use tests::wire::RawReader;
 
 const TOPIC: &str = "orders";
@@ -20,6 +20,7 @@ const PARTITIONS: i32 = 16;
 /// cores keep up.
 const RECORDS_PER_SECOND: u32 = 1_500;
 
+/// In a normal run.
 const KILLS: u32 = 20;
 /// From "still starting" to "settled and idle".
 const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 200..=3_000;
@@ -47,8 +48,9 @@ fn a_mirror_is_exact_after_twenty_kills_of_its_node() {
 
         let mut rng = scenario.rng();
         let mut west_reader = RawReader::new(&west.bootstrap())?;
+        let kills = scenario::kills(KILLS)?;
         let (mut during, mut lives_with_progress) = (0, 0);
-        for kill in 1..=KILLS {
+        for kill in 1..=kills {
             let wait = Duration::from_millis(rng.random_range(KILL_AFTER_MS));
             std::thread::sleep(wait);
             node.kill9().with_context(|| format!("kill {kill}"))?;
@@ -57,7 +59,7 @@ fn a_mirror_is_exact_after_twenty_kills_of_its_node() {
             during = now;
             node.restart().with_context(|| format!("after kill {kill}, {wait:?} after the start"))?;
         }
-        eprintln!("{during} offsets mirrored during the kills, in {lives_with_progress} of {KILLS} lives");
+        eprintln!("{during} offsets mirrored during the kills, in {lives_with_progress} of {kills} lives");
         // Kills that hit an idle mirror would prove nothing.
         ensure!(during > 0, "nothing was mirrored between the first and the last kill");
 

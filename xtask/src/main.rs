@@ -31,11 +31,15 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// The tests on real Kafka with new seeds, again and again; the log goes to docs/evidence
+    /// The tests on real Kafka in all variants, with new seeds, again and again; the log goes to
+    /// docs/evidence
     Nightly {
         /// No round is begun after this long
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         minutes: u64,
+        /// Kills of the node in the test of kills; a normal run has 20
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        kills: u32,
     },
 }
 
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
         Command::Kafka(command) => kafka::run(command),
         Command::Check => check::run(),
         Command::Test { seed } => suite::run(seed),
-        Command::Nightly { minutes } => nightly::run(minutes),
+        Command::Nightly { minutes, kills } => nightly::run(minutes, kills),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
-//! `cargo xtask nightly`: the tests on real Kafka with new seeds until the time is up. The log in
-//! `docs/evidence/` says which commit held under which seeds; a failure keeps the end of its output.
+//! `cargo xtask nightly`: the tests on real Kafka, in all variants, with new seeds until the time is
+//! up. The log in `docs/evidence/` says which commit held under which seeds, and how long each test
+//! took; of a failure it keeps what the test wrote.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -14,17 +15,21 @@ use crate::exec;
 use crate::prerequisites;
 use crate::suite::{build_binary, fresh_seed, kafka_tests};
 
-/// Of a failed round's output: the panic with its reasons and the ends of the logs.
+/// Read by the tests crate: all variants where a normal run draws one.
+const ALL_CELLS_VARIABLE: &str = "LOCKSTEP_TEST_ALL_CELLS";
+/// Read by the tests crate: kills of the node in one test, where a normal run has 20.
+const KILLS_VARIABLE: &str = "LOCKSTEP_TEST_KILLS";
+/// Of what the failed tests of one binary wrote: the ends of the logs, then the reasons.
 const KEPT_LINES: usize = 200;
 
-pub fn run(minutes: u64) -> Result<()> {
+pub fn run(minutes: u64, kills: u32) -> Result<()> {
     prerequisites::ensure_all()?;
     let commit = commit()?;
     let binary = build_binary()?;
     let folder = workspace_root().join("docs").join("evidence");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let log = folder.join(format!("nightly-{}.log", utc("%Y%m%dT%H%MZ")?));
-    append(&log, &format!("commit {commit}, {minutes} minutes"))?;
+    append(&log, &format!("commit {commit}, {minutes} minutes, all cells, {kills} kills"))?;
 
     let started = Instant::now();
     let limit = Duration::from_secs(minutes * 60);
@@ -34,14 +39,17 @@ pub fn run(minutes: u64) -> Result<()> {
         let begun = Instant::now();
         // Integration tests only: unit tests don't read the seed.
         let more = ["--no-fail-fast", "--test", "*"];
-        let (passed, output) = exec::capture(&mut kafka_tests(seed, &binary, &more))?;
+        let mut tests = kafka_tests(seed, &binary, &more);
+        tests.env(ALL_CELLS_VARIABLE, "1").env(KILLS_VARIABLE, kills.to_string());
+        let (passed, output) = exec::capture(&mut tests)?;
         rounds += 1;
         let outcome = if passed { "passed" } else { "FAILED" };
         let seconds = begun.elapsed().as_secs();
         append(&log, &format!("{} seed {seed} {outcome} in {seconds} s", utc("%FT%TZ")?))?;
+        append(&log, &passed_in(&output))?;
         if !passed {
             failed += 1;
-            append(&log, &last_lines(&output))?;
+            append(&log, &failures(&output))?;
         }
     }
     append(&log, &format!("{rounds} rounds, {failed} failed"))?;
@@ -76,8 +84,38 @@ fn append(log: &Path, line: &str) -> Result<()> {
     writeln!(file, "{line}").context("write the log")
 }
 
-fn last_lines(output: &str) -> String {
-    let lines: Vec<&str> = output.lines().collect();
-    let first = lines.len().saturating_sub(KEPT_LINES);
-    lines[first..].iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+/// Each test against brokers says when it passes, and how long it took.
+fn passed_in(output: &str) -> String {
+    let lines = output.lines().filter(|line| line.contains(": passed after "));
+    lines.map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// What failed tests wrote, and the reasons they gave: of each test binary, as it comes.
+fn failures(output: &str) -> String {
+    let mut kept = Vec::new();
+    for section in output.split("\nfailures:\n").skip(1) {
+        let section = section.split("test result:").next().unwrap_or_default();
+        let lines: Vec<&str> = section.lines().collect();
+        let first = lines.len().saturating_sub(KEPT_LINES);
+        kept.extend(lines[first..].iter().map(|line| format!("    {line}")));
+    }
+    kept.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_times_of_what_passed_and_words_of_what_failed() {
+        let output = "test a ... ok\nsuccesses:\n\n---- a stdout ----\na: passed after 3.1 s\n\ntest result: ok.\n\
+                      test b ... FAILED\n\nfailures:\n\n---- b stdout ----\nb failed: why\n\nfailures:\n    b\n\n\
+                      test result: FAILED. 0 passed\nlater\n";
+        assert_eq!(passed_in(output), "    a: passed after 3.1 s");
+        let told = failures(output);
+        assert!(
+            told.contains("b failed: why") && !told.contains("later") && !told.contains("passed"),
+            "{told}"
+        );
+    }
 }

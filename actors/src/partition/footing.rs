@@ -329,6 +329,30 @@ mod tests {
         lane_start(&question, position, &memory, 86_400_000, Instant::now())
     }
 
+    /// ListOffsets, DescribeProducers, Metadata and the fetches of a look: none of them may end a
+    /// partition.
+    #[test]
+    fn every_error_code_of_a_look_is_asked_again_or_parks() {
+        for code in ErrorCode::every() {
+            let error = Error::Broker { what: "ListOffsets of orders[0]".into(), code };
+            let NotFooted::Verdict(verdict) = on_error(&error, "source") else { panic!("{code}") };
+            let message = match verdict {
+                Verdict::Park { error: MirrorError::AuthorizationError, message } => {
+                    assert!([29, 31].contains(&code.0), "{code} parks");
+                    assert!(message.contains("grant READ and DESCRIBE"), "{message}");
+                    message
+                }
+                Verdict::Retry { message } => {
+                    assert!(![29, 31].contains(&code.0), "{code} is retried");
+                    message
+                }
+                other => panic!("{code}: {other:?}"),
+            };
+            assert!(message.starts_with("source: ListOffsets of orders[0]: "), "{message}");
+            assert!(message.contains(&code.to_string()), "{code} isn't named: {message}");
+        }
+    }
+
     /// Found with a follower held and the node killed: the log end was read, then five requests of
     /// the killed process arrived, then the memory was read. The next batch was taken 77 offsets
     /// too high.

@@ -175,6 +175,25 @@ mod tests {
     }
 
     #[test]
+    fn every_error_code_of_a_cut_has_a_verdict() {
+        for code in ErrorCode::every() {
+            let error = Error::Broker { what: "DeleteRecords".into(), code };
+            let NotFooted::Verdict(verdict) = on_cut_error(&error, 500) else { panic!("{code}") };
+            match (code.0, verdict) {
+                (29, Verdict::Park { error: MirrorError::AuthorizationError, message }) => {
+                    assert!(message.contains("grant DELETE"), "{message}");
+                }
+                (44, Verdict::Fail { error: MirrorError::GapFillRefused, offset: 500, message }) => {
+                    assert!(message.contains("cleanup.policy must contain delete"), "{message}");
+                }
+                (29 | 44, other) => panic!("{code}: {other:?}"),
+                (_, Verdict::Retry { message }) => assert!(message.contains(&code.to_string()), "{message}"),
+                (_, other) => panic!("{code}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn a_new_mirror_of_an_old_topic_is_filled_to_its_log_start() {
         assert_eq!(feed(0, source(500, 900), 500, None, false), Ok(Feed::Filler { to: 500 }));
         assert_eq!(feed(0, source(0, 900), 0, None, false), Ok(Feed::Source));

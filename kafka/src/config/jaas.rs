@@ -142,6 +142,7 @@ impl Tokens<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn read(line: &str, mechanism: Mechanism) -> Result<(String, String), String> {
         let text = |secret: Secret| String::from_utf8(secret.reveal().to_vec()).unwrap();
@@ -193,5 +194,59 @@ mod tests {
         assert!(read(token, Mechanism::ScramSha256).unwrap_err().starts_with("tokenauth"));
         let wrong = read(plain, Mechanism::ScramSha512).unwrap_err();
         assert_eq!(wrong, "sasl.mechanism SCRAM-SHA-512 needs ScramLoginModule");
+    }
+
+    /// As Java's tokenizer would have it written: what could end the value is escaped.
+    fn quoted(text: &str) -> String {
+        let escaped: String = text
+            .chars()
+            .map(|c| match c {
+                '"' | '\\' => format!("\\{c}"),
+                '\n' => "\\n".to_owned(),
+                c => c.to_string(),
+            })
+            .collect();
+        format!("\"{escaped}\"")
+    }
+
+    /// Any text, with what means something to the tokenizer more often than chance has it.
+    fn texts() -> impl Strategy<Value = String> {
+        let special = prop::sample::select(vec!['"', '\'', '\\', '\n', ';', '=', ' ', '0', 't']);
+        let char = prop_oneof![2 => special, 1 => any::<char>()];
+        prop::collection::vec(char, 0..20).prop_map(String::from_iter)
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_that_was_written_is_read_back(username in texts(), password in texts()) {
+            let (u, p) = (quoted(&username), quoted(&password));
+            for line in [
+                format!("a.ScramLoginModule required username={u} password={p};"),
+                format!("ScramLoginModule\trequired\n password = {p}\nusername={u}  "),
+            ] {
+                prop_assert_eq!(read(&line, Mechanism::ScramSha512), Ok((username.clone(), password.clone())));
+            }
+        }
+
+        /// Neither does a message repeat what may be a password in the wrong place.
+        #[test]
+        fn rubbish_is_an_error_without_the_line(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    Just("a.PlainLoginModule".to_owned()),
+                    Just(" required ".to_owned()),
+                    Just(" username=".to_owned()),
+                    Just("password=\"".to_owned()),
+                    Just("hunter2".to_owned()),
+                    "[\"'\\\\=;0-9 ]{0,5}",
+                    "\\PC{0,10}",
+                ],
+                0..10,
+            ),
+        ) {
+            if let Err(message) = read(&parts.concat(), Mechanism::Plain) {
+                prop_assert!(!message.contains("hunter2"), "{message}");
+            }
+        }
     }
 }

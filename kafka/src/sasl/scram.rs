@@ -272,11 +272,59 @@ mod tests {
         assert_eq!(scram.client_first(), b"n,,n=a=2Cr=3D=3Devil,r=n");
     }
 
+    /// A broker's side, of the same primitives: (its first message, its last one).
+    fn broker(hash: Hash, salted: &[u8], auth_message: &str) -> String {
+        let server_key = hash.sign(salted, b"Server Key");
+        format!("v={}", STANDARD.encode(hash.sign(&server_key, auth_message.as_bytes())))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn a_broker_that_knows_the_password_is_believed_and_no_changed_word_of_it(
+            (username, password) in (any::<String>(), any::<String>()),
+            (nonce, more) in ("[!-+./-~]{1,30}", "[!-+./-~]{1,30}"),
+            salt in prop::collection::vec(any::<u8>(), 1..40),
+            flipped in any::<prop::sample::Index>(),
+        ) {
+            for hash in [Hash::Sha256, Hash::Sha512] {
+                let scram = Scram::with_nonce(hash, &username.as_str().into(), nonce.clone());
+                let first_bare = String::from_utf8(scram.client_first()).unwrap()[3..].to_owned();
+                let server_first = format!("r={nonce}{more},s={},i=4096", STANDARD.encode(&salt));
+                let mut salting = scram.challenged(server_first.as_bytes(), &password.as_str().into()).unwrap();
+                while !salting.run(u32::MAX) {}
+                let salted = salting.salted.clone();
+                let (client_final, proof) = salting.finish();
+                let client_final = String::from_utf8(client_final).unwrap();
+                let (without_proof, _) = client_final.rsplit_once(",p=").unwrap();
+                let last = broker(hash, &salted, &format!("{first_bare},{server_first},{without_proof}"));
+                prop_assert_eq!(proof.check(last.as_bytes()), Ok(()));
+                let mut other = last.into_bytes();
+                let at = 2 + flipped.index(other.len() - 4);
+                other[at] = if other[at] == b'A' { b'B' } else { b'A' };
+                prop_assert!(proof.check(&other).is_err());
+            }
+        }
+    }
+
     proptest! {
         #[test]
-        fn rubbish_never_panics(message in prop::collection::vec(any::<u8>(), 0..200)) {
-            let scram = Scram::with_nonce(Hash::Sha512, &"user".into(), "n".into());
-            let _ = scram.challenged(&message, &"pencil".into());
+        fn rubbish_never_panics(
+            message in prop::collection::vec(any::<u8>(), 0..200),
+            parts in prop::collection::vec(
+                prop_oneof![Just("r=n".to_owned()), Just(",s=".to_owned()), Just("QQ==".to_owned()),
+                    Just(",i=".to_owned()), Just("4096".to_owned()), Just("v=".to_owned()), "\\PC{0,6}"],
+                0..9,
+            ),
+        ) {
+            for message in [message, parts.concat().into_bytes()] {
+                let scram = Scram::with_nonce(Hash::Sha512, &"user".into(), "n".into());
+                let _ = scram.challenged(&message, &"pencil".into());
+                let key = hmac::Key::new(hmac::HMAC_SHA256, b"key");
+                let proof = ServerProof { key, auth_message: String::new() };
+                prop_assert!(proof.check(&message).is_err());
+            }
         }
     }
 }

@@ -135,6 +135,7 @@ fn other_format(value: &Value, bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn formats_that_are_not_pem_are_known_by_their_first_bytes() {
@@ -177,5 +178,60 @@ mod tests {
             "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----";
         let value = Value::new("ssl.keystore.key", text).unwrap();
         assert_eq!(key(&value, &value.resolve().unwrap()).unwrap_err().message, DECRYPT);
+    }
+
+    /// As it comes out of files, properties and web forms.
+    fn pem(label: &str, der: &[u8], line_end: &str) -> String {
+        let text = STANDARD.encode(der);
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!(
+            "-----BEGIN {label}-----{line_end}{}{line_end}-----END {label}-----{line_end}",
+            lines.join(line_end)
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_put_into_pem_comes_out_of_it(
+            ders in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 1..4),
+            line_end in prop_oneof![Just("\n"), Just("\r\n"), Just(" "), Just("\\n"), Just("\\r\\n")],
+            words in "[a-z =]{0,20}",
+        ) {
+            let certificates_text: String =
+                ders.iter().map(|der| words.clone() + &pem("CERTIFICATE", der, line_end)).collect();
+            let all = certificates_text + &pem("PRIVATE KEY", &ders[0], line_end);
+            let value = Value::new("ssl.keystore.key", &all).unwrap();
+            let secret = value.resolve().unwrap();
+            let found = certificates(&value, &secret).unwrap();
+            prop_assert_eq!(found.iter().map(|der| der.as_ref().to_vec()).collect::<Vec<_>>(), ders.clone());
+            let found = key(&value, &secret).unwrap();
+            prop_assert_eq!(found.secret_der(), &ders[0][..]);
+        }
+
+        #[test]
+        fn rubbish_never_panics(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    Just("-----BEGIN ".to_owned()),
+                    Just("-----END ".to_owned()),
+                    Just("CERTIFICATE-----".to_owned()),
+                    Just("PRIVATE KEY-----".to_owned()),
+                    Just("ENCRYPTED".to_owned()),
+                    Just("AAAA".to_owned()),
+                    "\\PC{0,10}",
+                ],
+                0..10,
+            ),
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let value = Value::new("ssl.keystore.key", "-").unwrap();
+            let texts = [parts.concat().into_bytes(), bytes];
+            for text in texts {
+                let secret = Secret::from(&*String::from_utf8_lossy(&text));
+                let _ = certificates(&value, &secret);
+                let _ = key(&value, &secret);
+            }
+        }
     }
 }

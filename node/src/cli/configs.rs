@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::failure::Failure;
+use super::properties;
 use crate::api::types::{ConfigChange, ConfigEntry, ConfigOperation};
 
 /// Changes to a configuration that stands.
@@ -73,35 +74,9 @@ fn pairs(text: &str) -> Result<Vec<ConfigEntry>, Failure> {
     Ok(entries)
 }
 
-/// A Java properties file: `key=value` or `key: value`, `#` and `!` begin comments, `\` at the end
-/// of a line continues it.
 fn properties(text: &str) -> Result<Vec<ConfigEntry>, Failure> {
-    let mut entries = Vec::new();
-    let mut logical = String::new();
-    for line in text.lines() {
-        let line = line.trim_start();
-        if logical.is_empty() && (line.is_empty() || line.starts_with(['#', '!'])) {
-            continue;
-        }
-        if let Some(part) = line.strip_suffix('\\') {
-            logical.push_str(part);
-            continue;
-        }
-        logical.push_str(line);
-        entries.push(property(&std::mem::take(&mut logical))?);
-    }
-    if !logical.is_empty() {
-        entries.push(property(&logical)?);
-    }
-    Ok(entries)
-}
-
-fn property(line: &str) -> Result<ConfigEntry, Failure> {
-    match line.split_once(['=', ':']) {
-        Some((name, value)) => entry(name, value),
-        // The line may be a secret: it is not repeated.
-        None => Err(Failure::usage("--config: the file has a line that is not key=value")),
-    }
+    let pairs = properties::parse(text).map_err(|reason| Failure::usage(format!("--config: {reason}")))?;
+    Ok(pairs.into_iter().map(|(name, value)| ConfigEntry { name, value }).collect())
 }
 
 fn entry(name: &str, value: &str) -> Result<ConfigEntry, Failure> {

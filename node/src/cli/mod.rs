@@ -10,6 +10,7 @@ mod failure;
 mod link;
 mod mirror;
 mod output;
+mod properties;
 mod status;
 #[cfg(test)]
 mod tests;
