@@ -129,7 +129,7 @@ impl Appending {
     }
 }
 
-fn write_all(stream: &mut TcpStream, mut slices: &mut [IoSlice<'_>]) -> std::io::Result<()> {
+pub fn write_all(stream: &mut TcpStream, mut slices: &mut [IoSlice<'_>]) -> std::io::Result<()> {
     while !slices.is_empty() {
         match stream.write_vectored(slices)? {
             0 => return Err(std::io::ErrorKind::WriteZero.into()),

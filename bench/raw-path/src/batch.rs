@@ -160,25 +160,36 @@ fn shift_records(records: &[u8], offset_shift: i64, timestamp_shift: i64, out: &
     }
 }
 
-/// One record without a key in a batch of its own, without a producer's identity.
-pub fn single(value: &[u8], timestamp_ms: i64) -> Vec<u8> {
-    let mut record = vec![0, 0, 0, 1]; // attributes, timestamp and offset deltas, null key
-    put_varint(&mut record, value.len() as i64);
-    record.extend_from_slice(value);
-    record.push(0); // headers
+/// A record without key and headers at this place of its batch.
+pub fn record(value: &[u8], offset_delta: i64) -> Vec<u8> {
+    let mut body = vec![0, 0]; // attributes, timestamp delta
+    put_varint(&mut body, offset_delta);
+    put_varint(&mut body, -1); // null key
+    put_varint(&mut body, value.len() as i64);
+    body.extend_from_slice(value);
+    put_varint(&mut body, 0); // headers
+    let mut record = Vec::new();
+    put_varint(&mut record, body.len() as i64);
+    record.extend(body);
+    record
+}
+
+/// A batch of `count` records, compressed as `codec` says, without a producer's identity.
+pub fn plain(records: &[u8], count: i32, codec: i16, timestamp_ms: i64) -> Vec<u8> {
     let mut batch = vec![0; HEADER_BYTES];
-    put_varint(&mut batch, record.len() as i64);
-    batch.extend(record);
+    batch.extend_from_slice(records);
     let length = batch.len() - LENGTH_PREFIX_BYTES;
     put_i32(&mut batch, LENGTH, length as i32);
     put_i32(&mut batch, LEADER_EPOCH, -1);
     batch[MAGIC] = 2;
+    put_i16(&mut batch, ATTRIBUTES, codec);
+    put_i32(&mut batch, LAST_OFFSET_DELTA, count - 1);
     put_i64(&mut batch, BASE_TIMESTAMP, timestamp_ms);
     put_i64(&mut batch, MAX_TIMESTAMP, timestamp_ms);
     put_i64(&mut batch, PRODUCER_ID, -1);
     put_i16(&mut batch, PRODUCER_EPOCH, -1);
     put_i32(&mut batch, BASE_SEQUENCE, -1);
-    put_i32(&mut batch, RECORD_COUNT, 1);
+    put_i32(&mut batch, RECORD_COUNT, count);
     let crc = crc32c::crc32c(&batch[ATTRIBUTES..]);
     put_i32(&mut batch, CRC, crc.cast_signed());
     batch
@@ -239,7 +250,7 @@ mod tests {
     fn log(offsets: &[i64]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (number, offset) in offsets.iter().enumerate() {
-            let mut batch = single(&[number as u8; 200], 1_000 + number as i64);
+            let mut batch = plain(&record(&[number as u8; 200], 0), 1, 0, 1_000 + number as i64);
             put_i64(&mut batch, 0, *offset);
             bytes.extend(batch);
         }

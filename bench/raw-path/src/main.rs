@@ -3,13 +3,17 @@
 //!
 //! It checks no CRC and no leader epoch, retries nothing, knows one broker a side, and ends at the
 //! first error. What Lockstep takes beyond it is the price of being safe; `cargo xtask bench` tells
-//! how high that is. `probe` measures how long a record takes through any mirror at rest.
+//! how high that is.
+//!
+//! Beside it stand what the bench needs for any mirror: `load` writes topics of an exact shape, and
+//! `probe` measures how long a record takes through a mirror at rest.
 
 mod append;
 mod batch;
 mod buffer;
 mod copy;
 mod fetch;
+mod load;
 mod probe;
 mod wire;
 
@@ -18,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(about = "The speed floor of `cargo xtask bench`; not the product")]
+#[command(about = "The speed floor of `cargo xtask bench` and its tools; not the product")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -28,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Copies a topic into one that exists and is empty or a copy's beginning
     Copy(copy::Arguments),
+    /// Writes batches of an exact shape and prints how much it was
+    Load(load::Arguments),
     /// Writes single records at the source and prints when each was seen at the destination
     Probe(probe::Arguments),
 }
@@ -35,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Copy(arguments) => copy::run(&arguments),
+        Command::Load(arguments) => load::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
     };
     match outcome {

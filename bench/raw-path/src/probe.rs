@@ -2,13 +2,17 @@
 //! record after the other at the source, watches the destination, and prints one line of JSON.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 
 use crate::batch;
-use crate::wire::{Connection, FetchLimits, i16_at, i64_at, parse_fetch, partition_head, read_frame};
+use crate::load::now_ms;
+use crate::wire::{
+    Connection, FetchLimits, PRODUCE_KEY, PRODUCE_VERSION, i16_at, i64_at, parse_fetch, partition_head,
+    produce_body, read_frame,
+};
 
 const VALUE_BYTES: usize = 1024;
 /// From the last record sent to the last one seen.
@@ -71,19 +75,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// Writes one record and waits for its acknowledgement.
 fn send(source: &mut Connection, topic: &str, partition: i32, number: usize) -> Result<(Place, Sent)> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("read the clock")?;
     let value = [b'a' + (number % 26) as u8; VALUE_BYTES];
-    let batch = batch::single(&value, i64::try_from(now.as_millis())?);
-    let mut body = (-1i16).to_be_bytes().to_vec(); // transactional_id: null
-    body.extend((-1i16).to_be_bytes()); // acks: all
-    body.extend(30_000i32.to_be_bytes());
-    body.extend(1i32.to_be_bytes());
-    crate::wire::put_text(&mut body, topic);
-    body.extend(1i32.to_be_bytes());
+    let batch = batch::plain(&batch::record(&value, 0), 1, 0, now_ms()?);
+    let mut body = produce_body(topic, 1);
     body.extend(partition_head(partition, batch.len()));
     body.extend(batch);
     let at = Instant::now();
-    let answer = source.call(0, 7, &body).context("Produce")?;
+    let answer = source.call(PRODUCE_KEY, PRODUCE_VERSION, &body).context("Produce")?;
     let acknowledged = Instant::now();
     let start = 4 + 4 + 2 + topic.len() + 4;
     let code = i16_at(&answer, start + 4);

@@ -41,7 +41,7 @@ fn length_at(bytes: &[u8], at: usize) -> usize {
     usize::try_from(i32_at(bytes, at)).unwrap_or(0)
 }
 
-pub fn put_text(out: &mut Vec<u8>, text: &str) {
+fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as i16).to_be_bytes());
     out.extend(text.as_bytes());
 }
@@ -196,16 +196,26 @@ impl Connection {
     /// each as a [`partition_head`] and a batch.
     pub fn produce_head(&mut self, topic: &str, count: usize, batch_bytes: usize) -> Vec<u8> {
         self.correlation += 1;
-        let mut frame = head(0, 7, self.correlation);
-        frame.extend((-1i16).to_be_bytes()); // transactional_id: null
-        frame.extend(ACKS_ALL.to_be_bytes());
-        frame.extend(PRODUCE_TIMEOUT_MS.to_be_bytes());
-        frame.extend(1i32.to_be_bytes());
-        put_text(&mut frame, topic);
-        frame.extend((count as i32).to_be_bytes());
+        let mut frame = head(PRODUCE_KEY, PRODUCE_VERSION, self.correlation);
+        frame.extend(produce_body(topic, count));
         seal(&mut frame, count * PARTITION_HEAD_BYTES + batch_bytes);
         frame
     }
+}
+
+pub const PRODUCE_KEY: i16 = 0;
+/// The first that takes zstd.
+pub const PRODUCE_VERSION: i16 = 7;
+
+/// The body of a produce request up to its partitions.
+pub fn produce_body(topic: &str, partitions: usize) -> Vec<u8> {
+    let mut body = (-1i16).to_be_bytes().to_vec(); // transactional_id: null
+    body.extend(ACKS_ALL.to_be_bytes());
+    body.extend(PRODUCE_TIMEOUT_MS.to_be_bytes());
+    body.extend(1i32.to_be_bytes());
+    put_text(&mut body, topic);
+    body.extend((partitions as i32).to_be_bytes());
+    body
 }
 
 const PARTITION_HEAD_BYTES: usize = 8;
