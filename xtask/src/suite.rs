@@ -38,11 +38,16 @@ pub fn fresh_seed() -> u64 {
 
 /// Optimised: beside two brokers on two cores an unoptimised build is slower than the load.
 pub fn build_binary() -> Result<PathBuf> {
-    exec::run(&mut cargo(&["build", "--release", "-p", "lockstep"]))?;
+    release_binary("lockstep")
+}
+
+/// Builds a package and returns its binary of the same name.
+pub fn release_binary(package: &str) -> Result<PathBuf> {
+    exec::run(&mut cargo(&["build", "--release", "-p", package]))?;
     let own = std::env::current_exe().context("find the running xtask")?;
     // target/<profile>/xtask
     let target = own.ancestors().nth(2).context("xtask lies in no target directory")?;
-    let binary = target.join("release").join("lockstep");
+    let binary = target.join("release").join(package);
     ensure!(binary.is_file(), "the build left no {}", binary.display());
     Ok(binary)
 }

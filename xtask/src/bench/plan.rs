@@ -1,0 +1,309 @@
+//! What is measured: scenes, each a loaded topic and the contenders that mirror it in turn.
+//! Pure: from the flags to a list.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
+
+/// What `--only` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Three loads, one and 16 partitions
+    Throughput,
+    /// Single records at rest, 100 a second
+    Latency,
+    /// TLS to both clusters
+    Tls,
+    /// The source behind 80 ms of round trip
+    Delay,
+    /// Resident memory while catching up on 64 partitions
+    Memory,
+    /// MirrorMaker 2 in the parts chosen; alone, in all that it takes part in
+    Mm2,
+    /// Where Lockstep's CPU time goes
+    Profile,
+}
+
+/// Shape of a load, as `raw-path load` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    Large,
+    Small,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    Floor,
+    /// The floor, joining small batches.
+    FloorJoining,
+    Lockstep,
+    MirrorMaker,
+}
+
+/// How the clusters are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Road {
+    Plain,
+    Tls,
+    /// The source behind the proxy, which adds this much.
+    Proxied {
+        round_trip_ms: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A full topic, copied.
+    Copy,
+    /// An idle topic, probed.
+    Probe,
+    /// A copy, watched by a profiler.
+    Profile,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contender {
+    pub system: System,
+    pub road: Road,
+}
+
+/// A topic and who mirrors it.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    pub part: Part,
+    pub kind: Kind,
+    pub shape: Shape,
+    pub partitions: i32,
+    /// At the source, before compression.
+    pub bytes: u64,
+    pub contenders: Vec<Contender>,
+    /// From first to last record; what came until then counts.
+    pub limit: Duration,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    pub quick: bool,
+    /// Of a copy of large batches.
+    pub bytes: u64,
+}
+
+/// The round trip of the part `delay`: between continents.
+pub const ROUND_TRIP_MS: u64 = 80;
+
+impl Shape {
+    pub fn argument(self) -> &'static str {
+        match self {
+            Shape::Large => "large",
+            Shape::Small => "small",
+            Shape::Json => "json",
+        }
+    }
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Shape::Large => "1 KiB, 256 KiB batches",
+            Shape::Small => "1 KiB, 16 KiB batches",
+            Shape::Json => "zstd JSON (raw GB)",
+        }
+    }
+}
+
+impl System {
+    pub fn label(self) -> &'static str {
+        match self {
+            System::Floor => "floor",
+            System::FloorJoining => "floor, joining",
+            System::Lockstep => "Lockstep",
+            System::MirrorMaker => "MirrorMaker 2",
+        }
+    }
+}
+
+impl Road {
+    pub fn label(self) -> String {
+        match self {
+            Road::Plain => "plain".to_owned(),
+            Road::Tls => "TLS".to_owned(),
+            Road::Proxied { round_trip_ms } => format!("proxy, {round_trip_ms} ms"),
+        }
+    }
+}
+
+impl Scale {
+    pub fn new(quick: bool, megabytes: Option<u64>) -> Scale {
+        let default = if quick { 400 } else { 1_500 };
+        Scale { quick, bytes: megabytes.unwrap_or(default) * 1_000_000 }
+    }
+
+    fn bytes_of(&self, shape: Shape) -> u64 {
+        match shape {
+            Shape::Large => self.bytes,
+            // As they come, small batches take three times as long.
+            Shape::Small => self.bytes / 2,
+            // Per raw GB, compressed ones take a fraction.
+            Shape::Json => self.bytes * 2,
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        if self.quick { GIB / 2 } else { 4 * GIB }
+    }
+
+    /// Several times what a healthy copy takes.
+    fn copy_limit(&self) -> Duration {
+        Duration::from_secs(if self.quick { 8 } else { 20 })
+    }
+
+    /// Rates behind a long round trip are steady, so that a part of the topic tells.
+    fn delay_limit(&self) -> Duration {
+        Duration::from_secs(if self.quick { 6 } else { 12 })
+    }
+
+    /// Records of one probe, after as many seconds of warming up as it has hundreds.
+    pub fn probe_records(&self) -> usize {
+        if self.quick { 200 } else { 1_000 }
+    }
+}
+
+/// Everything to be measured, in order. `only` empty means all.
+pub fn scenes(only: &[Part], scale: Scale) -> Vec<Scene> {
+    let all = only.is_empty();
+    let alone = only == [Part::Mm2];
+    let wanted = |part: Part| all || only.contains(&part) || alone && takes_mirror_maker(part);
+    let mut scenes = Vec::new();
+    for part in [Part::Throughput, Part::Latency, Part::Tls, Part::Delay, Part::Memory, Part::Profile] {
+        if wanted(part) {
+            scenes.extend(scenes_of(part, scale));
+        }
+    }
+    let with_mirror_maker = all || only.contains(&Part::Mm2);
+    for scene in &mut scenes {
+        scene.contenders.retain(|contender| match contender.system {
+            System::MirrorMaker => with_mirror_maker,
+            _ => !alone,
+        });
+    }
+    scenes
+}
+
+fn takes_mirror_maker(part: Part) -> bool {
+    matches!(part, Part::Throughput | Part::Latency | Part::Tls | Part::Delay)
+}
+
+fn scenes_of(part: Part, scale: Scale) -> Vec<Scene> {
+    let scene = |kind, shape, partitions, bytes, limit, contenders| Scene {
+        part,
+        kind,
+        shape,
+        partitions,
+        bytes,
+        contenders,
+        limit,
+    };
+    let plain = |system| Contender { system, road: Road::Plain };
+    let copy = |shape, partitions, contenders| {
+        scene(Kind::Copy, shape, partitions, scale.bytes_of(shape), scale.copy_limit(), contenders)
+    };
+    match part {
+        Part::Throughput => {
+            let counts: &[i32] = if scale.quick { &[16] } else { &[1, 16] };
+            let mut scenes = Vec::new();
+            for shape in [Shape::Large, Shape::Small, Shape::Json] {
+                let mut systems = vec![System::Floor];
+                if shape == Shape::Small {
+                    systems.push(System::FloorJoining);
+                }
+                systems.extend([System::Lockstep, System::MirrorMaker]);
+                for partitions in counts {
+                    let contenders = systems.iter().copied().map(plain).collect();
+                    scenes.push(copy(shape, *partitions, contenders));
+                }
+            }
+            scenes
+        }
+        Part::Latency => {
+            let contenders = [System::Floor, System::Lockstep, System::MirrorMaker].map(plain).to_vec();
+            vec![scene(Kind::Probe, Shape::Small, 1, 0, Duration::ZERO, contenders)]
+        }
+        Part::Tls => {
+            let tls = |system| Contender { system, road: Road::Tls };
+            let contenders = vec![plain(System::Lockstep), tls(System::Lockstep), tls(System::MirrorMaker)];
+            vec![copy(Shape::Large, 16, contenders)]
+        }
+        Part::Delay => {
+            let behind = |system, round_trip_ms| Contender { system, road: Road::Proxied { round_trip_ms } };
+            let contenders = vec![
+                behind(System::Lockstep, 0),
+                behind(System::Lockstep, ROUND_TRIP_MS),
+                behind(System::Floor, ROUND_TRIP_MS),
+                behind(System::MirrorMaker, ROUND_TRIP_MS),
+            ];
+            let counts: &[i32] = if scale.quick { &[16] } else { &[1, 16] };
+            let of = |partitions: &i32| {
+                let contenders = contenders.clone();
+                scene(Kind::Copy, Shape::Large, *partitions, scale.bytes, scale.delay_limit(), contenders)
+            };
+            counts.iter().map(of).collect()
+        }
+        Part::Memory => {
+            let limit = Duration::from_secs(60);
+            let contenders = vec![plain(System::Lockstep)];
+            vec![scene(Kind::Copy, Shape::Large, 64, scale.memory_bytes(), limit, contenders)]
+        }
+        Part::Profile => {
+            let bytes = scale.bytes_of(Shape::Large);
+            let contenders = vec![plain(System::Lockstep)];
+            let of = |shape| scene(Kind::Profile, shape, 16, bytes, scale.copy_limit(), contenders.clone());
+            vec![of(Shape::Large), of(Shape::Small)]
+        }
+        Part::Mm2 => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn systems(only: &[Part]) -> Vec<(Part, System)> {
+        let scenes = scenes(only, Scale::new(false, None));
+        let pairs = |scene: &Scene| {
+            let part = scene.part;
+            scene.contenders.iter().map(move |contender| (part, contender.system)).collect::<Vec<_>>()
+        };
+        scenes.iter().flat_map(pairs).collect()
+    }
+
+    #[test]
+    fn without_only_every_part_and_system_is_measured() {
+        let all = systems(&[]);
+        for part in [Part::Throughput, Part::Latency, Part::Tls, Part::Delay, Part::Memory, Part::Profile] {
+            assert!(all.contains(&(part, System::Lockstep)), "{part:?}");
+            assert_eq!(all.contains(&(part, System::MirrorMaker)), takes_mirror_maker(part), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_alone_goes_without_mirror_maker() {
+        let of = systems(&[Part::Latency]);
+        assert_eq!(of, [(Part::Latency, System::Floor), (Part::Latency, System::Lockstep)]);
+        assert_eq!(systems(&[Part::Latency, Part::Mm2]).len(), 3);
+    }
+
+    #[test]
+    fn mirror_maker_alone_is_measured_wherever_it_takes_part() {
+        let of = systems(&[Part::Mm2]);
+        assert!(of.iter().all(|(_, system)| *system == System::MirrorMaker));
+        assert!(of.iter().any(|(part, _)| *part == Part::Delay));
+    }
+}
