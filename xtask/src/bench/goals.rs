@@ -60,7 +60,7 @@ pub fn judge(runs: &[Run]) -> Vec<Goal> {
     for key in keys {
         match (key.part, key.road) {
             (Part::Throughput, _) => goals.extend(throughput(runs, key)),
-            (Part::Latency, _) => goals.push(latency(runs, key)),
+            (Part::Latency, Road::Plain) => goals.push(latency(runs, key)),
             (Part::Memory, _) => goals.push(memory(runs, key)),
             (Part::Delay, Road::Proxied { round_trip_ms: ROUND_TRIP_MS }) if key.partitions > 1 => {
                 goals.push(delay(runs, key));

@@ -12,8 +12,8 @@ use super::proc::{self, Cpu};
 const FIRST_RECORD_LIMIT: Duration = Duration::from_secs(60);
 /// Without a record for this long a copy has stopped.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
-/// A hundredth of the shortest copy; two hundred tiny requests a second cost a broker nothing.
-const POLL: Duration = Duration::from_millis(5);
+/// A hundredth of a short copy; a hundred tiny requests a second cost a broker little.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Who works.
 #[derive(Clone, Copy, Debug)]
@@ -67,31 +67,30 @@ pub fn copy(
 ) -> Result<Copied> {
     let first = loop {
         let records = destination.records(topic, partitions)?;
-        let sample = Sample::take(pids, records)?;
         if records > 0 {
-            break sample;
+            break Sample::take(pids, records)?;
         }
+        proc::cpu(pids.mirror).context("the mirror")?;
         ensure!(started.elapsed() < FIRST_RECORD_LIMIT, "no record came within {FIRST_RECORD_LIMIT:?}");
         std::thread::sleep(POLL);
     };
     ensure!(first.records < expected.records, "all records were there at the first look: too few");
-    let mut last = first;
-    let cut = loop {
+    let (mut seen, mut moved) = (first.records, first.at);
+    let last = loop {
         std::thread::sleep(POLL);
         let records = destination.records(topic, partitions)?;
-        if records > last.records {
-            last = Sample::take(pids, records)?;
+        if records > seen {
+            (seen, moved) = (records, Instant::now());
         }
-        if records >= expected.records {
-            break false;
+        if records >= expected.records || first.at.elapsed() > expected.limit {
+            break Sample::take(pids, records)?;
         }
-        if last.at.elapsed() > STALL_LIMIT {
+        if moved.elapsed() > STALL_LIMIT {
             bail!("stopped at {records} of {} records", expected.records);
         }
-        if first.at.elapsed() > expected.limit {
-            break true;
-        }
     };
+    ensure!(last.records > first.records, "no record came after the first look");
+    let cut = last.records < expected.records;
     let memory_peak_bytes = proc::memory_peak_bytes(pids.mirror)?;
     Ok(figures(started, first, last, expected.record_bytes, cut, memory_peak_bytes))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use harness::artifacts::Artifacts;
 use harness::node::Node;
 use harness::process::{Process, log_tail};
@@ -16,8 +16,8 @@ use super::stage::Stage;
 pub struct Programs {
     pub lockstep: PathBuf,
     pub raw_path: PathBuf,
-    /// None when no MirrorMaker is to be measured.
-    pub mirror_maker: Option<Artifacts>,
+    /// Or why there is none.
+    pub mirror_maker: Result<Artifacts>,
 }
 
 /// One mirror of one topic.
@@ -92,7 +92,8 @@ impl Mirror {
                 spawn("the floor", command, &task.directory)
             }
             System::MirrorMaker => {
-                let artifacts = programs.mirror_maker.as_ref().context("MirrorMaker was not fetched")?;
+                let artifacts = programs.mirror_maker.as_ref();
+                let artifacts = artifacts.map_err(|error| anyhow!("MirrorMaker 2: {error:#}"))?;
                 let properties = mirror_maker::properties(task, stage, &source, &destination);
                 let command = mirror_maker::command(artifacts, &properties, &task.directory)?;
                 spawn("MirrorMaker 2", command, &task.directory)

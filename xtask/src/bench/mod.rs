@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use harness::artifacts::{Artifacts, KAFKA_DEFAULT, MIRROR_MAKER_DEFAULT, kafka_home};
 use harness::{machine, workspace_root};
 
@@ -35,7 +35,6 @@ use crate::exec;
 use crate::nightly::{commit, utc};
 use crate::suite::{fresh_seed, release_binary};
 
-const ROUNDS: u32 = 3;
 /// No run begins later; the last one and the clean-up fit into the rest of 25 and of 4 minutes.
 const MINUTES: u64 = 24;
 const MINUTES_QUICK: u64 = 4;
@@ -72,7 +71,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let scale = Scale::new(arguments.quick, arguments.megabytes);
+    let scale = Scale::new(arguments.quick, arguments.runs, arguments.megabytes);
     let scenes = plan::scenes(&arguments.only, scale);
     let parts_with = |system| {
         scenes.iter().any(|scene| scene.contenders.iter().any(|contender| contender.system == system))
@@ -83,9 +82,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let programs = Programs {
         lockstep: lockstep_binary(arguments)?,
         raw_path: release_binary("raw-path")?,
-        mirror_maker: parts_with(System::MirrorMaker)
-            .then(|| Artifacts::ensure_mirror_maker(MIRROR_MAKER_DEFAULT))
-            .transpose()?,
+        mirror_maker: if parts_with(System::MirrorMaker) {
+            Artifacts::ensure_mirror_maker(MIRROR_MAKER_DEFAULT)
+        } else {
+            Err(anyhow!("not to be measured"))
+        },
     };
     let _machine = if arguments.beside_others {
         None
@@ -96,12 +97,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let minutes = arguments.minutes.unwrap_or(if arguments.quick { MINUTES_QUICK } else { MINUTES });
     let directory = Directory::make()?;
-    let setting = setting(arguments)?;
+    let setting = setting(arguments, scale)?;
     let mut bench = Bench {
         stage: Stage::start(&arguments.kafka, &directory.0)?,
         programs,
         directory: directory.0.clone(),
-        rounds: setting.rounds,
         seed: setting.seed,
         probe_records: scale.probe_records(),
         deadline: started + Duration::from_secs(minutes * 60),
@@ -109,6 +109,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let path = report_path(&setting)?;
     let mut runs = Vec::new();
+    bench.warm_up(&plan::warm_up(&scenes, scale))?;
     let mut outcome = Ok(());
     for scene in &scenes {
         outcome = bench.play(scene, &mut |run: Run| {
@@ -174,25 +175,33 @@ fn write_report(path: &Path, setting: &Setting, runs: &[Run], started: Instant) 
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
-fn setting(arguments: &Arguments) -> Result<Setting> {
+fn setting(arguments: &Arguments, scale: Scale) -> Result<Setting> {
     let first_line = |command: &mut Command| -> Result<String> {
         let (_, text) = exec::capture(command)?;
         Ok(text.lines().next().unwrap_or_default().trim().to_owned())
     };
-    let rounds = arguments.runs.unwrap_or(if arguments.quick { 1 } else { ROUNDS });
-    let typed: Vec<String> = std::env::args().skip(1).collect();
     Ok(Setting {
         commit: commit()?,
         started: utc("%FT%TZ")?,
-        command: format!("cargo xtask {}", typed.join(" ")),
+        command: command_line(arguments),
         machine: machine_line()?,
         kafka: format!("Apache Kafka {}, one broker a cluster", arguments.kafka),
         mirror_maker: MIRROR_MAKER_DEFAULT.to_owned(),
         java: first_line(Command::new("java").arg("-version"))?,
         rust: first_line(Command::new("rustc").arg("--version"))?,
         seed: arguments.seed.unwrap_or_else(fresh_seed),
-        rounds,
+        rounds: scale.rounds,
     })
+}
+
+/// As it was typed, but for a path, which is this machine's own.
+fn command_line(arguments: &Arguments) -> String {
+    let given = arguments.lockstep.as_ref().map(|path| path.display().to_string());
+    let words = std::env::args().skip(1).map(|word| match &given {
+        Some(path) => word.replace(path.as_str(), "FILE"),
+        None => word,
+    });
+    format!("cargo xtask {}", words.collect::<Vec<_>>().join(" "))
 }
 
 /// Such as `2 cores, AMD EPYC, 23.4 GiB, Linux 6.1.0`.
@@ -208,5 +217,8 @@ fn machine_line() -> Result<String> {
     let model = field(&cpus, "model name").unwrap_or_else(|| "unknown processor".to_owned());
     let kib = field(&memory, "MemTotal").and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
     let gibibytes = kib.unwrap_or(f64::NAN) / (1024.0 * 1024.0);
-    Ok(format!("{cores} cores, {model}, {gibibytes:.1} GiB, Linux {}", kernel.trim()))
+    Ok(format!(
+        "{cores} cores, {model}, {gibibytes:.1} GiB, Linux {}",
+        kernel.split('-').next().unwrap_or_default().trim()
+    ))
 }

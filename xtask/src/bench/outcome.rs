@@ -72,6 +72,8 @@ pub struct Probed {
 pub struct Profile {
     /// What told the functions, or why nothing did.
     pub source: String,
+    /// Share of all samples by program, kernel and library.
+    pub places: Vec<(f64, String)>,
     /// Share of all samples, where, what; largest first.
     pub functions: Vec<(f64, String)>,
     /// CPU seconds by thread name: the program's, the kernel's.

@@ -86,6 +86,8 @@ pub struct Scene {
     /// At the source, before compression.
     pub bytes: u64,
     pub contenders: Vec<Contender>,
+    /// How often each contender has its turn.
+    pub rounds: u32,
     /// From first to last record; what came until then counts.
     pub limit: Duration,
 }
@@ -94,6 +96,7 @@ pub struct Scene {
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     pub quick: bool,
+    pub rounds: u32,
     /// Of a copy of large batches.
     pub bytes: u64,
 }
@@ -141,9 +144,13 @@ impl Road {
 }
 
 impl Scale {
-    pub fn new(quick: bool, megabytes: Option<u64>) -> Scale {
-        let default = if quick { 400 } else { 1_500 };
-        Scale { quick, bytes: megabytes.unwrap_or(default) * 1_000_000 }
+    pub fn new(quick: bool, rounds: Option<u32>, megabytes: Option<u64>) -> Scale {
+        let (default_rounds, default_megabytes) = if quick { (1, 400) } else { (3, 1_500) };
+        Scale {
+            quick,
+            rounds: rounds.unwrap_or(default_rounds),
+            bytes: megabytes.unwrap_or(default_megabytes) * 1_000_000,
+        }
     }
 
     fn bytes_of(&self, shape: Shape) -> u64 {
@@ -173,6 +180,26 @@ impl Scale {
     /// Records of one probe, after as many seconds of warming up as it has hundreds.
     pub fn probe_records(&self) -> usize {
         if self.quick { 200 } else { 1_000 }
+    }
+}
+
+/// What brokers do before they are measured: their code is compiled by use, and the first copy
+/// would pay for it.
+pub fn warm_up(scenes: &[Scene], scale: Scale) -> Scene {
+    let mut contenders = vec![Contender { system: System::FloorJoining, road: Road::Plain }; 2];
+    let of_tls = |scene: &Scene| scene.contenders.iter().any(|contender| contender.road == Road::Tls);
+    if scenes.iter().any(of_tls) {
+        contenders.push(Contender { system: System::Lockstep, road: Road::Tls });
+    }
+    Scene {
+        part: Part::Throughput,
+        kind: Kind::Copy,
+        shape: Shape::Small,
+        partitions: 16,
+        bytes: scale.bytes / 2,
+        contenders,
+        rounds: 1,
+        limit: scale.delay_limit(),
     }
 }
 
@@ -209,9 +236,11 @@ fn scenes_of(part: Part, scale: Scale) -> Vec<Scene> {
         partitions,
         bytes,
         contenders,
+        rounds: if kind == Kind::Profile { 1 } else { scale.rounds },
         limit,
     };
     let plain = |system| Contender { system, road: Road::Plain };
+    let tls = |system| Contender { system, road: Road::Tls };
     let copy = |shape, partitions, contenders| {
         scene(Kind::Copy, shape, partitions, scale.bytes_of(shape), scale.copy_limit(), contenders)
     };
@@ -233,11 +262,11 @@ fn scenes_of(part: Part, scale: Scale) -> Vec<Scene> {
             scenes
         }
         Part::Latency => {
-            let contenders = [System::Floor, System::Lockstep, System::MirrorMaker].map(plain).to_vec();
+            let mut contenders = [System::Floor, System::Lockstep, System::MirrorMaker].map(plain).to_vec();
+            contenders.push(tls(System::Lockstep));
             vec![scene(Kind::Probe, Shape::Small, 1, 0, Duration::ZERO, contenders)]
         }
         Part::Tls => {
-            let tls = |system| Contender { system, road: Road::Tls };
             let contenders = vec![plain(System::Lockstep), tls(System::Lockstep), tls(System::MirrorMaker)];
             vec![copy(Shape::Large, 16, contenders)]
         }
@@ -276,7 +305,7 @@ mod tests {
     use super::*;
 
     fn systems(only: &[Part]) -> Vec<(Part, System)> {
-        let scenes = scenes(only, Scale::new(false, None));
+        let scenes = scenes(only, Scale::new(false, None, None));
         let pairs = |scene: &Scene| {
             let part = scene.part;
             scene.contenders.iter().map(move |contender| (part, contender.system)).collect::<Vec<_>>()
@@ -296,8 +325,20 @@ mod tests {
     #[test]
     fn a_part_alone_goes_without_mirror_maker() {
         let of = systems(&[Part::Latency]);
-        assert_eq!(of, [(Part::Latency, System::Floor), (Part::Latency, System::Lockstep)]);
-        assert_eq!(systems(&[Part::Latency, Part::Mm2]).len(), 3);
+        assert_eq!(of.len(), 3);
+        assert!(!of.contains(&(Part::Latency, System::MirrorMaker)), "{of:?}");
+        assert!(systems(&[Part::Latency, Part::Mm2]).contains(&(Part::Latency, System::MirrorMaker)));
+    }
+
+    #[test]
+    fn brokers_warm_up_their_tls_when_it_will_be_measured() {
+        let scale = Scale::new(false, None, None);
+        let warms_tls = |only: &[Part]| {
+            let contenders = warm_up(&scenes(only, scale), scale).contenders;
+            contenders.iter().any(|contender| contender.road == Road::Tls)
+        };
+        assert!(warms_tls(&[Part::Tls]));
+        assert!(!warms_tls(&[Part::Throughput]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where CPU time goes: functions by `perf` where it runs, threads by the kernel's own count.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -48,11 +49,13 @@ impl Profiler {
             .map(|(name, cpu)| (name, cpu.user_seconds, cpu.system_seconds));
         let mut threads: Vec<_> = threads.collect();
         threads.sort_by(|one, two| (two.1 + two.2).total_cmp(&(one.1 + one.2)));
-        let (source, functions) = match self.perf.and_then(|perf| functions(perf, &self.data)) {
+        let (source, mut functions) = match self.perf.and_then(|perf| functions(perf, &self.data)) {
             Ok(functions) => (format!("perf, event {}", self.event), functions),
-            Err(error) => (format!("no functions, because perf didn't run: {error:#}"), Vec::new()),
+            Err(error) => (format!("none, because perf didn't run: {error:#}"), Vec::new()),
         };
-        Ok(Profile { source, functions, threads })
+        let places = places(&functions);
+        functions.truncate(FUNCTIONS_MAX);
+        Ok(Profile { source, places, functions, threads })
     }
 }
 
@@ -69,7 +72,7 @@ fn functions(mut perf: Process, data: &Path) -> Result<Vec<(f64, String)>> {
     command.args(["report", "--stdio", "--no-inline", "-F", "overhead,dso,symbol", "-i"]).arg(data);
     let (passed, text) = exec::capture(&mut command)?;
     ensure!(passed, "perf report: {text}");
-    let functions: Vec<(f64, String)> = text.lines().filter_map(parse_function).take(FUNCTIONS_MAX).collect();
+    let functions: Vec<(f64, String)> = text.lines().filter_map(parse_function).collect();
     ensure!(!functions.is_empty(), "perf took no samples");
     Ok(functions)
 }
@@ -81,6 +84,18 @@ fn parse_function(line: &str) -> Option<(f64, String)> {
     Some((share, rest.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
+/// The shares of functions added up by where they lie; largest first.
+fn places(functions: &[(f64, String)]) -> Vec<(f64, String)> {
+    let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+    for (share, function) in functions {
+        let place = function.split(' ').next().unwrap_or_default();
+        *sums.entry(place).or_default() += share;
+    }
+    let mut places: Vec<_> = sums.into_iter().map(|(place, share)| (share, place.to_owned())).collect();
+    places.sort_by(|one, two| two.0.total_cmp(&one.0));
+    places
+}
+
 /// Checks once, before minutes are spent, that a profile can be had.
 pub fn hint() -> Option<&'static str> {
     let found = exec::capture(Command::new("perf").arg("--version")).context("start perf");
@@ -90,6 +105,13 @@ pub fn hint() -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_add_up_by_place() {
+        let of = |share, function: &str| (share, function.to_owned());
+        let functions = [of(20.0, "a [.] x"), of(25.0, "b [.] y"), of(10.0, "a [.] z")];
+        assert_eq!(places(&functions), [of(30.0, "a"), of(25.0, "b")]);
+    }
 
     #[test]
     fn a_line_of_perf_is_read() {

@@ -130,15 +130,17 @@ fn number(value: Option<f64>, digits: usize) -> String {
 }
 
 fn copies_table(runs: &[Run], keys: &[Key]) -> String {
+    let against = keys.iter().find_map(|key| baseline(*key)).map(|(_, name)| format!("to {name}"));
+    let against = against.as_deref().unwrap_or("");
     let head = [
         "load",
         "partitions",
         "road",
         "system",
         "MB/s",
-        "to floor",
+        against,
         "CPU-s/GB",
-        "to floor",
+        against,
         "kernel's",
         "source broker",
         "destination broker",
@@ -148,16 +150,26 @@ fn copies_table(runs: &[Run], keys: &[Key]) -> String {
     table(&head, keys.iter().map(|key| copies_row(runs, *key)))
 }
 
+/// What a row's figures are divided by, and its name.
+fn baseline(key: Key) -> Option<(Key, &'static str)> {
+    let lockstep = |road| Key { system: System::Lockstep, road, ..key };
+    match key.part {
+        Part::Throughput => Some((Key { system: reference(key.shape), ..key }, "floor")),
+        Part::Tls => Some((lockstep(Road::Plain), "plain Lockstep")),
+        Part::Delay => Some((lockstep(Road::Proxied { round_trip_ms: 0 }), "Lockstep at 0 ms")),
+        _ => None,
+    }
+}
+
 fn copies_row(runs: &[Run], key: Key) -> Vec<String> {
     let copied: Vec<&Copied> = runs.iter().filter(|run| run.key == key).filter_map(Run::copied).collect();
     let of = |value: fn(&Copied) -> f64| {
         let values: Vec<f64> = copied.iter().map(|copied| value(copied)).collect();
         median(&values)
     };
-    let floor = Key { system: reference(key.shape), ..key };
-    let to_floor = |value: fn(&Copied) -> f64| match key.system {
-        System::Floor | System::FloorJoining => String::new(),
-        _ => number(ratio(runs, key, floor, value), 2),
+    let against = |value: fn(&Copied) -> f64| match baseline(key) {
+        Some((other, _)) if other != key => number(ratio(runs, key, other, value), 2),
+        _ => String::new(),
     };
     let cut = if copied.iter().any(|copied| copied.cut) { "*" } else { "" };
     vec![
@@ -166,9 +178,9 @@ fn copies_row(runs: &[Run], key: Key) -> Vec<String> {
         key.road.label(),
         key.system.label().to_owned(),
         format!("{}{cut}", number(of(|c| c.megabytes_per_second), 0)),
-        to_floor(|c| c.megabytes_per_second),
+        against(|c| c.megabytes_per_second),
         number(of(|c| c.mirror_cpu), 2),
-        to_floor(|c| c.mirror_cpu),
+        against(|c| c.mirror_cpu),
         number(of(|c| c.mirror_system_share * 100.0), 0) + " %",
         number(of(|c| c.source_cpu), 2),
         number(of(|c| c.destination_cpu), 2),
@@ -202,7 +214,7 @@ fn pipe(runs: &[Run], keys: &[Key]) -> String {
 }
 
 fn probes_table(runs: &[Run], keys: &[Key]) -> String {
-    let head = ["system", "p50 ms", "p99 ms", "produce to ack p50 ms", "peak MiB"];
+    let head = ["system", "road", "p50 ms", "p99 ms", "produce to ack p50 ms", "peak MiB"];
     let row = |key: &Key| {
         let of = |value: fn(&super::outcome::Probed) -> f64| {
             let of_key = runs.iter().filter(|run| run.key == *key).filter_map(Run::probed);
@@ -210,6 +222,7 @@ fn probes_table(runs: &[Run], keys: &[Key]) -> String {
         };
         vec![
             key.system.label().to_owned(),
+            key.road.label(),
             number(of(|p| p.p50_ms), 2),
             number(of(|p| p.p99_ms), 2),
             number(of(|p| p.produce_p50_ms), 2),
@@ -248,6 +261,11 @@ fn profile_section(key: Key, profile: &Profile) -> String {
         key.partitions,
         profile.source
     );
+    let places: Vec<String> =
+        profile.places.iter().map(|(share, place)| format!("{place} {share:.0} %")).collect();
+    if !places.is_empty() {
+        text += &format!("By place: {}.\n\n", places.join(", "));
+    }
     for (share, function) in &profile.functions {
         text += &format!("    {share:5.2} %  {function}\n");
     }

@@ -31,7 +31,6 @@ pub struct Bench {
     pub stage: Stage,
     pub programs: Programs,
     pub directory: PathBuf,
-    pub rounds: u32,
     pub seed: u64,
     pub probe_records: usize,
     /// No run begins after it.
@@ -56,6 +55,11 @@ struct Seen {
 }
 
 impl Bench {
+    /// Lets the brokers do what they will be measured at; a failure here shows in the runs as well.
+    pub fn warm_up(&mut self, scene: &Scene) -> Result<()> {
+        self.play(scene, &mut |run| eprintln!("warming up  {}", run.line()))
+    }
+
     /// Every run of a scene, told to `done` as it ends. A run that fails is an outcome; an error is
     /// a stage that can't go on.
     pub fn play(&mut self, scene: &Scene, done: &mut impl FnMut(Run)) -> Result<()> {
@@ -67,7 +71,7 @@ impl Bench {
         let mut source = self.stage.source.client()?;
         source.create_topic(&topic, scene.partitions)?;
         let loaded = self.load(scene, &topic)?;
-        for round in 1..=self.rounds {
+        for round in 1..=scene.rounds {
             for contender in turn(&scene.contenders, round) {
                 let Contender { system, road } = contender;
                 let Scene { part, shape, partitions, .. } = *scene;
@@ -123,25 +127,32 @@ impl Bench {
             partitions: scene.partitions,
             directory,
         };
-        let started = Instant::now();
-        let mirror = Mirror::start(&task, &self.stage, &self.programs)?;
-        let outcome = match scene.kind {
-            Kind::Probe => self.probe(&task, &mirror, loaded).map(Outcome::Probed),
-            Kind::Copy | Kind::Profile => {
-                let limit = match of.system {
-                    System::MirrorMaker => scene.limit.min(MIRROR_MAKER_LIMIT),
-                    _ => scene.limit,
-                };
-                self.copy(&task, &mirror, loaded, limit, started).map(Outcome::Copied)
-            }
-        };
-        let outcome = outcome.map_err(|error| error.context(mirror.story(&task)));
-        mirror.stop()?;
+        let outcome = self.watch(&task, loaded, scene.limit);
+        // Whatever became of the run, the next one finds the stage as this one did.
         let (at_source, at_destination) = task.leftovers();
         self.stage.source.client()?.delete_topics(&at_source)?;
         self.stage.destination.client()?.delete_topics(&at_destination)?;
         fs::remove_dir_all(&task.directory).context("remove the run's directory")?;
         outcome
+    }
+
+    /// From the mirror's start to its end.
+    fn watch(&self, task: &Task, loaded: Loaded, limit: Duration) -> Result<Outcome> {
+        let started = Instant::now();
+        let mirror = Mirror::start(task, &self.stage, &self.programs)?;
+        let outcome = match task.kind {
+            Kind::Probe => self.probe(task, &mirror, loaded).map(Outcome::Probed),
+            Kind::Copy | Kind::Profile => {
+                let limit = match task.system {
+                    System::MirrorMaker => limit.min(MIRROR_MAKER_LIMIT),
+                    _ => limit,
+                };
+                self.copy(task, &mirror, loaded, limit, started).map(Outcome::Copied)
+            }
+        };
+        let outcome = outcome.with_context(|| mirror.story(task));
+        let stopped = mirror.stop();
+        outcome.and_then(|outcome| stopped.map(|()| outcome))
     }
 
     fn copy(
