@@ -36,8 +36,8 @@ use crate::nightly::{commit, utc};
 use crate::suite::{fresh_seed, release_binary};
 
 /// No run begins later; the last one and the clean-up fit into the rest of 25 and of 4 minutes.
-const MINUTES: u64 = 24;
-const MINUTES_QUICK: u64 = 4;
+const LIMIT: Duration = Duration::from_secs(24 * 60);
+const LIMIT_QUICK: Duration = Duration::from_secs(3 * 60 + 30);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
@@ -53,8 +53,8 @@ pub struct Arguments {
     /// Of a copy of large batches, 1500 by default, 400 with --quick; other loads follow from it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(50..=4_000))]
     megabytes: Option<u64>,
-    /// No run is begun after this long, 24 by default, 4 with --quick
-    #[arg(long, value_name = "N")]
+    /// No run is begun after this long, 24 by default, 3.5 with --quick; builds don't count
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_440))]
     minutes: Option<u64>,
     /// Repeats the bytes of a load; drawn at random by default
     #[arg(long)]
@@ -95,7 +95,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Some(machine::take()?)
     };
     let started = Instant::now();
-    let minutes = arguments.minutes.unwrap_or(if arguments.quick { MINUTES_QUICK } else { MINUTES });
+    let limit = if arguments.quick { LIMIT_QUICK } else { LIMIT };
+    let limit = arguments.minutes.map_or(limit, |minutes| Duration::from_secs(minutes * 60));
     let directory = Directory::make()?;
     let setting = setting(arguments, scale)?;
     let mut bench = Bench {
@@ -104,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         directory: directory.0.clone(),
         seed: setting.seed,
         probe_records: scale.probe_records(),
-        deadline: started + Duration::from_secs(minutes * 60),
+        deadline: started + limit,
         count: 0,
     };
     let path = report_path(&setting)?;
