@@ -8,6 +8,8 @@ use serde::Serialize;
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
+/// The largest topic on a slow disk.
+const MEMORY_LIMIT: Duration = Duration::from_secs(60);
 
 /// What `--only` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -163,6 +165,16 @@ impl Scale {
         }
     }
 
+    fn partition_counts(&self) -> &'static [i32] {
+        if self.quick { &[16] } else { &[1, 16] }
+    }
+
+    /// A full topic, copied within the usual limit.
+    fn scene(&self, part: Part, shape: Shape, partitions: i32, contenders: Vec<Contender>) -> Scene {
+        let (bytes, rounds, limit) = (self.bytes_of(shape), self.rounds, self.copy_limit());
+        Scene { part, kind: Kind::Copy, shape, partitions, bytes, contenders, rounds, limit }
+    }
+
     fn memory_bytes(&self) -> u64 {
         if self.quick { GIB / 2 } else { 4 * GIB }
     }
@@ -186,21 +198,13 @@ impl Scale {
 /// What brokers do before they are measured: their code is compiled by use, and the first copy
 /// would pay for it.
 pub fn warm_up(scenes: &[Scene], scale: Scale) -> Scene {
-    let mut contenders = vec![Contender { system: System::FloorJoining, road: Road::Plain }; 2];
+    let mut contenders = vec![plain(System::FloorJoining); 2];
     let of_tls = |scene: &Scene| scene.contenders.iter().any(|contender| contender.road == Road::Tls);
     if scenes.iter().any(of_tls) {
-        contenders.push(Contender { system: System::Lockstep, road: Road::Tls });
+        contenders.push(tls(System::Lockstep));
     }
-    Scene {
-        part: Part::Throughput,
-        kind: Kind::Copy,
-        shape: Shape::Small,
-        partitions: 16,
-        bytes: scale.bytes / 2,
-        contenders,
-        rounds: 1,
-        limit: scale.delay_limit(),
-    }
+    let scene = scale.scene(Part::Throughput, Shape::Small, 16, contenders);
+    Scene { rounds: 1, limit: scale.delay_limit(), ..scene }
 }
 
 /// Everything to be measured, in order. `only` empty means all.
@@ -230,75 +234,77 @@ fn takes_mirror_maker(part: Part) -> bool {
 }
 
 fn scenes_of(part: Part, scale: Scale) -> Vec<Scene> {
-    let scene = |kind, shape, partitions, bytes, limit, contenders| Scene {
-        part,
-        kind,
-        shape,
-        partitions,
-        bytes,
-        contenders,
-        rounds: if kind == Kind::Profile { 1 } else { scale.rounds },
-        limit,
-    };
-    let plain = |system| Contender { system, road: Road::Plain };
-    let tls = |system| Contender { system, road: Road::Tls };
-    let copy = |shape, partitions, contenders| {
-        scene(Kind::Copy, shape, partitions, scale.bytes_of(shape), scale.copy_limit(), contenders)
-    };
+    let lockstep = vec![plain(System::Lockstep)];
     match part {
-        Part::Throughput => {
-            let counts: &[i32] = if scale.quick { &[16] } else { &[1, 16] };
-            let mut scenes = Vec::new();
-            for shape in [Shape::Large, Shape::Small, Shape::Json] {
-                let mut systems = vec![System::Floor];
-                if shape == Shape::Small {
-                    systems.push(System::FloorJoining);
-                }
-                systems.extend([System::Lockstep, System::MirrorMaker]);
-                for partitions in counts {
-                    let contenders = systems.iter().copied().map(plain).collect();
-                    scenes.push(copy(shape, *partitions, contenders));
-                }
-            }
-            scenes
-        }
+        Part::Throughput => throughput(scale),
         Part::Latency => {
-            let mut contenders = [System::Floor, System::Lockstep, System::MirrorMaker].map(plain).to_vec();
-            contenders.push(tls(System::Lockstep));
-            vec![scene(Kind::Probe, Shape::Small, 1, 0, Duration::ZERO, contenders)]
+            let contenders = vec![
+                plain(System::Floor),
+                plain(System::Lockstep),
+                plain(System::MirrorMaker),
+                tls(System::Lockstep),
+            ];
+            let scene = scale.scene(part, Shape::Small, 1, contenders);
+            vec![Scene { kind: Kind::Probe, bytes: 0, ..scene }]
         }
         Part::Tls => {
             let contenders = vec![plain(System::Lockstep), tls(System::Lockstep), tls(System::MirrorMaker)];
-            vec![copy(Shape::Large, 16, contenders)]
+            vec![scale.scene(part, Shape::Large, 16, contenders)]
         }
-        Part::Delay => {
-            let behind = |system, round_trip_ms| Contender { system, road: Road::Proxied { round_trip_ms } };
-            let contenders = vec![
-                behind(System::Lockstep, 0),
-                behind(System::Lockstep, ROUND_TRIP_MS),
-                behind(System::Floor, ROUND_TRIP_MS),
-                behind(System::MirrorMaker, ROUND_TRIP_MS),
-            ];
-            let counts: &[i32] = if scale.quick { &[16] } else { &[1, 16] };
-            let of = |partitions: &i32| {
-                let contenders = contenders.clone();
-                scene(Kind::Copy, Shape::Large, *partitions, scale.bytes, scale.delay_limit(), contenders)
-            };
-            counts.iter().map(of).collect()
-        }
+        Part::Delay => delay(scale),
         Part::Memory => {
-            let limit = Duration::from_secs(60);
-            let contenders = vec![plain(System::Lockstep)];
-            vec![scene(Kind::Copy, Shape::Large, 64, scale.memory_bytes(), limit, contenders)]
+            let scene = scale.scene(part, Shape::Large, 64, lockstep);
+            vec![Scene { bytes: scale.memory_bytes(), limit: MEMORY_LIMIT, ..scene }]
         }
         Part::Profile => {
-            let bytes = scale.bytes_of(Shape::Large);
-            let contenders = vec![plain(System::Lockstep)];
-            let of = |shape| scene(Kind::Profile, shape, 16, bytes, scale.copy_limit(), contenders.clone());
+            let of = |shape| {
+                let scene = scale.scene(part, shape, 16, lockstep.clone());
+                Scene { kind: Kind::Profile, rounds: 1, ..scene }
+            };
             vec![of(Shape::Large), of(Shape::Small)]
         }
         Part::Mm2 => Vec::new(),
     }
+}
+
+fn throughput(scale: Scale) -> Vec<Scene> {
+    let mut scenes = Vec::new();
+    for shape in [Shape::Large, Shape::Small, Shape::Json] {
+        let mut systems = vec![System::Floor];
+        if shape == Shape::Small {
+            systems.push(System::FloorJoining);
+        }
+        systems.extend([System::Lockstep, System::MirrorMaker]);
+        for partitions in scale.partition_counts() {
+            let contenders = systems.iter().copied().map(plain).collect();
+            scenes.push(scale.scene(Part::Throughput, shape, *partitions, contenders));
+        }
+    }
+    scenes
+}
+
+/// Lockstep without delay goes through the proxy as well: only the delay differs.
+fn delay(scale: Scale) -> Vec<Scene> {
+    let behind = |system, round_trip_ms| Contender { system, road: Road::Proxied { round_trip_ms } };
+    let contenders = vec![
+        behind(System::Lockstep, 0),
+        behind(System::Lockstep, ROUND_TRIP_MS),
+        behind(System::Floor, ROUND_TRIP_MS),
+        behind(System::MirrorMaker, ROUND_TRIP_MS),
+    ];
+    let of = |partitions: &i32| {
+        let scene = scale.scene(Part::Delay, Shape::Large, *partitions, contenders.clone());
+        Scene { limit: scale.delay_limit(), ..scene }
+    };
+    scale.partition_counts().iter().map(of).collect()
+}
+
+fn plain(system: System) -> Contender {
+    Contender { system, road: Road::Plain }
+}
+
+fn tls(system: System) -> Contender {
+    Contender { system, road: Road::Tls }
 }
 
 #[cfg(test)]

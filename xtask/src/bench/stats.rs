@@ -40,6 +40,7 @@ mod tests {
         assert_eq!(percentile(&hundred, 99.0), Some(99.0));
         assert_eq!(percentile(&hundred, 100.0), Some(100.0));
         assert_eq!(percentile(&hundred, 0.0), Some(1.0));
+        assert_eq!(percentile(&[7.0, 5.0, 6.0], 50.0), Some(6.0));
         assert_eq!(percentile(&[], 50.0), None);
     }
 }
