@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use harness::workspace_root;
 use serde::Deserialize;
 
 use super::measure::{self, Expected, Pids};
@@ -78,8 +79,7 @@ impl Bench {
                 let Scene { part, shape, partitions, .. } = *scene;
                 let key = Key { part, shape, partitions, system, road };
                 let outcome = self.run(scene, contender, &topic, loaded);
-                let outcome =
-                    outcome.unwrap_or_else(|error| Outcome::Failed { reason: format!("{error:#}") });
+                let outcome = outcome.unwrap_or_else(|error| Outcome::Failed { reason: told(&error) });
                 done(Run { key, round, outcome });
                 self.stage.source.pid().and(self.stage.destination.pid()).context("a broker has ended")?;
             }
@@ -233,6 +233,11 @@ fn turn(contenders: &[Contender], round: u32) -> Vec<Contender> {
     let first = round as usize % contenders.len().max(1);
     contenders.rotate_left(first);
     contenders
+}
+
+/// The report is for others, who have other directories.
+fn told(error: &Error) -> String {
+    format!("{error:#}").replace(&format!("{}/", workspace_root().display()), "")
 }
 
 /// Runs a command that prints a line of JSON.
