@@ -45,9 +45,11 @@ pub struct Arguments {
     /// Partitions that share connections and threads
     #[arg(long, default_value_t = 16)]
     group_partitions: usize,
-    #[arg(long, default_value_t = 8 * MIB as i32)]
+    /// Of a whole answer; with the next one's, the best of several tried
+    #[arg(long, default_value_t = 16 * MIB as i32)]
     fetch_bytes_max: i32,
-    #[arg(long, default_value_t = MIB as i32)]
+    /// Of one partition in an answer
+    #[arg(long, default_value_t = 2 * MIB as i32)]
     partition_bytes_max: i32,
     /// Bytes of a group between fetch and acknowledgement, beyond which it doesn't fetch
     #[arg(long, default_value_t = 64 * MIB)]

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::outcome::{Copied, Key, Run};
+use super::outcome::{Copied, Key, Run, partitions};
 use super::plan::{Part, ROUND_TRIP_MS, Road, Shape, System};
 use super::stats::median;
 
@@ -74,7 +74,7 @@ pub fn judge(runs: &[Run]) -> Vec<Goal> {
 fn throughput(runs: &[Run], key: Key) -> [Goal; 2] {
     let floor = Key { system: reference(key.shape), ..key };
     let of = |value: fn(&Copied) -> f64| ratio(runs, key, floor, value);
-    let place = format!("{}, {} partitions", key.shape.label(), key.partitions);
+    let place = key.place();
     let against = floor.system.label();
     [
         at_most(format!("{place}: CPU per GB over the {against}'s"), CPU_RATIO_MAX, of(|c| c.mirror_cpu)),
@@ -99,7 +99,7 @@ fn memory(runs: &[Run], key: Key) -> Goal {
     let peak = peaks.map(|copied| copied.memory_peak_bytes).max();
     let mib = peak.map(|bytes| bytes as f64 / (1024.0 * 1024.0));
     at_most(
-        format!("catching up on {} partitions: MiB resident at most", key.partitions),
+        format!("catching up on {}: MiB resident at most", partitions(key.partitions)),
         MEMORY_MIB_MAX,
         mib,
     )
@@ -108,7 +108,7 @@ fn memory(runs: &[Run], key: Key) -> Goal {
 fn delay(runs: &[Run], key: Key) -> Goal {
     let without = Key { road: Road::Proxied { round_trip_ms: 0 }, ..key };
     at_least(
-        format!("{ROUND_TRIP_MS} ms, {} partitions: MB/s over those at 0 ms", key.partitions),
+        format!("{ROUND_TRIP_MS} ms, {}: MB/s over those at 0 ms", partitions(key.partitions)),
         DELAYED_RATIO_MIN,
         ratio(runs, key, without, |copied| copied.megabytes_per_second),
     )

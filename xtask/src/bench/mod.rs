@@ -71,6 +71,8 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
+    // Before our own builds add to it.
+    let load = load_average()?;
     let scale = Scale::new(arguments.quick, arguments.runs, arguments.megabytes);
     let scenes = plan::scenes(&arguments.only, scale);
     let parts_with = |system| {
@@ -98,7 +100,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let limit = if arguments.quick { LIMIT_QUICK } else { LIMIT };
     let limit = arguments.minutes.map_or(limit, |minutes| Duration::from_secs(minutes * 60));
     let directory = Directory::make()?;
-    let setting = setting(arguments, scale)?;
+    let setting = setting(arguments, scale, load)?;
     let mut bench = Bench {
         stage: Stage::start(&arguments.kafka, &directory.0)?,
         programs,
@@ -176,7 +178,7 @@ fn write_report(path: &Path, setting: &Setting, runs: &[Run], started: Instant) 
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
-fn setting(arguments: &Arguments, scale: Scale) -> Result<Setting> {
+fn setting(arguments: &Arguments, scale: Scale, load: String) -> Result<Setting> {
     let first_line = |command: &mut Command| -> Result<String> {
         let (_, text) = exec::capture(command)?;
         Ok(text.lines().next().unwrap_or_default().trim().to_owned())
@@ -186,6 +188,7 @@ fn setting(arguments: &Arguments, scale: Scale) -> Result<Setting> {
         started: utc("%FT%TZ")?,
         command: command_line(arguments),
         machine: machine_line()?,
+        load,
         kafka: format!("Apache Kafka {}, one broker a cluster", arguments.kafka),
         mirror_maker: MIRROR_MAKER_DEFAULT.to_owned(),
         java: first_line(Command::new("java").arg("-version"))?,
@@ -203,6 +206,12 @@ fn command_line(arguments: &Arguments) -> String {
         None => word,
     });
     format!("cargo xtask {}", words.collect::<Vec<_>>().join(" "))
+}
+
+/// Of the last minute.
+fn load_average() -> Result<String> {
+    let text = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
 /// Such as `2 cores, AMD EPYC, 23.4 GiB, Linux 6.1.0`.

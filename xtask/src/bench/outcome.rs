@@ -80,6 +80,17 @@ pub struct Profile {
     pub threads: Vec<(String, f64, f64)>,
 }
 
+impl Key {
+    /// The load and its spread, in words.
+    pub fn place(&self) -> String {
+        format!("{}, {}", self.shape.label(), partitions(self.partitions))
+    }
+}
+
+pub fn partitions(count: i32) -> String {
+    if count == 1 { "1 partition".to_owned() } else { format!("{count} partitions") }
+}
+
 impl Run {
     pub fn copied(&self) -> Option<&Copied> {
         match &self.outcome {

@@ -5,7 +5,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::goals::{Goal, judge, ratio, reference};
-use super::outcome::{Copied, Key, Outcome, Profile, Run};
+use super::outcome::{Copied, Key, Outcome, Probed, Profile, Run, partitions};
 use super::plan::{Part, ROUND_TRIP_MS, Road, System};
 use super::stats::median;
 
@@ -16,6 +16,8 @@ pub struct Setting {
     pub started: String,
     pub command: String,
     pub machine: String,
+    /// The load average before the start: above a few tenths others worked, too.
+    pub load: String,
     pub kafka: String,
     pub mirror_maker: String,
     pub java: String,
@@ -31,6 +33,7 @@ pub fn markdown(setting: &Setting, runs: &[Run], minutes: f64) -> String {
         ("commit", &setting.commit),
         ("command", &setting.command),
         ("machine", &setting.machine),
+        ("load average before", &setting.load),
         ("brokers", &setting.kafka),
         ("MirrorMaker 2", &setting.mirror_maker),
         ("Java", &setting.java),
@@ -209,9 +212,9 @@ fn pipe(runs: &[Run], keys: &[Key]) -> String {
         let full = values(near, |c| c.megabytes_per_second).map(|rate| rate * ROUND_TRIP_MS as f64 / 1e3);
         let held = values(*key, |c| c.megabytes_per_second).map(|rate| rate * ROUND_TRIP_MS as f64 / 1e3);
         text += &format!(
-            "\nThe memory bound, {} partitions: at the undelayed rate a round trip of {ROUND_TRIP_MS} ms holds {} MB; \
+            "\nThe memory bound, {}: at the undelayed rate a round trip of {ROUND_TRIP_MS} ms holds {} MB; \
              at the delayed rate {} MB were under way, of {} MiB resident at the peak.\n",
-            key.partitions,
+            partitions(key.partitions),
             number(full, 1),
             number(held, 1),
             number(values(*key, |c| c.memory_peak_bytes as f64 / (1024.0 * 1024.0)), 0)
@@ -223,7 +226,7 @@ fn pipe(runs: &[Run], keys: &[Key]) -> String {
 fn probes_table(runs: &[Run], keys: &[Key]) -> String {
     let head = ["system", "road", "p50 ms", "p99 ms", "produce to ack p50 ms", "peak MiB"];
     let row = |key: &Key| {
-        let of = |value: fn(&super::outcome::Probed) -> f64| {
+        let of = |value: fn(&Probed) -> f64| {
             let of_key = runs.iter().filter(|run| run.key == *key).filter_map(Run::probed);
             median(&of_key.map(value).collect::<Vec<_>>())
         };
@@ -262,12 +265,8 @@ fn profiles(runs: &[Run]) -> impl Iterator<Item = (Key, &Profile)> {
 }
 
 fn profile_section(key: Key, profile: &Profile) -> String {
-    let mut text = format!(
-        "\n## Where Lockstep's CPU time goes: {}, {} partitions\n\nFunctions: {}.\n\n",
-        key.shape.label(),
-        key.partitions,
-        profile.source
-    );
+    let mut text =
+        format!("\n## Where Lockstep's CPU time goes: {}\n\nFunctions: {}.\n\n", key.place(), profile.source);
     let places: Vec<String> =
         profile.places.iter().map(|(share, place)| format!("{place} {share:.0} %")).collect();
     if !places.is_empty() {
@@ -295,6 +294,7 @@ mod tests {
             started: "2026-01-02T03:04:05Z".into(),
             command: "cargo xtask bench".into(),
             machine: "2 cores".into(),
+            load: "0.12".into(),
             kafka: "4.4.0".into(),
             mirror_maker: "4.1.1".into(),
             java: "17".into(),
