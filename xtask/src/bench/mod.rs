@@ -37,7 +37,7 @@ use crate::suite::{fresh_seed, release_binary};
 
 /// No run begins later; the last one and the clean-up fit into the rest of 25 and of 4 minutes.
 const LIMIT: Duration = Duration::from_secs(24 * 60);
-const LIMIT_QUICK: Duration = Duration::from_secs(3 * 60 + 30);
+const LIMIT_QUICK: Duration = Duration::from_secs(3 * 60 + 15);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
@@ -53,7 +53,7 @@ pub struct Arguments {
     /// Of a copy of large batches, 1500 by default, 400 with --quick; other loads follow from it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(50..=4_000))]
     megabytes: Option<u64>,
-    /// No run is begun after this long, 24 by default, 3.5 with --quick; builds don't count
+    /// No run is begun after this long, 24 by default, 3 with --quick; builds don't count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_440))]
     minutes: Option<u64>,
     /// Repeats the bytes of a load; drawn at random by default

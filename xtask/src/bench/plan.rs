@@ -221,8 +221,10 @@ pub fn scenes(only: &[Part], scale: Scale) -> Vec<Scene> {
     }
     let with_mirror_maker = all || only.contains(&Part::Mm2);
     for scene in &mut scenes {
+        // Its start takes longer than everything else in a quick scene.
+        let worth_it = !scale.quick || scene.part == Part::Latency || scene.shape == Shape::Large;
         scene.contenders.retain(|contender| match contender.system {
-            System::MirrorMaker => with_mirror_maker,
+            System::MirrorMaker => with_mirror_maker && worth_it,
             _ => !alone,
         });
     }
@@ -335,6 +337,20 @@ mod tests {
         assert_eq!(of.len(), 3);
         assert!(!of.contains(&(Part::Latency, System::MirrorMaker)), "{of:?}");
         assert!(systems(&[Part::Latency, Part::Mm2]).contains(&(Part::Latency, System::MirrorMaker)));
+    }
+
+    #[test]
+    fn a_quick_bench_has_every_part_but_starts_mirror_maker_seldom() {
+        let of = |quick| {
+            let scenes = scenes(&[], Scale::new(quick, None, None));
+            let parts: std::collections::BTreeSet<Part> = scenes.iter().map(|scene| scene.part).collect();
+            let contenders = scenes.iter().flat_map(|scene| &scene.contenders);
+            let starts = contenders.filter(|contender| contender.system == System::MirrorMaker).count();
+            (parts, starts)
+        };
+        let ((quick_parts, quick_starts), (parts, starts)) = (of(true), of(false));
+        assert_eq!(quick_parts, parts);
+        assert_eq!((quick_starts, starts), (4, 10));
     }
 
     #[test]
