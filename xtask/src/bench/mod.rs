@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let parts_with = |system| {
         scenes.iter().any(|scene| scene.contenders.iter().any(|contender| contender.system == system))
     };
-    if let Some(hint) = profile::hint() {
+    if let Some(hint) = profile::hint().filter(|_| scenes.iter().any(|scene| scene.part == Part::Profile)) {
         eprintln!("{hint}");
     }
     let programs = Programs {
@@ -102,9 +102,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let directory = Directory::make()?;
     let setting = setting(arguments, scale, load)?;
     let mut bench = Bench {
-        stage: Stage::start(&arguments.kafka, &directory.0)?,
+        stage: Stage::start(&arguments.kafka, &directory.path)?,
         programs,
-        directory: directory.0.clone(),
+        directory: directory.path.clone(),
         seed: setting.seed,
         probe_records: scale.probe_records(),
         deadline: started + limit,
@@ -140,7 +140,10 @@ fn lockstep_binary(arguments: &Arguments) -> Result<PathBuf> {
 }
 
 /// Below `.kafka`, one at a time; what an interrupted bench left there is removed by the next.
-struct Directory(PathBuf, #[allow(dead_code, reason = "the lock lasts as long as the directory")] fs::File);
+struct Directory {
+    path: PathBuf,
+    _lock: fs::File,
+}
 
 impl Directory {
     fn make() -> Result<Directory> {
@@ -153,14 +156,14 @@ impl Directory {
             fs::remove_dir_all(&path).with_context(|| format!("remove old {}", path.display()))?;
         }
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Directory(path, lock))
+        Ok(Directory { path, _lock: lock })
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} stays behind: {error}", self.0.display());
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            eprintln!("{} stays behind: {error}", self.path.display());
         }
     }
 }

@@ -117,8 +117,8 @@ impl Shape {
 
     pub fn label(self) -> &'static str {
         match self {
-            Shape::Large => "1 KiB, 256 KiB batches",
-            Shape::Small => "1 KiB, 16 KiB batches",
+            Shape::Large => "1 KiB records, 256 KiB batches",
+            Shape::Small => "1 KiB records, 16 KiB batches",
             Shape::Json => "zstd JSON (raw GB)",
         }
     }

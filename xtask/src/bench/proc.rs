@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// The kernel's USER_HZ, which is 100 on every architecture Lockstep is built for.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -28,10 +28,11 @@ impl Cpu {
     }
 }
 
-/// An error when there is no such process any more.
+/// An error when the process has ended.
 pub fn cpu(pid: u32) -> Result<Cpu> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("process {pid} has ended"))?;
+    ensure!(!is_dead(&text), "process {pid} has ended");
     parse_cpu(&text).with_context(|| format!("{path} says {text:?}"))
 }
 
@@ -72,6 +73,11 @@ fn parse_cpu(stat: &str) -> Option<Cpu> {
     Some(Cpu { user_seconds: seconds()?, system_seconds: seconds()? })
 }
 
+/// Ended, but still in the table because its parent hasn't asked for its status.
+fn is_dead(stat: &str) -> bool {
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
 fn parse_name(stat: &str) -> Option<String> {
     let (_, rest) = stat.split_once('(')?;
     Some(rest.rsplit_once(')')?.0.to_owned())
@@ -100,6 +106,15 @@ mod tests {
         assert_eq!(found, Cpu { user_seconds: 12.34, system_seconds: 0.56 });
         assert_eq!(parse_name(stat).unwrap(), "a) b (c)");
         assert_eq!(parse_cpu("42 (cut) S 1"), None);
+    }
+
+    #[test]
+    fn a_child_that_nobody_asked_for_has_ended() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let gone = || cpu(child.id()).is_err().then_some(());
+        let second = std::time::Duration::from_secs(10);
+        harness::poll_until(second, second / 1_000, gone).expect("still counted as running");
+        child.wait().unwrap();
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn markdown(setting: &Setting, runs: &[Run], minutes: f64) -> String {
 }
 
 const EXPLANATION: &str = "\
-Two brokers of one node each, the mirror and the bench share this machine; so compare within this
+Two clusters of one broker each, the mirror and the bench share this machine; so compare within this
 report, not with another machine's. The systems take turns on the same topic. A figure is the median
 of its rounds, a ratio the median of the ratios within a round. MB and GB are 10⁶ and 10⁹ bytes of
 batches before compression. MB/s and CPU time count from the first record seen at the destination to
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_report_has_medians_ratios_goals_and_every_run() {
         let text = markdown(&setting(), &runs(), 1.5);
-        let row = "| 1 KiB, 256 KiB batches | 16         | plain | Lockstep | 570  | 0.95     | 1.50     \
+        let row = "| 1 KiB records, 256 KiB batches | 16         | plain | Lockstep | 570  | 0.95     | 1.50     \
                    | 1.50     | 50 %     | 1.00          | 1.50               | 64       | 0.25    |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("| MISSED"), "{text}");

@@ -13,6 +13,7 @@ use super::measure::{self, Expected, Pids};
 use super::mirror::{Mirror, Programs, Task};
 use super::outcome::{Copied, Key, Outcome, Probed, Run};
 use super::plan::{Contender, Kind, Scene, System};
+use super::proc;
 use super::profile::Profiler;
 use super::stage::Stage;
 use super::stats::percentile;
@@ -69,8 +70,7 @@ impl Bench {
         }
         self.count += 1;
         let topic = format!("load-{}", self.count);
-        let mut source = self.stage.source.client()?;
-        source.create_topic(&topic, scene.partitions)?;
+        self.stage.source.client()?.create_topic(&topic, scene.partitions)?;
         // Without time for a run there is none for its load; each run then says so.
         let loaded = if self.is_time_up() { Loaded::default() } else { self.load(scene, &topic)? };
         for round in 1..=scene.rounds {
@@ -81,10 +81,12 @@ impl Bench {
                 let outcome = self.run(scene, contender, &topic, loaded);
                 let outcome = outcome.unwrap_or_else(|error| Outcome::Failed { reason: told(&error) });
                 done(Run { key, round, outcome });
-                self.stage.source.pid().and(self.stage.destination.pid()).context("a broker has ended")?;
+                for side in [&self.stage.source, &self.stage.destination] {
+                    proc::cpu(side.pid()?).context("a broker is gone")?;
+                }
             }
         }
-        source.delete_topics(&[topic])
+        self.stage.source.client()?.delete_topics(&[topic])
     }
 
     fn is_time_up(&self) -> bool {
@@ -211,7 +213,7 @@ impl Bench {
             p50_ms: of(&seen.ack_to_visible_ms, 50.0)?,
             p99_ms: of(&seen.ack_to_visible_ms, 99.0)?,
             produce_p50_ms: of(&seen.produce_to_ack_ms, 50.0)?,
-            memory_peak_bytes: super::proc::memory_peak_bytes(mirror.pid()?)?,
+            memory_peak_bytes: proc::memory_peak_bytes(mirror.pid()?)?,
         })
     }
 
