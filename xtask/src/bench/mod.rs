@@ -112,7 +112,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let path = report_path(&setting)?;
     let mut runs = Vec::new();
-    bench.warm_up(&plan::warm_up(&scenes, scale))?;
+    for scene in plan::warm_up(&scenes, scale) {
+        bench.warm_up(&scene)?;
+    }
     let mut outcome = Ok(());
     for scene in &scenes {
         outcome = bench.play(scene, &mut |run: Run| {

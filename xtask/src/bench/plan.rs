@@ -197,14 +197,17 @@ impl Scale {
 
 /// What brokers do before they are measured: their code is compiled by use, and the first copy
 /// would pay for it.
-pub fn warm_up(scenes: &[Scene], scale: Scale) -> Scene {
+pub fn warm_up(scenes: &[Scene], scale: Scale) -> Vec<Scene> {
     let mut contenders = vec![plain(System::FloorJoining); 2];
     let of_tls = |scene: &Scene| scene.contenders.iter().any(|contender| contender.road == Road::Tls);
     if scenes.iter().any(of_tls) {
         contenders.push(tls(System::Lockstep));
     }
-    let scene = scale.scene(Part::Throughput, Shape::Small, 16, contenders);
-    Scene { rounds: 1, limit: scale.delay_limit(), ..scene }
+    let of = |shape, contenders| {
+        let scene = scale.scene(Part::Throughput, shape, 16, contenders);
+        Scene { rounds: 1, limit: scale.delay_limit(), ..scene }
+    };
+    vec![of(Shape::Small, contenders), of(Shape::Large, vec![plain(System::Floor); 2])]
 }
 
 /// Everything to be measured, in order. `only` empty means all.
@@ -357,8 +360,9 @@ mod tests {
     fn brokers_warm_up_their_tls_when_it_will_be_measured() {
         let scale = Scale::new(false, None, None);
         let warms_tls = |only: &[Part]| {
-            let contenders = warm_up(&scenes(only, scale), scale).contenders;
-            contenders.iter().any(|contender| contender.road == Road::Tls)
+            let warming = warm_up(&scenes(only, scale), scale);
+            let mut contenders = warming.iter().flat_map(|scene| &scene.contenders);
+            contenders.any(|contender| contender.road == Road::Tls)
         };
         assert!(warms_tls(&[Part::Tls]));
         assert!(!warms_tls(&[Part::Throughput]));
