@@ -13,7 +13,7 @@ use super::proc;
 use crate::exec;
 
 /// Not a divisor of anything that ticks.
-const SAMPLES_PER_SECOND: &str = "499";
+const SAMPLES_PER_SECOND: &str = "997";
 const FUNCTIONS_MAX: usize = 30;
 /// Below this a thread is not worth its line.
 const THREAD_SECONDS_MIN: f64 = 0.02;
