@@ -16,12 +16,17 @@ pub const KAFKA_DEFAULT: &str = "4.4.0";
 
 /// Pinned, as Maven's own default is a version from 2014.
 const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1";
+/// MirrorMaker 2 that the bench compares with; 4.4.0's artifacts lack a part.
+pub const MIRROR_MAKER_DEFAULT: &str = "4.1.1";
+/// What a broker needs.
+const BROKER: [&str; 1] = ["kafka_2.13"];
+const MIRROR_MAKER: [&str; 2] = ["connect-mirror", "connect-runtime"];
 /// Kafka names the API only; one binding, the version that fits its slf4j-api, makes the broker log.
 const SLF4J_BINDING: &str = "1.7.36";
 /// Written last: without it the directory doesn't count.
 const MARKER: &str = "complete";
 
-/// The jars of one Kafka version.
+/// The jars of one Kafka version's brokers, or of its MirrorMaker 2.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
     pub version: String,
@@ -32,8 +37,18 @@ impl Artifacts {
     /// Returns the jars of `version`, downloading them when they are not there.
     pub fn ensure(version: &str) -> Result<Artifacts> {
         check_version(version)?;
+        Self::ensure_modules(version, version, &BROKER)
+    }
+
+    /// Like [`ensure`](Self::ensure), of MirrorMaker 2.
+    pub fn ensure_mirror_maker(version: &str) -> Result<Artifacts> {
+        check_version(version)?;
+        Self::ensure_modules(version, &format!("mirror-maker-{version}"), &MIRROR_MAKER)
+    }
+
+    fn ensure_modules(version: &str, folder: &str, modules: &[&str]) -> Result<Artifacts> {
         let home = kafka_home();
-        let directory = home.join(version);
+        let directory = home.join(folder);
         let artifacts = Artifacts { version: version.to_owned(), jars: directory.join("jars") };
         if directory.join(MARKER).exists() {
             return Ok(artifacts);
@@ -44,7 +59,7 @@ impl Artifacts {
         let lock = File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
         lock.lock().with_context(|| format!("lock {}", lock_path.display()))?;
         if !directory.join(MARKER).exists() {
-            download(version, &directory, &artifacts.jars)?;
+            download(version, modules, &directory, &artifacts.jars)?;
         }
         Ok(artifacts)
     }
@@ -70,13 +85,13 @@ fn check_version(version: &str) -> Result<()> {
     Ok(())
 }
 
-fn download(version: &str, directory: &Path, jars: &Path) -> Result<()> {
-    eprintln!("fetching Apache Kafka {version} with Maven");
+fn download(version: &str, modules: &[&str], directory: &Path, jars: &Path) -> Result<()> {
+    eprintln!("fetching {} {version} of Apache Kafka with Maven", modules.join(" and "));
     if jars.exists() {
         fs::remove_dir_all(jars).with_context(|| format!("remove half-finished {}", jars.display()))?;
     }
     let pom = directory.join("pom.xml");
-    fs::write(&pom, pom_text(version)).with_context(|| format!("write {}", pom.display()))?;
+    fs::write(&pom, pom_text(version, modules)).with_context(|| format!("write {}", pom.display()))?;
     let output = Command::new("mvn")
         .args(["-q", "-B", "-f"])
         .arg(&pom)
@@ -93,15 +108,28 @@ fn download(version: &str, directory: &Path, jars: &Path) -> Result<()> {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    let core = jars.join(format!("kafka_2.13-{version}.jar"));
-    if !core.exists() {
-        bail!("Maven succeeded without {}", core.display());
+    for module in modules {
+        let jar = jars.join(format!("{module}-{version}.jar"));
+        if !jar.exists() {
+            bail!("Maven succeeded without {}", jar.display());
+        }
     }
     let marker = directory.join(MARKER);
     fs::write(&marker, "").with_context(|| format!("write {}", marker.display()))
 }
 
-fn pom_text(version: &str) -> String {
+fn pom_text(version: &str, modules: &[&str]) -> String {
+    let dependency = |module: &&str| {
+        format!(
+            r#"
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>{module}</artifactId>
+      <version>{version}</version>
+    </dependency>"#
+        )
+    };
+    let dependencies: String = modules.iter().map(dependency).collect();
     format!(
         r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -109,12 +137,7 @@ fn pom_text(version: &str) -> String {
   <artifactId>kafka-for-tests</artifactId>
   <version>1</version>
   <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{version}</version>
-    </dependency>
+  <dependencies>{dependencies}
     <dependency>
       <groupId>org.slf4j</groupId>
       <artifactId>slf4j-simple</artifactId>

@@ -27,6 +27,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// A controlled shutdown takes one second; a paused disk more.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
+/// One collector thread and the quick compiler only: brokers of tests live for minutes and share two
+/// cores with what is being tested.
+const JVM_FRUGAL: [&str; 2] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 /// Two single-broker clusters, a build and a test must fit beside each other in memory.
 const HEAP_ALONE: &str = "-Xmx512m";
 /// Three brokers share the load one would have.
@@ -75,6 +78,8 @@ impl KafkaConfig {
 pub struct KafkaCluster {
     config: KafkaConfig,
     artifacts: Artifacts,
+    /// Of the brokers; heap, collector and compiler.
+    jvm: Vec<String>,
     brokers: BTreeMap<u16, Broker>,
 }
 
@@ -105,13 +110,25 @@ impl KafkaCluster {
 
     /// [`start`](Self::start) with more arguments for `kafka-storage format`, such as SCRAM users.
     pub fn start_formatted(config: KafkaConfig, format_arguments: &[String]) -> Result<KafkaCluster> {
+        let heap = if config.brokers == 1 { HEAP_ALONE } else { HEAP_IN_A_GROUP };
+        let jvm = std::iter::once(heap).chain(JVM_FRUGAL).map(str::to_owned).collect();
+        Self::start_tuned(config, format_arguments, jvm)
+    }
+
+    /// [`start_formatted`](Self::start_formatted) with other options for the brokers' Java than the
+    /// frugal ones of the tests.
+    pub fn start_tuned(
+        config: KafkaConfig,
+        format_arguments: &[String],
+        jvm: Vec<String>,
+    ) -> Result<KafkaCluster> {
         ensure!(config.brokers > 0, "a cluster needs a broker");
         let artifacts = Artifacts::ensure(&config.version)?;
         let mut brokers = BTreeMap::new();
         for id in 1..=config.brokers {
             brokers.insert(id, Broker::new(id, &config)?);
         }
-        let mut cluster = KafkaCluster { config, artifacts, brokers };
+        let mut cluster = KafkaCluster { config, artifacts, jvm, brokers };
         let cluster_id = random_cluster_id();
         for id in 1..=cluster.config.brokers {
             cluster.write_properties(id)?;
@@ -279,13 +296,10 @@ impl KafkaCluster {
     }
 
     fn java(&self) -> Command {
-        let heap = if self.config.brokers == 1 { HEAP_ALONE } else { HEAP_IN_A_GROUP };
         let mut command = Command::new("java");
         command
-            .arg(heap)
-            // One collector thread and the quick compiler only: brokers here live for minutes
-            // and share two cores with what is being tested.
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError"])
+            .args(&self.jvm)
+            .arg("-XX:+ExitOnOutOfMemoryError")
             .args(["showDateTime=true", "dateTimeFormat=HH:mm:ss.SSS", "defaultLogLevel=info"].map(logger))
             // Hundreds of lines at each start that only repeat the properties.
             .args(

@@ -4,10 +4,11 @@
 //! It never links product code: what it knows of the protocol and of record batches is written
 //! here a second time, so that a mistake in the product can't excuse itself.
 //!
-//! Without the feature `witness` only the part that starts brokers is left; `xtask` uses that.
+//! Without the feature `witness` only the parts that start things are left; `xtask` uses those.
 
 pub mod artifacts;
 pub mod cluster;
+pub mod machine;
 pub mod ports;
 pub mod process;
 pub mod wire;
@@ -20,7 +21,7 @@ pub mod compare;
 pub mod load;
 #[cfg(feature = "witness")]
 pub mod mirror;
-#[cfg(feature = "witness")]
+#[cfg(feature = "node")]
 pub mod node;
 #[cfg(feature = "witness")]
 pub mod operator;

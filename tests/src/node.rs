@@ -48,10 +48,15 @@ pub struct Node {
 impl Node {
     /// Founds a fleet of one with its data in `parent`/`name` and waits until it is ready.
     pub fn bootstrap(name: &str, parent: &Path) -> Result<Node> {
-        let directory = parent.join(name);
-        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         let binary = find_binary()?;
         eprintln!("{name}: {}", binary.display());
+        Node::bootstrap_binary(binary, name, parent)
+    }
+
+    /// [`bootstrap`](Self::bootstrap) with the binary at this path.
+    pub fn bootstrap_binary(binary: PathBuf, name: &str, parent: &Path) -> Result<Node> {
+        let directory = parent.join(name);
+        fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         let mut node = Node {
             binary,
             name: name.to_owned(),
@@ -83,6 +88,12 @@ impl Node {
     /// Where the API is.
     pub fn url(&self) -> String {
         format!("http://{}", self.api.address())
+    }
+
+    /// The pid of the running process.
+    pub fn pid(&self) -> Result<u32> {
+        let process = self.process.as_ref().with_context(|| format!("{} doesn't run", self.name))?;
+        Ok(process.pid())
     }
 
     /// SIGKILL; fails when the node has ended by itself before.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::machine;
 use crate::process::log_tail;
 
 /// Fixes the seed of a run.
@@ -51,12 +52,7 @@ impl Scenario {
     }
 
     fn set_up(name: &str) -> Result<Scenario> {
-        // Brokers started by two tests at once starve each other on two cores, and time limits
-        // meant for faults would strike. Held until the scenario is dropped.
-        let lock_path = std::env::temp_dir().join("lockstep-tests.lock");
-        let machine = File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
-        machine.lock().with_context(|| format!("lock {}", lock_path.display()))?;
-
+        let machine = machine::take()?;
         let seed = seed()?;
         let unique = format!("lockstep-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(unique);

@@ -232,7 +232,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// The harness takes a port and the one above it for a broker; listeners are written with both.
-fn two_free_ports() -> Result<u16> {
+pub fn two_free_ports() -> Result<u16> {
     loop {
         let port = PortLease::take()?.port();
         if PortLease::fixed(port + 1).is_ok() {

@@ -1,5 +1,6 @@
 //! The project's own commands, run as `cargo xtask …`. Nothing here is part of the product.
 
+mod bench;
 mod check;
 mod exec;
 mod kafka;
@@ -23,6 +24,9 @@ enum Command {
     /// Real Apache Kafka on this machine, for trying things by hand
     #[command(subcommand)]
     Kafka(kafka::Command),
+    /// Speed of Lockstep beside the raw-path floor and MirrorMaker 2; the report goes to
+    /// docs/evidence
+    Bench(bench::Arguments),
     /// Format, lints, unit tests and documentation of the whole workspace
     Check,
     /// Everything a change must pass: prerequisites, `check`, and the built binary on real Kafka
@@ -46,6 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Kafka(command) => kafka::run(command),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Check => check::run(),
         Command::Test { seed } => suite::run(seed),
         Command::Nightly { minutes, kills } => nightly::run(minutes, kills),

@@ -61,7 +61,7 @@ pub fn run(minutes: u64, kills: u32) -> Result<()> {
 }
 
 /// The commit that is tested, and whether the files still are that commit's.
-fn commit() -> Result<String> {
+pub fn commit() -> Result<String> {
     let git =
         |arguments: &[&str]| exec::capture(Command::new("git").args(arguments).current_dir(workspace_root()));
     let (found, id) = git(&["rev-parse", "HEAD"])?;
@@ -73,7 +73,7 @@ fn commit() -> Result<String> {
     Ok(format!("{}{suffix}", id.trim()))
 }
 
-fn utc(format: &str) -> Result<String> {
+pub fn utc(format: &str) -> Result<String> {
     let (_, text) = exec::capture(Command::new("date").arg("-u").arg(format!("+{format}")))?;
     Ok(text.trim().to_owned())
 }

@@ -39,11 +39,16 @@ pub fn fresh_seed() -> u64 {
 /// As it is released. Optimised: beside two brokers on two cores an unoptimised build is slower than
 /// the load.
 pub fn build_binary() -> Result<PathBuf> {
-    exec::run(&mut cargo(&["build", "--release", "-p", "lockstep", "--features", "audit"]))?;
+    release_binary(&["-p", "lockstep", "--features", "audit"], "lockstep")
+}
+
+/// Builds a package as its arguments say and returns its binary of this name.
+pub fn release_binary(package: &[&str], name: &str) -> Result<PathBuf> {
+    exec::run(cargo(&["build", "--release"]).args(package))?;
     let own = std::env::current_exe().context("find the running xtask")?;
     // target/<profile>/xtask
     let target = own.ancestors().nth(2).context("xtask lies in no target directory")?;
-    let binary = target.join("release").join("lockstep");
+    let binary = target.join("release").join(name);
     ensure!(binary.is_file(), "the build left no {}", binary.display());
     Ok(binary)
 }

@@ -98,7 +98,10 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends a string with a 16-bit length, null as −1.
-pub(crate) fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
+///
+/// # Panics
+/// For a text of more than 32,767 bytes.
+pub fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
     let Some(text) = text else {
         out.extend((-1i16).to_be_bytes());
         return;

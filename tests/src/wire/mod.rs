@@ -18,9 +18,7 @@ mod reader;
 mod stream;
 
 pub use connection::{Api, Connection};
-pub use cursor::Cursor;
-#[cfg(feature = "witness")]
-pub(crate) use cursor::put_string;
+pub use cursor::{Cursor, put_string};
 pub use metadata::{Broker, Metadata, PartitionMetadata};
 
 #[cfg(feature = "witness")]
