@@ -34,8 +34,8 @@ const REQUESTS_MAX: usize = 5;
 const REQUESTS_OF_ANY_SIZE: usize = 2;
 const FULL_BYTES_MIN: usize = 512 * 1024;
 
-/// A request is filled up to here: large enough that per-request cost vanishes, small enough
-/// that a partition's batch isn't kept waiting behind it.
+/// A request is filled up to here, unless one batch is larger: large enough that per-request cost
+/// vanishes, small enough that a partition's batch isn't kept waiting behind it.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Shares and orders that wait for the appender, which always takes them at once.
@@ -121,10 +121,17 @@ pub struct Appender {
 }
 
 impl Appender {
-    pub fn start(connection: Connection, meters: PlaneMeters, clock: WallClock) -> Self {
+    /// `broker_bytes_max`: what its brokers take in one request.
+    pub fn start(
+        connection: Connection,
+        broker_bytes_max: usize,
+        meters: PlaneMeters,
+        clock: WallClock,
+    ) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let task = Task {
             connection,
+            request_bytes_max: REQUEST_BYTES_MAX.min(broker_bytes_max / 2),
             meters,
             clock,
             lanes: BTreeMap::new(),
@@ -173,6 +180,7 @@ struct UnderWay {
 
 struct Task {
     connection: Connection,
+    request_bytes_max: usize,
     meters: PlaneMeters,
     clock: WallClock,
     lanes: BTreeMap<LaneKey, Entry>,
@@ -273,6 +281,10 @@ impl Task {
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.lanes.get_mut(&key) else { continue };
+            if !taken.is_empty() && bytes + entry.lane.front_bytes() > self.request_bytes_max {
+                self.ready.push_front(key);
+                break;
+            }
             entry.is_ready = false;
             let Some(batch) = entry.lane.next(now, now_ms) else {
                 self.reap(&key);
@@ -281,9 +293,6 @@ impl Task {
             bytes += batch.size_bytes();
             make_ready(&mut self.ready, &key, entry);
             taken.push((key, entry.owner.run, batch));
-            if bytes >= REQUEST_BYTES_MAX {
-                break;
-            }
         }
         taken.sort_by(|a, b| a.0.cmp(&b.0));
         let part = |(key, run, batch): (LaneKey, u64, _)| {
@@ -379,6 +388,11 @@ impl std::fmt::Display for LaneEnd {
             LaneStop::Refused { offset, code, message } => {
                 write!(f, "the batch at offset {offset} was refused: {code}: {message}")?;
             }
+            LaneStop::TooLarge { offset, bytes, request_bytes_max } => write!(
+                f,
+                "the batch at offset {offset} has {bytes} bytes, and the destination's brokers take requests of \
+                 {request_bytes_max} bytes at most"
+            )?,
             LaneStop::Lost { reason } => f.write_str(reason)?,
             LaneStop::Quieted => f.write_str("quiet: nothing from before can arrive any more")?,
             LaneStop::OutOfOrder { expected, given } => {

@@ -35,6 +35,9 @@ pub const IN_FLIGHT_MAX: usize = 5;
 /// request may be under way.
 const FORGET_MARGIN: Duration = Duration::from_secs(3600);
 
+/// What a produce request with one batch holds beside it: client id, topic name, fixed fields.
+const REQUEST_OVERHEAD_BYTES: usize = 1024;
+
 /// How a lane begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneStart {
@@ -47,6 +50,8 @@ pub struct LaneStart {
     pub remembered_ms: Option<i64>,
     /// How long brokers remember a producer, ms.
     pub expiration_ms: i64,
+    /// Brokers close the connection of a larger request without an answer.
+    pub request_bytes_max: usize,
     /// From then on no request of an earlier run or owner can still arrive.
     pub quiet_from: Instant,
 }
@@ -81,6 +86,8 @@ pub enum LaneStop {
     Displaced { expected: i64, given: i64 },
     /// The broker refused a batch. It may have been appended all the same.
     Refused { offset: i64, code: ErrorCode, message: String },
+    /// No request can carry the batch: it was not sent.
+    TooLarge { offset: i64, bytes: usize, request_bytes_max: usize },
     /// The connection ended.
     Lost { reason: String },
     /// It waited until nothing from before could arrive: where the log ends must be read again.
@@ -158,6 +165,11 @@ impl Lane {
         let expected = self.in_flight.back().map_or(self.start.position, |f| f.next_offset);
         if given != expected {
             self.stop(LaneStop::OutOfOrder { expected, given }, false);
+            return None;
+        }
+        let (bytes, request_bytes_max) = (self.front_bytes(), self.start.request_bytes_max);
+        if bytes + REQUEST_OVERHEAD_BYTES > request_bytes_max {
+            self.stop(LaneStop::TooLarge { offset: given, bytes, request_bytes_max }, false);
             return None;
         }
         let Queued { batch, _credit } = self.queue.pop_front()?;

@@ -2,7 +2,6 @@
 //! metadata, the fetchers and appenders by broker, the credit.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,8 @@ use kafka::metadata::Metadata;
 use kafka::{Client, Error, topics};
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::appender::Appender;
 use crate::clock::WallClock;
@@ -22,6 +23,48 @@ use crate::settings::LinkSettings;
 const REFRESH_MIN: Duration = Duration::from_millis(100);
 
 const PRODUCER_EXPIRATION_KEY: &str = "producer.id.expiration.ms";
+const REQUEST_BYTES_KEY: &str = "socket.request.max.bytes";
+
+/// Brokers' configs may be changed while they run.
+const LIMITS_EVERY: Duration = Duration::from_secs(60);
+/// Metadata waits for them this long at most: a dead broker must not hold it up.
+const LIMITS_WAIT: Duration = Duration::from_secs(3);
+
+/// What the destination's brokers allow, each the smallest of all that told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerLimits {
+    /// How long a producer is remembered after its newest record, ms.
+    pub producer_expiration_ms: i64,
+    /// A larger request closes its connection without an answer.
+    pub request_bytes_max: usize,
+}
+
+impl Default for BrokerLimits {
+    /// Kafka's own defaults: what is assumed without the right to read broker configs.
+    fn default() -> Self {
+        Self {
+            producer_expiration_ms: kafka::producers::PRODUCER_ID_EXPIRATION_DEFAULT.as_millis() as i64,
+            request_bytes_max: 100 * 1024 * 1024,
+        }
+    }
+}
+
+impl BrokerLimits {
+    /// `found` holds what one broker each told, as text by key.
+    fn of(found: &[BTreeMap<String, String>]) -> Self {
+        let default = Self::default();
+        let smallest = |key: &str| {
+            found.iter().filter_map(|configs| configs.get(key)?.parse::<i64>().ok()).filter(|v| *v > 0).min()
+        };
+        Self {
+            producer_expiration_ms: smallest(PRODUCER_EXPIRATION_KEY)
+                .unwrap_or(default.producer_expiration_ms),
+            request_bytes_max: smallest(REQUEST_BYTES_KEY)
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(default.request_bytes_max),
+        }
+    }
+}
 
 /// One look at both clusters.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +147,7 @@ pub struct LinkPlane {
     metadata: watch::Sender<LinkMetadata>,
     topics: watch::Sender<Topics>,
     refresh: Notify,
-    producer_expiration_ms: AtomicI64,
+    limits: Mutex<BrokerLimits>,
 }
 
 impl LinkPlane {
@@ -116,7 +159,6 @@ impl LinkPlane {
         settings: LinkSettings,
         clock: WallClock,
     ) -> Arc<Self> {
-        let expiration_ms = kafka::producers::PRODUCER_ID_EXPIRATION_DEFAULT.as_millis() as i64;
         Arc::new(Self {
             meters,
             source,
@@ -130,7 +172,7 @@ impl LinkPlane {
             metadata: watch::Sender::default(),
             topics: watch::Sender::default(),
             refresh: Notify::new(),
-            producer_expiration_ms: AtomicI64::new(expiration_ms),
+            limits: Mutex::default(),
         })
     }
 
@@ -165,9 +207,8 @@ impl LinkPlane {
         self.metadata.subscribe()
     }
 
-    /// How long the destination's brokers remember a producer, ms.
-    pub fn producer_expiration_ms(&self) -> i64 {
-        self.producer_expiration_ms.load(Ordering::Relaxed)
+    pub fn limits(&self) -> BrokerLimits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wants fresher metadata than there is.
@@ -216,6 +257,7 @@ impl LinkPlane {
         }
         let appender = Appender::start(
             self.destination.dial_broker(broker).await?,
+            self.limits().request_bytes_max,
             self.meters.clone(),
             self.clock.clone(),
         );
@@ -225,7 +267,7 @@ impl LinkPlane {
 
     /// Keeps the metadata fresh: every `metadata.max.age.ms`, and when somebody asks.
     pub async fn keep_metadata(self: Arc<Self>) {
-        let mut knows_expiration = false;
+        let mut limits_at: Option<Instant> = None;
         loop {
             let topics = self.topics.borrow().clone();
             let names = |set: &BTreeSet<Arc<str>>| set.iter().cloned().collect::<Vec<_>>();
@@ -235,9 +277,10 @@ impl LinkPlane {
                 look(&self.destination, &destination_topics)
             );
             if let Ok(found) = &destination
-                && !knows_expiration
+                && limits_at.is_none_or(|at| at.elapsed() >= LIMITS_EVERY)
             {
-                knows_expiration = self.learn_expiration(found).await;
+                limits_at = Some(Instant::now());
+                self.learn_limits(found).await;
             }
             self.metadata.send_modify(|current| {
                 keep(source, &mut current.source, &mut current.source_error);
@@ -249,21 +292,38 @@ impl LinkPlane {
         }
     }
 
-    /// Without the right to read broker configs the default is assumed.
-    async fn learn_expiration(&self, destination: &Metadata) -> bool {
-        let Some(&broker) = destination.brokers.keys().next() else { return false };
-        match topics::broker_configs(&self.destination, broker, &[PRODUCER_EXPIRATION_KEY]).await {
-            Ok(configs) => {
-                let value = configs.get(PRODUCER_EXPIRATION_KEY).and_then(|c| c.value.parse().ok());
-                if let Some(expiration_ms) = value {
-                    self.producer_expiration_ms.store(expiration_ms, Ordering::Relaxed);
+    /// Asks all brokers at once; what none of them tells is as it was.
+    async fn learn_limits(&self, destination: &Metadata) {
+        let mut asked = JoinSet::new();
+        for &broker in destination.brokers.keys() {
+            let client = self.destination.clone();
+            asked.spawn(async move {
+                let keys = [PRODUCER_EXPIRATION_KEY, REQUEST_BYTES_KEY];
+                let configs = topics::broker_configs(&client, broker, &keys).await?;
+                Ok::<_, Error>(configs.into_iter().map(|(key, config)| (key, config.value)).collect())
+            });
+        }
+        let mut found: Vec<BTreeMap<String, String>> = Vec::new();
+        let answers = async {
+            while let Some(answer) = asked.join_next().await {
+                match answer {
+                    Ok(Ok(configs)) => found.push(configs),
+                    Ok(Err(error)) => tracing::debug!(%error, "a broker's configs can't be read"),
+                    Err(_) => {}
                 }
-                true
             }
-            Err(error) => {
-                tracing::debug!(%error, "can't read {PRODUCER_EXPIRATION_KEY} of the destination; assuming one day");
-                error.code().is_some()
-            }
+        };
+        if tokio::time::timeout(LIMITS_WAIT, answers).await.is_err() {
+            tracing::debug!("not all brokers told their configs within {LIMITS_WAIT:?}");
+        }
+        if found.is_empty() {
+            return;
+        }
+        let limits = BrokerLimits::of(&found);
+        let mut known = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != limits {
+            tracing::info!(?limits, "what the destination's brokers allow");
+            *known = limits;
         }
     }
 }
@@ -291,4 +351,27 @@ fn keep(found: Result<Metadata, Error>, slot: &mut Arc<Metadata>, error: &mut Op
 
 fn slot<K: Ord, T>(slots: &Slots<K, T>, key: K) -> Arc<tokio::sync::Mutex<Option<T>>> {
     slots.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(expiration: &str, bytes: &str) -> BTreeMap<String, String> {
+        [(PRODUCER_EXPIRATION_KEY, expiration), (REQUEST_BYTES_KEY, bytes)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn the_most_forgetful_and_the_narrowest_broker_set_the_limits() {
+        let limits = BrokerLimits::of(&[told("86400000", "5000000"), told("3600000", "104857600")]);
+        assert_eq!(limits, BrokerLimits { producer_expiration_ms: 3_600_000, request_bytes_max: 5_000_000 });
+    }
+
+    #[test]
+    fn what_is_not_told_is_as_kafka_has_it() {
+        assert_eq!(BrokerLimits::of(&[BTreeMap::new()]), BrokerLimits::default());
+        assert_eq!(BrokerLimits::of(&[told("", "-1")]), BrokerLimits::default());
+    }
 }

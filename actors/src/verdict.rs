@@ -28,6 +28,12 @@ pub fn on_lane_end(end: &LaneEnd) -> Option<Verdict> {
         LaneStop::Quieted => Verdict::Proceed,
         LaneStop::OutOfOrder { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::Lost { .. } => Verdict::Retry { message: end.to_string() },
+        LaneStop::TooLarge { .. } => Verdict::Park {
+            error: MirrorError::RecordTooLarge,
+            message: format!(
+                "{end}; raise socket.request.max.bytes of the destination's brokers and restart them"
+            ),
+        },
         // Something else wrote. Nothing more of ours is under way: the look that comes next tells
         // what is whose, and fails the partition.
         LaneStop::Displaced { expected, given } if given > expected => {

@@ -13,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use crate::config::ClientConfig;
-use crate::connection::{Api, Connection, ConnectionOptions};
+use crate::connection::{Api, Connection, ConnectionOptions, METADATA_FRAME_BYTES_MAX};
 use crate::dial::Dialer;
 use crate::error::Error;
 use crate::frame::FramePool;
@@ -98,7 +98,10 @@ impl Client {
             names.iter().map(topic).collect()
         });
         let request = MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false);
-        let (response, _) = self.any_broker().await?.call(&METADATA, &request).await?;
+        let connection = self.any_broker().await?;
+        let timeout = self.request_timeout();
+        let response =
+            connection.call_bounded(&METADATA, &request, timeout, METADATA_FRAME_BYTES_MAX).await?;
         let metadata = Metadata::from(response);
         // What an impostor calls its brokers must never be dialled.
         if let (Some(expected), Some(found)) = (&self.inner.cluster_id, &metadata.cluster_id)

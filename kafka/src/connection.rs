@@ -32,8 +32,11 @@ use stream::{Writer, run_reader, run_writer};
 /// Requests under way on one connection, at most; further callers wait for a place.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// A control response is refused beyond this. Metadata of 100,000 partitions takes about 6 MiB.
-pub const CONTROL_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A control response is refused beyond this: log ends of 30,000 partitions fit. Decoded, a response
+/// of empty elements takes fourteen times its bytes.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Metadata of 100,000 partitions takes about 6 MiB.
+pub(crate) const METADATA_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Any byte stream that a connection can run over: TCP, TLS, a simulated network.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -263,12 +266,23 @@ impl Connection {
         request: &R,
         timeout: Duration,
     ) -> Result<R::Response, Error> {
+        self.call_bounded(api, request, timeout, CONTROL_FRAME_BYTES_MAX).await
+    }
+
+    /// [`call_within`](Self::call_within) with an answer of another size.
+    pub(crate) async fn call_bounded<R: Request>(
+        &self,
+        api: &'static Api,
+        request: &R,
+        timeout: Duration,
+        frame_bytes_max: usize,
+    ) -> Result<R::Response, Error> {
         let (version, ..) = self.version(api)?;
         let mut body = BytesMut::new();
         request
             .encode(&mut body, version)
             .map_err(|e| self.protocol(format!("can't encode {}: {e}", api.name)))?;
-        let mut reply = self.start(api, vec![body.freeze()], CONTROL_FRAME_BYTES_MAX, timeout).await?;
+        let mut reply = self.start(api, vec![body.freeze()], frame_bytes_max, timeout).await?;
         self.decode::<R::Response>(api, reply.wait().await?)
     }
 

@@ -152,10 +152,10 @@ pub async fn delete_records(
         .with_topics(topics)
         .with_timeout_ms(DELETE_TIMEOUT.as_millis() as i32);
     let response = connection.call_within(&DELETE_RECORDS, &request, DELETE_DEADLINE).await?;
-    let answer =
-        response.topics.first().and_then(|t| t.partitions.first()).ok_or_else(|| Error::Protocol {
-            address: connection.address().to_owned(),
-            reason: format!("DeleteRecords response without {topic}[{partition}]"),
-        })?;
+    let answer = response.topics.first().and_then(|t| t.partitions.first());
+    let answer = answer.filter(|p| p.partition_index == partition).ok_or_else(|| Error::Protocol {
+        address: connection.address().to_owned(),
+        reason: format!("DeleteRecords response without {topic}[{partition}]"),
+    })?;
     ErrorCode::check(answer.error_code, format!("DeleteRecords of {topic}[{partition}] up to {log_start}"))
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kafka::connection::{BoxedStream, Connection, ConnectionOptions};
+use kafka::connection::{BoxedStream, CONTROL_FRAME_BYTES_MAX, Connection, ConnectionOptions};
 use kafka::fetch::{self, Position, TopicPartition};
 use kafka::frame::FramePool;
 use kafka::{Error, batch, filler, offsets, producers};
@@ -178,10 +178,10 @@ async fn a_frame_of_an_impossible_length_ends_the_connection() {
 /// As large as a control response may be, and never there: what arrives is all that is reserved.
 #[tokio::test]
 async fn a_frame_that_claims_all_it_may_and_does_not_come_is_a_missed_deadline() {
-    let error = error_of("16 MiB claimed, 1 MiB sent", |id| {
-        let mut bytes = (16i32 << 20).to_be_bytes().to_vec();
+    let error = error_of("1 MiB claimed, half of it sent", |id| {
+        let mut bytes = (CONTROL_FRAME_BYTES_MAX as i32).to_be_bytes().to_vec();
         bytes.extend_from_slice(&id.to_be_bytes());
-        bytes.resize(1 << 20, 0);
+        bytes.resize(CONTROL_FRAME_BYTES_MAX / 2, 0);
         Evil::Send(bytes)
     })
     .await;
@@ -319,6 +319,21 @@ async fn an_answer_about_something_else_is_an_error() {
     let connection = connect(move |id| Evil::Send(frame(id, &body))).await;
     let error =
         offsets::log_ends(&connection, "orders", 0, 3).await.expect_err("no such partition in the answer");
+    measured.check();
+    assert!(error.to_string().contains("without orders[0]"), "{error}");
+}
+
+/// What takes the most memory for its bytes once it is decoded.
+#[tokio::test]
+async fn a_response_of_nothing_but_empty_elements_stays_within_the_bound() {
+    // ListOffsets v5: throttle time, then topics of an empty name and no partitions each.
+    let topics = (CONTROL_FRAME_BYTES_MAX - 16) / 6;
+    let mut body = vec![0; 4];
+    body.extend_from_slice(&(topics as i32).to_be_bytes());
+    body.resize(8 + 6 * topics, 0);
+    let measured = Measured::start("1 MiB of empty topics").await;
+    let connection = connect(move |id| Evil::Send(frame(id, &body))).await;
+    let error = offsets::log_ends(&connection, "orders", 0, 3).await.expect_err("only empty topics");
     measured.check();
     assert!(error.to_string().contains("without orders[0]"), "{error}");
 }

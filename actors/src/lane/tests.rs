@@ -39,6 +39,7 @@ impl World {
             next_sequence: sequence_at(position),
             remembered_ms,
             expiration_ms: DAY_MS,
+            request_bytes_max: 100 << 20,
             quiet_from: now + quiet_in,
         });
         Self { lane, now, outstanding: Arc::default(), next_offset: position }
@@ -173,6 +174,24 @@ async fn a_lost_connection_leaves_doubt_only_with_requests_under_way() {
     w.lane.lost("gone".into());
     assert_eq!(w.lane.end().map(|e| e.in_doubt), Some(true));
     assert_eq!(w.outstanding.load(std::sync::atomic::Ordering::Relaxed), 0, "its credit is given back");
+}
+
+/// Found with 8 MiB records and a destination that takes requests of 5 MB: its broker closed the
+/// connection, for its neighbours as well, and nothing said why.
+#[tokio::test]
+async fn a_batch_that_no_request_can_carry_stops_its_lane_unsent() {
+    let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS]).await;
+    let bytes = w.lane.front_bytes();
+    w.lane.start.request_bytes_max = bytes + REQUEST_OVERHEAD_BYTES;
+    assert_eq!(w.send(), [0]);
+    w.queue(&[NOW_MS]).await;
+    w.lane.answered(Ok(0));
+    let request_bytes_max = bytes + REQUEST_OVERHEAD_BYTES - 1;
+    w.lane.start.request_bytes_max = request_bytes_max;
+    assert_eq!(w.send(), [0; 0]);
+    let stop = LaneStop::TooLarge { offset: 10, bytes, request_bytes_max };
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false }));
 }
 
 #[tokio::test]

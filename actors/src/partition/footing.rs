@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::lane::{self, Lane, LaneStart};
 use crate::partition::machine::{NotFooted, Quiet};
 use crate::partition::{prefix, seam};
-use crate::plane::LinkPlane;
+use crate::plane::{BrokerLimits, LinkPlane};
 use crate::verdict::Verdict;
 
 /// Where a run's batches come from.
@@ -157,7 +157,7 @@ pub async fn look(
         let first = first.await.map_err(|e| on_error(&e, "destination"))?;
         return Err(seam::foreign_write(&what, first, mirror_ends, our_state(question, &memory)));
     }
-    let lane = lane_start(question, position, &memory, plane.producer_expiration_ms(), quiet_from)?;
+    let lane = lane_start(question, position, &memory, plane.limits(), quiet_from)?;
     heard.guarded = Lane::new(lane).is_guarded(plane.now_ms());
     // A new mirror's lane sees for itself whether its first batch may go.
     let needs_quiet = !lane.is_new() && !heard.guarded;
@@ -258,7 +258,7 @@ fn lane_start(
     question: &Question,
     position: i64,
     memory: &[producers::ProducerState],
-    expiration_ms: i64,
+    limits: BrokerLimits,
     quiet_from: Instant,
 ) -> Result<LaneStart, FootingError> {
     let ours = our_state(question, memory);
@@ -289,7 +289,8 @@ fn lane_start(
         position,
         next_sequence,
         remembered_ms: ours.map(|p| p.last_timestamp_ms),
-        expiration_ms,
+        expiration_ms: limits.producer_expiration_ms,
+        request_bytes_max: limits.request_bytes_max,
         quiet_from,
     })
 }
@@ -326,7 +327,7 @@ mod tests {
                 last_timestamp_ms: 1,
             };
         let memory: Vec<_> = memory.iter().map(state).collect();
-        lane_start(&question, position, &memory, 86_400_000, Instant::now())
+        lane_start(&question, position, &memory, BrokerLimits::default(), Instant::now())
     }
 
     /// ListOffsets, DescribeProducers, Metadata and the fetches of a look: none of them may end a
