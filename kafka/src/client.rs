@@ -26,7 +26,7 @@ pub use crate::dial::{Dial, DialFuture, TcpDial};
 const DIAL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Idle frame buffers kept by one cluster's connections.
-const IDLE_FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
+const IDLE_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 static METADATA: Api = Api {
     key: ApiKey::Metadata as i16,
