@@ -337,6 +337,10 @@ impl Task {
             && let Some(end) = entry.lane.end()
         {
             entry.owner.tell(end.clone());
+            // A lane opened anew under this key must stand there once: a request takes one batch each.
+            if entry.is_ready {
+                self.ready.retain(|ready| ready != key);
+            }
             self.lanes.remove(key);
         }
     }

@@ -22,6 +22,7 @@ pub const PARTITION_BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct LinkCredit {
     pool: Pool,
+    fetchers: Arc<AtomicUsize>,
 }
 
 /// What one destination broker may hold of a link's credit. Clones share it.
@@ -30,6 +31,8 @@ pub struct BrokerCredit {
     link: Pool,
     own: Pool,
     fetchers: Arc<AtomicUsize>,
+    /// Of all brokers of the link.
+    link_fetchers: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,7 +43,7 @@ struct Pool {
 
 /// One of the fetchers that share a destination broker's credit, counted while it lives.
 #[derive(Debug)]
-pub struct Enlisted(Arc<AtomicUsize>);
+pub struct Enlisted([Arc<AtomicUsize>; 2]);
 
 /// Room for one response's frame; given back when the last share of it is done.
 #[derive(Debug)]
@@ -91,13 +94,18 @@ impl Pool {
 
 impl LinkCredit {
     pub fn new(bytes_max: usize) -> Self {
-        Self { pool: Pool::new(bytes_max) }
+        Self { pool: Pool::new(bytes_max), fetchers: Arc::default() }
     }
 
     /// The part of one destination broker, which `is_alone` or one of several.
     pub fn of_broker(&self, is_alone: bool) -> BrokerCredit {
         let bytes_max = self.pool.bytes_max / if is_alone { 1 } else { 2 };
-        BrokerCredit { link: self.pool.clone(), own: Pool::new(bytes_max), fetchers: Arc::default() }
+        BrokerCredit {
+            link: self.pool.clone(),
+            own: Pool::new(bytes_max),
+            fetchers: Arc::default(),
+            link_fetchers: self.fetchers.clone(),
+        }
     }
 
     pub fn in_use_bytes(&self) -> usize {
@@ -107,15 +115,22 @@ impl LinkCredit {
 
 impl BrokerCredit {
     pub fn enlist(&self) -> Enlisted {
-        self.fetchers.fetch_add(1, Ordering::Relaxed);
-        Enlisted(self.fetchers.clone())
+        let counts = [self.fetchers.clone(), self.link_fetchers.clone()];
+        for count in &counts {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Enlisted(counts)
     }
 
-    /// Room for a response, for one of the enlisted fetchers: together they take half of what there
-    /// is at most, so that the other half can be on its way to the destination meanwhile.
+    /// Room for a response, for one of the enlisted fetchers: together they take half of the broker's
+    /// part and half of the link's at most, so that the other half can be on its way to the destination
+    /// meanwhile, and none waits for room behind another that waits for data.
     pub fn response_bytes_max(&self, wanted: usize) -> usize {
-        let fetchers = self.fetchers.load(Ordering::Relaxed).max(1);
-        wanted.min(self.own.bytes_max / (2 * fetchers)).max(UNIT_BYTES)
+        let part = |bytes_max: usize, fetchers: &AtomicUsize| {
+            bytes_max / (2 * fetchers.load(Ordering::Relaxed).max(1))
+        };
+        let own = part(self.own.bytes_max, &self.fetchers);
+        wanted.min(own).min(part(self.link.bytes_max, &self.link_fetchers)).max(UNIT_BYTES)
     }
 
     /// Waits for room of `bytes`, or for all there is where that is less.
@@ -129,7 +144,9 @@ impl BrokerCredit {
 
 impl Drop for Enlisted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        for count in &self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -225,5 +242,15 @@ mod tests {
         drop(fetchers);
         assert_eq!(broker.response_bytes_max(100 * KIB), 32 * KIB);
         assert_eq!(broker.response_bytes_max(8 * KIB), 8 * KIB);
+    }
+
+    /// Found by reading: with many destination brokers idle fetches held all of the link's credit.
+    #[test]
+    fn fetchers_of_many_brokers_reserve_half_of_the_link_together() {
+        let link = LinkCredit::new(64 * KIB);
+        let brokers: Vec<BrokerCredit> = (0..16).map(|_| link.of_broker(false)).collect();
+        let _fetchers: Vec<Enlisted> = brokers.iter().map(BrokerCredit::enlist).collect();
+        let together: usize = brokers.iter().map(|b| b.response_bytes_max(100 * KIB)).sum();
+        assert_eq!(together, 32 * KIB);
     }
 }

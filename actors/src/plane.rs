@@ -50,11 +50,11 @@ impl Default for BrokerLimits {
 }
 
 impl BrokerLimits {
-    /// `found` holds what one broker each told, as text by key.
-    fn of(found: &[BTreeMap<String, String>]) -> Self {
+    /// `told` holds each broker's configs, as text by key.
+    fn of(told: &BTreeMap<i32, BTreeMap<String, String>>) -> Self {
         let default = Self::default();
         let smallest = |key: &str| {
-            found.iter().filter_map(|configs| configs.get(key)?.parse::<i64>().ok()).filter(|v| *v > 0).min()
+            told.values().filter_map(|configs| configs.get(key)?.parse::<i64>().ok()).filter(|v| *v > 0).min()
         };
         Self {
             producer_expiration_ms: smallest(PRODUCER_EXPIRATION_KEY)
@@ -141,7 +141,8 @@ pub struct LinkPlane {
     settings: LinkSettings,
     clock: WallClock,
     credit: LinkCredit,
-    broker_credits: Mutex<BTreeMap<i32, BrokerCredit>>,
+    /// By broker, and whether it was the only one then.
+    broker_credits: Mutex<BTreeMap<(i32, bool), BrokerCredit>>,
     fetchers: Slots<FetchLane, Fetcher>,
     appenders: Slots<i32, Appender>,
     metadata: watch::Sender<LinkMetadata>,
@@ -192,7 +193,7 @@ impl LinkPlane {
     pub fn broker_credit(&self, broker: i32) -> BrokerCredit {
         let is_alone = self.metadata.borrow().destination.brokers.len() <= 1;
         let mut credits = self.broker_credits.lock().unwrap_or_else(PoisonError::into_inner);
-        credits.entry(broker).or_insert_with(|| self.credit.of_broker(is_alone)).clone()
+        credits.entry((broker, is_alone)).or_insert_with(|| self.credit.of_broker(is_alone)).clone()
     }
 
     pub fn now_ms(&self) -> i64 {
@@ -268,6 +269,8 @@ impl LinkPlane {
     /// Keeps the metadata fresh: every `metadata.max.age.ms`, and when somebody asks.
     pub async fn keep_metadata(self: Arc<Self>) {
         let mut limits_at: Option<Instant> = None;
+        // What each broker told last: one that is silent now may be the most forgetful.
+        let mut told = BTreeMap::new();
         loop {
             let topics = self.topics.borrow().clone();
             let names = |set: &BTreeSet<Arc<str>>| set.iter().cloned().collect::<Vec<_>>();
@@ -276,38 +279,43 @@ impl LinkPlane {
                 look(&self.source, &source_topics),
                 look(&self.destination, &destination_topics)
             );
-            if let Ok(found) = &destination
-                && limits_at.is_none_or(|at| at.elapsed() >= LIMITS_EVERY)
-            {
+            let brokers: Vec<i32> =
+                destination.iter().flat_map(|found| found.brokers.keys()).copied().collect();
+            // Nothing is begun before the limits are known; later they never hold metadata up.
+            if limits_at.is_none() && !brokers.is_empty() {
                 limits_at = Some(Instant::now());
-                self.learn_limits(found).await;
+                self.learn_limits(&brokers, &mut told).await;
             }
             self.metadata.send_modify(|current| {
                 keep(source, &mut current.source, &mut current.source_error);
                 keep(destination, &mut current.destination, &mut current.destination_error);
             });
+            if limits_at.is_some_and(|at| at.elapsed() >= LIMITS_EVERY) && !brokers.is_empty() {
+                limits_at = Some(Instant::now());
+                self.learn_limits(&brokers, &mut told).await;
+            }
             tokio::time::sleep(REFRESH_MIN).await;
             let age = self.settings.metadata_max_age.saturating_sub(REFRESH_MIN);
             let _ = tokio::time::timeout(age, self.refresh.notified()).await;
         }
     }
 
-    /// Asks all brokers at once; what none of them tells is as it was.
-    async fn learn_limits(&self, destination: &Metadata) {
+    /// Asks all brokers at once; what one doesn't tell is as it told last.
+    async fn learn_limits(&self, brokers: &[i32], told: &mut BTreeMap<i32, BTreeMap<String, String>>) {
         let mut asked = JoinSet::new();
-        for &broker in destination.brokers.keys() {
+        for &broker in brokers {
             let client = self.destination.clone();
             asked.spawn(async move {
                 let keys = [PRODUCER_EXPIRATION_KEY, REQUEST_BYTES_KEY];
                 let configs = topics::broker_configs(&client, broker, &keys).await?;
-                Ok::<_, Error>(configs.into_iter().map(|(key, config)| (key, config.value)).collect())
+                let values = configs.into_iter().map(|(key, config)| (key, config.value));
+                Ok::<_, Error>((broker, values.collect()))
             });
         }
-        let mut found: Vec<BTreeMap<String, String>> = Vec::new();
         let answers = async {
             while let Some(answer) = asked.join_next().await {
                 match answer {
-                    Ok(Ok(configs)) => found.push(configs),
+                    Ok(Ok((broker, configs))) => drop(told.insert(broker, configs)),
                     Ok(Err(error)) => tracing::debug!(%error, "a broker's configs can't be read"),
                     Err(_) => {}
                 }
@@ -316,10 +324,7 @@ impl LinkPlane {
         if tokio::time::timeout(LIMITS_WAIT, answers).await.is_err() {
             tracing::debug!("not all brokers told their configs within {LIMITS_WAIT:?}");
         }
-        if found.is_empty() {
-            return;
-        }
-        let limits = BrokerLimits::of(&found);
+        let limits = BrokerLimits::of(told);
         let mut known = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != limits {
             tracing::info!(?limits, "what the destination's brokers allow");
@@ -365,13 +370,14 @@ mod tests {
 
     #[test]
     fn the_most_forgetful_and_the_narrowest_broker_set_the_limits() {
-        let limits = BrokerLimits::of(&[told("86400000", "5000000"), told("3600000", "104857600")]);
+        let limits =
+            BrokerLimits::of(&[(1, told("86400000", "5000000")), (2, told("3600000", "104857600"))].into());
         assert_eq!(limits, BrokerLimits { producer_expiration_ms: 3_600_000, request_bytes_max: 5_000_000 });
     }
 
     #[test]
     fn what_is_not_told_is_as_kafka_has_it() {
-        assert_eq!(BrokerLimits::of(&[BTreeMap::new()]), BrokerLimits::default());
-        assert_eq!(BrokerLimits::of(&[told("", "-1")]), BrokerLimits::default());
+        assert_eq!(BrokerLimits::of(&BTreeMap::new()), BrokerLimits::default());
+        assert_eq!(BrokerLimits::of(&[(1, told("", "-1"))].into()), BrokerLimits::default());
     }
 }

@@ -1,7 +1,7 @@
 //! Watches idle mirrors: a foreign write to a mirror whose source is quiet would be noticed only by
 //! our next write otherwise.
 //!
-//! One request a destination broker each time. It only makes a partition look again: what stands
+//! A request a destination broker each time, or a few. It only makes a partition look again: what stands
 //! there is the look's to say.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,9 @@ use ractor::ActorRef;
 use crate::observe::{PartitionState, PartitionStats};
 use crate::partition::{Event, PartitionMessage};
 use crate::plane::LinkPlane;
+
+/// Partitions asked about in one request: answers stay well below what a control response may have.
+const CHUNK: usize = 2_000;
 
 /// A running mirror partition, as its supervisor knows it.
 pub struct Watched {
@@ -44,9 +47,19 @@ pub async fn run(plane: Arc<LinkPlane>, watched: Vec<Watched>) {
         by_leader.entry(leader).or_default().push((partition.mirror.clone(), found.leader_epoch));
         idle.insert(partition.mirror.clone(), (end, partition));
     }
-    for (leader, partitions) in by_leader {
+    let mut chunks: Vec<(i32, &[(TopicPartition, i32)])> = Vec::new();
+    for (leader, all) in &by_leader {
+        chunks.extend(all.chunks(CHUNK).map(|some| (*leader, some)));
+    }
+    for (leader, partitions) in chunks {
         let Ok(connection) = plane.destination().control(leader).await else { continue };
-        let Ok(ends) = offsets::end_offsets(&connection, &partitions).await else { continue };
+        let ends = match offsets::end_offsets(&connection, partitions).await {
+            Ok(ends) => ends,
+            Err(error) => {
+                tracing::debug!(%error, "log ends of idle mirrors can't be read");
+                continue;
+            }
+        };
         for (mirror, found) in ends {
             let Some((end, watched)) = idle.get(&mirror) else { continue };
             // Still idle at the same place: nothing of ours can have moved it meanwhile.

@@ -190,6 +190,12 @@ pub fn cut(records: &Bytes, mut position: i64) -> Cut {
 /// The whole batch that holds `offset`, whatever kind it is; `None` when there is none or its CRC
 /// is wrong.
 pub fn containing(records: &Bytes, offset: i64) -> Option<RawBatch> {
+    at_or_after(records, offset).filter(|batch| batch.header.base_offset <= offset)
+}
+
+/// The first whole batch that ends at `offset` or later, whatever kind it is; `None` when there is none
+/// or its CRC is wrong.
+pub fn at_or_after(records: &Bytes, offset: i64) -> Option<RawBatch> {
     let mut at = 0;
     while let Some((Ok(total_bytes), 2)) = frame_at(records, at) {
         if at + total_bytes > records.len() {
@@ -197,7 +203,7 @@ pub fn containing(records: &Bytes, offset: i64) -> Option<RawBatch> {
         }
         let bytes = records.slice(at..at + total_bytes);
         let header = parse(&bytes);
-        if header.base_offset <= offset && offset <= header.last_offset() {
+        if offset <= header.last_offset() {
             let intact = crc32c::crc32c(&bytes[CRC_START..]) == header.crc;
             return intact.then_some(RawBatch { header, bytes });
         }

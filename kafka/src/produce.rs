@@ -41,7 +41,8 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// answer is awaited a little longer. `parts` of one topic must be neighbours.
 ///
 /// # Errors
-/// When the connection is closed already or no place comes free in time: nothing was sent then.
+/// When the connection is closed or no place comes free in time. Part of the request, or all of it, may
+/// have been sent then.
 pub async fn start(connection: &Connection, parts: &[Part], timeout: Duration) -> Result<Reply, Error> {
     connection.start(&PRODUCE, encode(parts, timeout), CONTROL_FRAME_BYTES_MAX, timeout + ANSWER_MARGIN).await
 }

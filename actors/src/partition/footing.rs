@@ -153,8 +153,10 @@ pub async fn look(
         seam::read_tail(&destination.connection, &question.mirror, destination.topic_id, mirror_ends).await;
     let tail = tail.map_err(|e| on_error(&e, "destination"))?;
     if let Err(what) = seam::check_author(tail.as_ref(), question.producer) {
-        let first = seam::first_foreign(&destination.connection, question, destination.topic_id, mirror_ends);
-        let first = first.await.map_err(|e| on_error(&e, "destination"))?;
+        let known = tail.as_ref().map_or(position, |tail| tail.header.base_offset);
+        let between = (mirror_ends.start_offset, known);
+        let first =
+            seam::first_foreign(&destination.connection, question, destination.topic_id, between).await;
         return Err(seam::foreign_write(&what, first, mirror_ends, our_state(question, &memory)));
     }
     let lane = lane_start(question, position, &memory, plane.limits(), quiet_from)?;

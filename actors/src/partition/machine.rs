@@ -150,8 +150,10 @@ pub enum Shown {
 pub struct Machine {
     phase: Phase,
     run: u64,
-    /// Runs that ended without progress.
+    /// Runs in a row that ended soon and without progress.
     attempts: u32,
+    /// Of the current run, or the last one.
+    footed_at: Option<Instant>,
     quiet: Quiet,
     stopping: bool,
     token: u64,
@@ -168,6 +170,7 @@ impl Machine {
             phase: Phase::Looking,
             run: u64::from(instance) << 32,
             attempts: 0,
+            footed_at: None,
             quiet,
             stopping: false,
             token: 0,
@@ -213,6 +216,7 @@ impl Machine {
         match event {
             Event::Footed { run, quiet_from } if run == self.run && self.phase == Phase::Looking => {
                 self.heard(quiet_from);
+                self.footed_at = Some(now);
                 self.phase = Phase::Running;
                 vec![Effect::Begin { run }]
             }
@@ -272,6 +276,10 @@ impl Machine {
             Phase::Ending { verdict } => verdict.take(),
             _ => return Vec::new(),
         };
+        // An idle mirror appends nothing, and yet its connections are closed now and then.
+        if self.footed_at.take().is_some_and(|at| now.saturating_duration_since(at) > BACK_OFF_MAX) {
+            self.attempts = 0;
+        }
         if end.in_doubt {
             self.quiet = Quiet::OnceAnswered;
         }

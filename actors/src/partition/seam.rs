@@ -1,6 +1,7 @@
 //! The seam: the last batch of the mirror must be ours, and equal to what the source has at the
 //! same offsets. Checked before each run, so that a divergence is named and never built upon.
 
+use bytes::Bytes;
 use catalog::{MirrorError, ProducerIdentity};
 use kafka::batch::{self, BatchHeader, RawBatch};
 use kafka::fetch::{self, Position, TopicPartition};
@@ -50,13 +51,23 @@ pub async fn read_at(
     topic_id: Uuid,
     offset: i64,
 ) -> Result<Option<RawBatch>, Error> {
+    let records = read_from(connection, partition, topic_id, offset).await?;
+    Ok(batch::containing(&records, offset))
+}
+
+async fn read_from(
+    connection: &Connection,
+    partition: &TopicPartition,
+    topic_id: Uuid,
+    offset: i64,
+) -> Result<Bytes, Error> {
     let position = Position { topic_id, offset, leader_epoch: -1 };
     let share = fetch::fetch_once(connection, partition, position, READ_BYTES).await?;
     if let Some(code) = share.error {
         let what = format!("Fetch of {}[{}] at offset {offset}", partition.topic, partition.partition);
         return Err(Error::Broker { what, code });
     }
-    Ok(batch::containing(&share.records, offset))
+    Ok(share.records)
 }
 
 /// Whoever wrote the last batch must be us, and it must stand where it was meant to.
@@ -83,29 +94,53 @@ fn is_ours_in_place(header: &BatchHeader, producer: ProducerIdentity) -> bool {
         && (header.is_control() || header.base_sequence == lane::sequence_at(header.base_offset))
 }
 
-/// The first offset that isn't ours or not where it was meant to be. From there on nothing is, so it
-/// is found by halving: some 30 reads of one batch each in a log of a billion offsets.
-///
-/// # Errors
-/// Any [`Error`] of the fetches.
+/// The first offset that isn't ours or not where it was meant to be, when the batch that begins at
+/// `tail` is such a one. From there on nothing is ours in its place, so it is found by halving: some 30
+/// reads of one batch each in a log of a billion offsets. Where one can't be read, what is known by then
+/// is the answer: that others have written is certain.
 pub async fn first_foreign(
     connection: &Connection,
     question: &Question,
     topic_id: Uuid,
-    ends: LogEnds,
-) -> Result<i64, Error> {
-    let (mut ours_below, mut foreign_from) = (ends.start_offset, ends.end_offset);
-    while ours_below < foreign_from {
-        let middle = ours_below + (foreign_from - ours_below) / 2;
-        let batch = read_at(connection, &question.mirror, topic_id, middle).await?;
-        match batch.map(|b| b.header) {
-            Some(h) if is_ours_in_place(&h, question.producer) => ours_below = h.next_offset(),
-            Some(h) => foreign_from = h.base_offset.max(ours_below),
-            // No batch holds it (compaction): neither ours nor anyone's.
-            None => ours_below = middle + 1,
+    (log_start, tail): (i64, i64),
+) -> i64 {
+    let mut halving = Halving::new(log_start, tail);
+    while let Some(middle) = halving.middle() {
+        let Ok(records) = read_from(connection, &question.mirror, topic_id, middle).await else { break };
+        let Some(batch) = batch::at_or_after(&records, middle) else { break };
+        halving.found(&batch.header, question.producer);
+    }
+    halving.first
+}
+
+/// A search for the first foreign batch: all below `ours_below` is ours, `first` is not.
+struct Halving {
+    ours_below: i64,
+    foreign_from: i64,
+    first: i64,
+}
+
+impl Halving {
+    fn new(log_start: i64, known: i64) -> Self {
+        Self { ours_below: log_start, foreign_from: known, first: known }
+    }
+
+    /// Where to look next: at the first batch that ends there or later.
+    fn middle(&self) -> Option<i64> {
+        let between = self.foreign_from - self.ours_below;
+        (between > 0).then(|| self.ours_below + between / 2)
+    }
+
+    fn found(&mut self, header: &BatchHeader, producer: ProducerIdentity) {
+        let middle = self.ours_below + (self.foreign_from - self.ours_below) / 2;
+        if is_ours_in_place(header, producer) {
+            self.ours_below = header.next_offset();
+        } else {
+            self.first = header.base_offset.max(self.ours_below);
+            // Behind a hole of compaction it begins above the middle.
+            self.foreign_from = self.first.min(middle);
         }
     }
-    Ok(foreign_from)
 }
 
 /// The failure of a mirror in which others have written from `first` on.
@@ -216,6 +251,27 @@ mod tests {
     #[test]
     fn our_batch_behind_foreign_ones_is_told_from_one_in_its_place() {
         assert!(found(&stands_at(25, 20, 7)).contains("our batch of sequence 20 stands at offsets 25 to 34"));
+    }
+
+    /// Batches of ten: ours up to `first_foreign`, others' behind, none in `hole`.
+    fn halved(first_foreign: i64, end: i64, hole: std::ops::Range<i64>) -> i64 {
+        let mut halving = Halving::new(0, end - 10);
+        while let Some(middle) = halving.middle() {
+            let base = if hole.contains(&middle) { hole.end } else { middle / 10 * 10 };
+            let producer_id = if base < first_foreign { 7 } else { 8 };
+            halving.found(&stands_at(base, base, producer_id).header, OURS);
+        }
+        halving.first
+    }
+
+    #[test]
+    fn the_first_foreign_batch_is_found_wherever_it_stands_and_across_holes() {
+        for first in [0, 10, 500, 980, 990] {
+            assert_eq!(halved(first, 1000, 0..0), first);
+        }
+        assert_eq!(halved(100, 200, 140..160), 100, "a hole in the foreign part");
+        assert_eq!(halved(100, 200, 40..60), 100, "a hole in our part");
+        assert_eq!(halved(160, 200, 120..160), 160, "a hole before the first foreign batch");
     }
 
     fn failure(first: i64, end_offset: i64, last_sequence: Option<i32>) -> (i64, String) {

@@ -126,6 +126,22 @@ fn retries_back_off_and_park_until_there_is_progress() {
     assert!(matches!(effects[..], [Effect::Wake { at, .. }] if at - now == BACK_OFF_FIRST), "{effects:?}");
 }
 
+/// Found by reading: brokers close idle connections every ten minutes, and after an hour of that an
+/// idle mirror was parked for half a minute each time.
+#[test]
+fn an_idle_mirror_whose_connection_is_closed_now_and_then_goes_on_at_once() {
+    let mut now = Instant::now();
+    let mut machine = running(now);
+    for run in 1..30 {
+        now += Duration::from_secs(600);
+        let effects = machine.on(Event::LaneEnded { run, end: lost(false) }, now, false);
+        let [Effect::StopFetch, Effect::Wake { at, token }] = effects[..] else { panic!("{effects:?}") };
+        assert_eq!((at - now, machine.shown()), (BACK_OFF_FIRST, Shown::Checking));
+        machine.on(Event::Woken { token }, now, false);
+        machine.on(footed(run + 1), now, false);
+    }
+}
+
 #[test]
 fn a_stop_waits_for_what_is_under_way() {
     let now = Instant::now();
