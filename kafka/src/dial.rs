@@ -47,6 +47,9 @@ impl Dial for TcpDial {
         Box::pin(async move {
             let stream = TcpStream::connect(&*address).await?;
             stream.set_nodelay(true)?;
+            // Bytes that weren't sent die with the connection: the kernel would go on trying to deliver
+            // a request long after its sender counted it as lost.
+            stream.set_zero_linger()?;
             Ok(Box::new(stream) as BoxedStream)
         })
     }
