@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kafka::frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Permits are counted in units of this many bytes.
@@ -122,22 +123,24 @@ impl BrokerCredit {
         Enlisted(counts)
     }
 
-    /// Room for a response, for one of the enlisted fetchers: together they take half of the broker's
-    /// part and half of the link's at most, so that the other half can be on its way to the destination
-    /// meanwhile, and none waits for room behind another that waits for data.
+    /// Bytes of records to ask for, for one of the enlisted fetchers: together they take five sixths of
+    /// the broker's part and of the link's at most, so that the rest can be on its way to the destination
+    /// meanwhile, and none waits for room behind another that waits for data. Nodes stand beside the
+    /// destination: the longer way is the one from the source.
     pub fn response_bytes_max(&self, wanted: usize) -> usize {
         let part = |bytes_max: usize, fetchers: &AtomicUsize| {
-            bytes_max / (2 * fetchers.load(Ordering::Relaxed).max(1))
+            bytes_max / 6 * 5 / fetchers.load(Ordering::Relaxed).max(1)
         };
         let own = part(self.own.bytes_max, &self.fetchers);
-        wanted.min(own).min(part(self.link.bytes_max, &self.link_fetchers)).max(UNIT_BYTES)
+        wanted.min(frame::records_within(own.min(part(self.link.bytes_max, &self.link_fetchers))))
     }
 
-    /// Waits for room of `bytes`, or for all there is where that is less.
+    /// Waits for room of a response with `bytes` of records, or for all there is where that is less.
     pub async fn reserve(&self, bytes: usize) -> Reserved {
         // Its own part first: who waits for that must not hold what others could use.
-        let own = self.own.take(bytes).await;
-        let link = self.link.take(bytes).await;
+        let kept_bytes = frame::kept_bytes(bytes);
+        let own = self.own.take(kept_bytes).await;
+        let link = self.link.take(kept_bytes).await;
         Reserved { credit: self.clone(), frame: FrameCredit { own, link } }
     }
 }
@@ -162,6 +165,7 @@ impl Reserved {
     /// first batch always comes whole, KIP-74): that excess takes what is free, and no other fetch
     /// begins until there is room again.
     pub fn fit(mut self, bytes: usize) -> Arc<FrameCredit> {
+        let bytes = frame::kept_bytes(bytes);
         self.credit.own.fit(&mut self.frame.own, bytes);
         self.credit.link.fit(&mut self.frame.link, bytes);
         Arc::new(self.frame)
@@ -234,23 +238,30 @@ mod tests {
         std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
     }
 
+    const MIB: usize = 1 << 20;
+
     #[test]
-    fn fetchers_that_share_a_broker_take_half_of_its_credit_together() {
-        let broker = LinkCredit::new(64 * KIB).of_broker(true);
-        let fetchers = [broker.enlist(), broker.enlist()];
-        assert_eq!(broker.response_bytes_max(100 * KIB), 16 * KIB);
-        drop(fetchers);
-        assert_eq!(broker.response_bytes_max(100 * KIB), 32 * KIB);
+    fn fetchers_that_share_a_broker_leave_a_sixth_of_its_credit() {
+        let broker = LinkCredit::new(80 * MIB).of_broker(true);
+        let mut fetchers: Vec<Enlisted> = (0..8).map(|_| broker.enlist()).collect();
+        assert_eq!(broker.response_bytes_max(100 * MIB), 8 * MIB, "eight fill a way of 80 ms");
+        fetchers.push(broker.enlist());
+        assert_eq!(broker.response_bytes_max(100 * MIB), 4 * MIB);
+        fetchers.truncate(1);
+        assert_eq!(broker.response_bytes_max(100 * MIB), 16 * MIB);
         assert_eq!(broker.response_bytes_max(8 * KIB), 8 * KIB);
     }
 
     /// Found by reading: with many destination brokers idle fetches held all of the link's credit.
-    #[test]
-    fn fetchers_of_many_brokers_reserve_half_of_the_link_together() {
-        let link = LinkCredit::new(64 * KIB);
-        let brokers: Vec<BrokerCredit> = (0..16).map(|_| link.of_broker(false)).collect();
+    #[tokio::test]
+    async fn fetchers_of_many_brokers_never_wait_behind_each_other() {
+        let link = LinkCredit::new(64 * MIB);
+        let brokers: Vec<BrokerCredit> = (0..40).map(|_| link.of_broker(false)).collect();
         let _fetchers: Vec<Enlisted> = brokers.iter().map(BrokerCredit::enlist).collect();
-        let together: usize = brokers.iter().map(|b| b.response_bytes_max(100 * KIB)).sum();
-        assert_eq!(together, 32 * KIB);
+        let mut idle = Vec::new();
+        for broker in &brokers {
+            idle.push(broker.reserve(broker.response_bytes_max(8 * MIB)).await);
+        }
+        assert!(link.in_use_bytes() <= 64 * MIB / 6 * 5, "{}", link.in_use_bytes());
     }
 }

@@ -36,9 +36,9 @@ pub struct LinkSettings {
 
 const MIB: usize = 1024 * 1024;
 
-/// What a link may hold between fetch and acknowledgement. With it a node stays below 100 MiB
-/// while it catches up, and a way of 80 ms carries 400 MB/s (measured by `xtask bench`).
-const CREDIT_BYTES_MAX: usize = 64 * MIB;
+/// What a link may hold between fetch and acknowledgement. With it a node stays below 100 MiB while it
+/// catches up, and sixteen responses of 4 MiB can be on their way from a distant source (`xtask bench`).
+const CREDIT_BYTES_MAX: usize = 80 * MIB;
 
 impl LinkSettings {
     /// Reads the keys it knows; values were checked when they were set, and one that can't be

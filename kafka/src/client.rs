@@ -25,8 +25,8 @@ pub use crate::dial::{Dial, DialFuture, TcpDial};
 /// After a failed dial the same address is left alone for this long.
 const DIAL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Idle frame buffers kept by one cluster's connections.
-const IDLE_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Frame buffers of one cluster's connections, in use and idle: as much as a link may have on its way.
+const FRAME_BYTES_MAX: usize = 80 * 1024 * 1024;
 
 static METADATA: Api = Api {
     key: ApiKey::Metadata as i16,
@@ -69,7 +69,7 @@ impl Client {
         let options = ConnectionOptions {
             client_id: config.client_id.clone(),
             request_timeout: config.request_timeout,
-            frames: FramePool::new(IDLE_FRAME_BYTES_MAX),
+            frames: FramePool::new(FRAME_BYTES_MAX),
         };
         let dialer = Dialer::new(&config, dial, options);
         let inner = Inner {

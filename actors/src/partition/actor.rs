@@ -460,7 +460,7 @@ async fn find_footing(
         Feed::Source => {
             let (source, destination) = (footing.source_leader, footing.destination_leader);
             let round_trip = plane.source().control(source).await.map_err(retry)?.round_trip();
-            let lanes = fetcher::lanes(round_trip);
+            let lanes = fetcher::lanes(round_trip, plane.metadata().destination.brokers.len());
             let lane = FetchLane::new(source, destination, &question.mirror, lanes);
             Source::Fetcher(plane.fetcher(lane).await.map_err(retry)?)
         }
