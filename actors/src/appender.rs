@@ -29,8 +29,8 @@ use crate::plane::PlaneMeters;
 const REQUESTS_MAX: usize = 5;
 
 /// Requests under way whatever is in them: one that the broker works on, one that waits for it.
-/// Beyond them only full ones go: what comes meanwhile then shares a request instead of costing
-/// the broker one each.
+/// Beyond them only full ones go, or those that hold a batch of every lane: what comes meanwhile then
+/// shares a request instead of costing the broker one each.
 const REQUESTS_OF_ANY_SIZE: usize = 2;
 const FULL_BYTES_MIN: usize = 512 * 1024;
 
@@ -264,12 +264,14 @@ impl Task {
         Ok(())
     }
 
-    /// At least so many bytes could go at once.
+    /// At least so many bytes could go at once, or nothing more could join them.
     fn waits_for_place(&self, bytes_min: usize) -> bool {
-        let mut bytes = 0;
+        let (mut bytes, mut batches) = (0, 0);
         self.ready.iter().filter_map(|key| self.lanes.get(key)).any(|entry| {
-            bytes += entry.lane.front_bytes();
-            bytes >= bytes_min
+            let next = entry.lane.front_bytes();
+            bytes += next;
+            batches += usize::from(next > 0);
+            bytes >= bytes_min || batches == self.lanes.len()
         })
     }
 

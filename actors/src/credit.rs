@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const UNIT_BYTES: usize = 1024;
 
 /// Bytes of one partition between fetch and acknowledgement, at most: it is left out of the next
-/// fetch beyond that.
-pub const PARTITION_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// fetch beyond that. Two full responses, so that one is fetched while the other is appended.
+pub const PARTITION_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The bytes one link may hold on this node.
 #[derive(Clone, Debug)]
