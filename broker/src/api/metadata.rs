@@ -1,0 +1,114 @@
+//! Metadata: brokers, topics with their ids, leaders with their epochs.
+
+use kafka_protocol::error::ResponseError as Code;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::{Handler, Step};
+use crate::configs::TopicConfigs;
+use crate::fault::Caller;
+use crate::partition::Partition;
+use crate::state::{State, Topic};
+
+/// Authorized operations that weren't asked for.
+const NOT_ASKED: i32 = i32::MIN;
+/// Of a topic that a client's metadata request creates.
+const AUTO_CREATED_REPLICATION: i16 = 1;
+
+pub(crate) struct Metadata;
+
+impl Handler for Metadata {
+    type Request = MetadataRequest;
+
+    const VERSIONS: std::ops::RangeInclusive<i16> = 0..=12;
+
+    fn handle(state: &mut State, caller: &Caller, request: MetadataRequest) -> Step<MetadataResponse> {
+        let all = match &request.topics {
+            None => true,
+            Some(topics) => caller.version == 0 && topics.is_empty(),
+        };
+        let topics = if all {
+            state.topics.iter().map(|(name, topic)| describe(state, name, topic)).collect()
+        } else {
+            let create = request.allow_auto_topic_creation || caller.version < 4;
+            let asked = request.topics.unwrap_or_default();
+            asked.iter().map(|topic| named(state, topic, create)).collect()
+        };
+        let live = state.live();
+        let brokers = live.iter().filter_map(|id| state.endpoint(*id)).map(|endpoint| {
+            MetadataResponseBroker::default()
+                .with_node_id(BrokerId(endpoint.id))
+                .with_host(StrBytes::from_string(endpoint.host.clone()))
+                .with_port(i32::from(endpoint.port))
+        });
+        let response = MetadataResponse::default()
+            .with_brokers(brokers.collect())
+            .with_cluster_id(Some(StrBytes::from_string(state.settings.cluster_id.clone())))
+            .with_controller_id(BrokerId(live.first().copied().unwrap_or(-1)))
+            .with_topics(topics);
+        Step::Done(response)
+    }
+}
+
+fn named(state: &mut State, asked: &MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
+    let refused = |name: Option<TopicName>, code: Code| {
+        MetadataResponseTopic::default()
+            .with_error_code(code.code())
+            .with_name(name)
+            .with_topic_id(asked.topic_id)
+            .with_topic_authorized_operations(NOT_ASKED)
+    };
+    let Some(name) = &asked.name else {
+        let known =
+            state.name_of(asked.topic_id).filter(|_| asked.topic_id != Uuid::nil()).map(str::to_owned);
+        let Some(name) = known else { return refused(None, Code::UnknownTopicId) };
+        return describe(state, &name, &state.topics[&name]);
+    };
+    if let Some(topic) = state.topics.get(name.as_str()) {
+        return describe(state, name, topic);
+    }
+    if !is_legal(name) {
+        return refused(Some(name.clone()), Code::InvalidTopicException);
+    }
+    if create && state.settings.auto_create_topics {
+        let partitions = state.settings.default_partitions;
+        state.create_topic(name, partitions, AUTO_CREATED_REPLICATION, TopicConfigs::default());
+        return refused(Some(name.clone()), Code::LeaderNotAvailable);
+    }
+    refused(Some(name.clone()), Code::UnknownTopicOrPartition)
+}
+
+/// Kafka's rule for topic names.
+pub(crate) fn is_legal(name: &str) -> bool {
+    const LENGTH_MAX: usize = 249;
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= LENGTH_MAX && !matches!(name, "." | "..") && name.bytes().all(legal)
+}
+
+fn describe(state: &State, name: &str, topic: &Topic) -> MetadataResponseTopic {
+    let partitions = (0..).zip(&topic.partitions).map(|(index, partition)| part(state, index, partition));
+    MetadataResponseTopic::default()
+        .with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
+        .with_topic_id(topic.id)
+        .with_partitions(partitions.collect())
+        .with_topic_authorized_operations(NOT_ASKED)
+}
+
+fn part(state: &State, index: i32, partition: &Partition) -> MetadataResponsePartition {
+    let ids = |brokers: &[i32]| brokers.iter().copied().map(BrokerId).collect::<Vec<_>>();
+    let offline: Vec<i32> = partition.replicas.iter().copied().filter(|id| !state.is_up(*id)).collect();
+    let code = if partition.leader.is_some() { 0 } else { Code::LeaderNotAvailable.code() };
+    MetadataResponsePartition::default()
+        .with_error_code(code)
+        .with_partition_index(index)
+        .with_leader_id(BrokerId(partition.leader.unwrap_or(-1)))
+        .with_leader_epoch(partition.leader_epoch)
+        .with_replica_nodes(ids(&partition.replicas))
+        .with_isr_nodes(ids(&partition.in_sync))
+        .with_offline_replicas(ids(&offline))
+}

@@ -1,0 +1,183 @@
+//! The requests that are modelled, one file a key. A handler is a function of the state; what must wait
+//! says for how long and is asked again whenever the state changes.
+
+pub(crate) mod api_versions;
+mod fetch;
+mod list_offsets;
+mod metadata;
+mod produce;
+
+use std::future::Future;
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::{ApiKey, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
+
+use crate::cluster::Cluster;
+use crate::connection::Refused;
+use crate::fault::{Caller, Change, Fault};
+use crate::state::State;
+
+/// The answer to one kind of request.
+pub(crate) trait Handler: 'static {
+    type Request: Request + Send + 'static;
+
+    const VERSIONS: RangeInclusive<i16>;
+
+    fn handle(state: &mut State, caller: &Caller, request: Self::Request) -> Step<Response<Self>>;
+}
+
+pub(crate) type Response<H> = <<H as Handler>::Request as Request>::Response;
+
+/// How far a request has come.
+pub(crate) enum Step<R> {
+    Done(R),
+    /// It gets no answer (`acks=0`).
+    Silence,
+    /// It ends the connection.
+    Close,
+    Wait(Wait<R>),
+}
+
+/// A request that waits.
+pub(crate) struct Wait<R> {
+    pub until_ms: i64,
+    /// Called when the state has changed, and with `true` when the time is over; then it has to answer.
+    pub poll: Poll<R>,
+}
+
+pub(crate) type Poll<R> = Box<dyn FnMut(&mut State, bool) -> Option<R> + Send>;
+
+/// What goes back on the connection.
+pub(crate) enum Reply {
+    Answer(Bytes),
+    Silence,
+    Close,
+}
+
+type Running<'a> = Pin<Box<dyn Future<Output = Result<Reply, Refused>> + Send + 'a>>;
+
+/// One kind of request.
+pub(crate) struct Api {
+    pub key: ApiKey,
+    pub versions: RangeInclusive<i16>,
+    run: for<'a> fn(&'a Cluster, Caller, i32, Bytes) -> Running<'a>,
+}
+
+impl Api {
+    pub fn run<'a>(
+        &self,
+        cluster: &'a Cluster,
+        caller: Caller,
+        correlation_id: i32,
+        body: Bytes,
+    ) -> Running<'a> {
+        (self.run)(cluster, caller, correlation_id, body)
+    }
+}
+
+const fn api<H: Handler>(key: ApiKey) -> Api
+where
+    Response<H>: Send,
+{
+    Api {
+        key,
+        versions: H::VERSIONS,
+        run: |cluster, caller, id, body| Box::pin(run::<H>(cluster, caller, id, body)),
+    }
+}
+
+pub(crate) const APIS: &[Api] = &[
+    api::<produce::Produce>(ApiKey::Produce),
+    api::<fetch::Fetch>(ApiKey::Fetch),
+    api::<list_offsets::ListOffsets>(ApiKey::ListOffsets),
+    api::<metadata::Metadata>(ApiKey::Metadata),
+    api::<api_versions::ApiVersions>(ApiKey::ApiVersions),
+];
+
+pub(crate) fn find(key: ApiKey, version: i16) -> Option<&'static Api> {
+    APIS.iter().find(|api| api.key == key && api.versions.contains(&version))
+}
+
+async fn run<H: Handler>(
+    cluster: &Cluster,
+    caller: Caller,
+    correlation_id: i32,
+    mut body: Bytes,
+) -> Result<Reply, Refused>
+where
+    Response<H>: Send,
+{
+    let version = caller.version;
+    let refused = |what: &str, error: &dyn std::fmt::Display| {
+        Refused(format!("{:?} version {version}: {what}: {error}", caller.api))
+    };
+    let request = H::Request::decode(&mut body, version).map_err(|error| refused("unreadable", &error))?;
+    if !body.is_empty() {
+        return Err(refused("unreadable", &format!("{} bytes behind its end", body.len())));
+    }
+    let mut change: Option<Change<Response<H>>> = None;
+    let mut answered = true;
+    match cluster.interceptors().fault_for(&caller, &request) {
+        Fault::Pass => {}
+        Fault::Answer(response) => {
+            return encode(&response, correlation_id, version).map_err(|e| refused("answer", &e));
+        }
+        Fault::Delay(duration) => tokio::time::sleep(duration).await,
+        Fault::Drop => return Ok(Reply::Close),
+        Fault::ApplyThenDrop => answered = false,
+        Fault::ApplyThenAnswer(with) => change = Some(with),
+    }
+    let step = cluster.with(|state| H::handle(state, &caller, request));
+    let response = match step {
+        Step::Done(response) => response,
+        Step::Silence => return Ok(Reply::Silence),
+        Step::Close => return Ok(Reply::Close),
+        Step::Wait(wait) => wait_for(cluster, wait).await,
+    };
+    if !answered {
+        return Ok(Reply::Close);
+    }
+    let response = match change {
+        Some(change) => change(response),
+        None => response,
+    };
+    encode(&response, correlation_id, version).map_err(|error| refused("answer", &error))
+}
+
+async fn wait_for<R>(cluster: &Cluster, mut wait: Wait<R>) -> R {
+    let mut changes = cluster.changes();
+    loop {
+        changes.mark_unchanged();
+        let (now_ms, wake_ms) =
+            cluster.with(|state| (state.now_ms, state.next_timer_ms().min(wait.until_ms)));
+        let expired = now_ms >= wait.until_ms;
+        if let Some(response) = cluster.with(|state| (wait.poll)(state, expired)) {
+            return response;
+        }
+        let pause = Duration::from_millis(u64::try_from(wake_ms - now_ms).unwrap_or(0).max(1));
+        tokio::select! {
+            biased;
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Size, correlation id, response header, body.
+pub(crate) fn encode<R: Encodable + HeaderVersion>(
+    response: &R,
+    correlation_id: i32,
+    version: i16,
+) -> Result<Reply, String> {
+    let header = ResponseHeader::default().with_correlation_id(correlation_id);
+    let mut frame = BytesMut::from(&[0; 4][..]);
+    let encoded = header.encode(&mut frame, R::header_version(version));
+    encoded.and_then(|()| response.encode(&mut frame, version)).map_err(|error| format!("{error:#}"))?;
+    let length = i32::try_from(frame.len() - 4).map_err(|_| "longer than a frame can be".to_owned())?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(Reply::Answer(frame.freeze()))
+}

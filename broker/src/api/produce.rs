@@ -1,0 +1,226 @@
+//! Produce: each partition's one batch is checked and appended; with `acks=all` the answer waits until
+//! the high watermark has passed it.
+
+use kafka_protocol::error::ResponseError as Code;
+use kafka_protocol::messages::produce_request::PartitionProduceData;
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
+};
+use kafka_protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::{Handler, Step, Wait};
+use crate::fault::Caller;
+use crate::log::{Appended, Header, Refusal, sole_batch};
+use crate::state::State;
+
+const ALL: i16 = -1;
+const NONE: i16 = 0;
+const LEADER: i16 = 1;
+/// Answers name the partition's leader from here on (KIP-951).
+const LEADER_FROM_VERSION: i16 = 10;
+
+pub(crate) struct Produce;
+
+/// What is appended and waits to be replicated.
+struct Waiting {
+    topic: String,
+    partition: i32,
+    end: i64,
+    /// Where its row is in the response.
+    row: (usize, usize),
+}
+
+impl Handler for Produce {
+    type Request = ProduceRequest;
+
+    const VERSIONS: std::ops::RangeInclusive<i16> = 3..=11;
+
+    fn handle(state: &mut State, caller: &Caller, request: ProduceRequest) -> Step<ProduceResponse> {
+        let mut waiting = Vec::new();
+        let mut responses = Vec::new();
+        let unnamed = request.transactional_id.is_none() && has_transactional(&request);
+        for topic in &request.topic_data {
+            let mut rows = Vec::new();
+            for partition in &topic.partition_data {
+                let appended = if unnamed {
+                    Err(bare(Code::TransactionalIdAuthorizationFailed))
+                } else {
+                    append(state, caller, &request, &topic.name, partition)
+                };
+                if let Ok(Appended { end, .. }) = appended {
+                    let row = (responses.len(), rows.len());
+                    waiting.push(Waiting {
+                        topic: topic.name.to_string(),
+                        partition: partition.index,
+                        end,
+                        row,
+                    });
+                }
+                rows.push(row(state, caller, &topic.name, partition.index, appended));
+            }
+            responses.push(
+                TopicProduceResponse::default().with_name(topic.name.clone()).with_partition_responses(rows),
+            );
+        }
+        if !waiting.is_empty() {
+            state.changed();
+        }
+        let response = ProduceResponse::default().with_responses(responses);
+        match request.acks {
+            NONE if has_error(&response) => Step::Close,
+            NONE => Step::Silence,
+            ALL => {
+                let until_ms = state.now_ms + i64::from(request.timeout_ms.max(0));
+                replicated(state, caller.broker, waiting, response, until_ms)
+            }
+            _ => Step::Done(response),
+        }
+    }
+}
+
+fn has_error(response: &ProduceResponse) -> bool {
+    response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|row| row.error_code != 0)
+}
+
+fn has_transactional(request: &ProduceRequest) -> bool {
+    let batches = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    batches
+        .filter_map(|partition| Header::read(partition.records.as_deref()?))
+        .any(|header| header.is_transactional())
+}
+
+fn append(
+    state: &mut State,
+    caller: &Caller,
+    request: &ProduceRequest,
+    topic: &str,
+    data: &PartitionProduceData,
+) -> Result<Appended, Refusal> {
+    let broker = caller.broker;
+    state.partition(topic, data.index).ok_or(bare(Code::UnknownTopicOrPartition))?;
+    let batch = sole_batch(data.records.as_deref().unwrap_or_default(), caller.version).map_err(bare)?;
+    if !matches!(request.acks, ALL | NONE | LEADER) {
+        return Err(bare(Code::InvalidRequiredAcks));
+    }
+    let in_sync = state.led(broker, topic, data.index, -1).map_err(bare)?.in_sync.len();
+    let now_ms = state.now_ms;
+    let Some(found) = state.topics.get_mut(topic) else { return Err(bare(Code::UnknownTopicOrPartition)) };
+    let rules = found.configs.rules();
+    let min_in_sync = found.configs.number("min.insync.replicas");
+    let partition = &mut found.partitions[data.index as usize];
+    if request.acks == ALL && (in_sync as i64) < min_in_sync {
+        return Err(Refusal { tells_log_start: true, ..bare(Code::NotEnoughReplicas) });
+    }
+    partition.log.append(batch, &rules, partition.leader_epoch, now_ms)
+}
+
+fn bare(code: Code) -> Refusal {
+    Refusal { code, message: None, records: Vec::new(), tells_log_start: false }
+}
+
+fn row(
+    state: &State,
+    caller: &Caller,
+    topic: &str,
+    index: i32,
+    appended: Result<Appended, Refusal>,
+) -> PartitionProduceResponse {
+    let log_start = state.partition(topic, index).map_or(-1, |partition| partition.log.start());
+    let row = PartitionProduceResponse::default().with_index(index);
+    let told_start = |row: PartitionProduceResponse, start: i64| {
+        if caller.version >= 5 { row.with_log_start_offset(start) } else { row }
+    };
+    match appended {
+        Ok(appended) => told_start(row, log_start)
+            .with_base_offset(appended.base_offset)
+            .with_log_append_time_ms(appended.log_append_time_ms),
+        Err(refusal) => {
+            let start = if refusal.tells_log_start { log_start } else { -1 };
+            let mut row = told_start(row, start)
+                .with_error_code(refusal.code.code())
+                .with_base_offset(-1)
+                .with_log_append_time_ms(-1);
+            if caller.version >= 8 {
+                row = explained(row, refusal);
+            }
+            tell_leader(state, caller, topic, row)
+        }
+    }
+}
+
+fn explained(row: PartitionProduceResponse, refusal: Refusal) -> PartitionProduceResponse {
+    let records = refusal.records.into_iter().map(|(index, message)| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(index)
+            .with_batch_index_error_message(Some(StrBytes::from_string(message)))
+    });
+    row.with_record_errors(records.collect()).with_error_message(refusal.message.map(StrBytes::from_string))
+}
+
+fn tell_leader(
+    state: &State,
+    caller: &Caller,
+    topic: &str,
+    row: PartitionProduceResponse,
+) -> PartitionProduceResponse {
+    let stale = row.error_code == Code::NotLeaderOrFollower.code() && caller.version >= LEADER_FROM_VERSION;
+    match state.partition(topic, row.index).filter(|_| stale) {
+        None => row,
+        Some(partition) => {
+            let leader = LeaderIdAndEpoch::default()
+                .with_leader_id(BrokerId(partition.leader.unwrap_or(-1)))
+                .with_leader_epoch(partition.leader_epoch);
+            row.with_current_leader(leader)
+        }
+    }
+}
+
+/// Waits until all that was appended is replicated, has failed, or the time is over.
+fn replicated(
+    state: &State,
+    broker: i32,
+    mut waiting: Vec<Waiting>,
+    mut response: ProduceResponse,
+    until_ms: i64,
+) -> Step<ProduceResponse> {
+    settle(state, broker, &mut waiting, &mut response);
+    if waiting.is_empty() {
+        return Step::Done(response);
+    }
+    let poll = move |state: &mut State, expired: bool| {
+        settle(state, broker, &mut waiting, &mut response);
+        if expired {
+            for row in waiting.drain(..) {
+                fail(&mut response, &row, Code::RequestTimedOut);
+            }
+        }
+        waiting.is_empty().then(|| response.clone())
+    };
+    Step::Wait(Wait { until_ms, poll: Box::new(poll) })
+}
+
+fn settle(state: &State, broker: i32, waiting: &mut Vec<Waiting>, response: &mut ProduceResponse) {
+    waiting.retain(|row| {
+        let found = match state.led(broker, &row.topic, row.partition, -1) {
+            Ok(found) => found,
+            Err(code) => {
+                fail(response, row, code);
+                return false;
+            }
+        };
+        if found.high_watermark() < row.end {
+            return true;
+        }
+        let configs = state.topic(&row.topic).map(|topic| topic.configs.number("min.insync.replicas"));
+        if (found.in_sync.len() as i64) < configs.unwrap_or(1) {
+            fail(response, row, Code::NotEnoughReplicasAfterAppend);
+        }
+        false
+    });
+}
+
+fn fail(response: &mut ProduceResponse, row: &Waiting, code: Code) {
+    let (topic, partition) = row.row;
+    response.responses[topic].partition_responses[partition].error_code = code.code();
+}

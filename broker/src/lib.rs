@@ -1,0 +1,28 @@
+//! An in-memory Kafka cluster of several brokers that speaks the real protocol over any byte stream, for
+//! the demo, the simulation and tests. Its README lists what it leaves out.
+//!
+//! All brokers share one [`State`], a value that requests change; [`Cluster`] holds it, gives it time and
+//! wakes who waits. Faults come in by [`Interceptors`] (per request), [`Cluster::stop_broker`] (per
+//! broker) and [`State::partition_mut`] (per partition). Never used in production; shares no code with the
+//! client that it is to prove.
+
+mod api;
+mod clock;
+mod cluster;
+mod configs;
+mod connection;
+mod fault;
+mod fetch_session;
+mod log;
+mod partition;
+mod state;
+mod tcp;
+
+pub use clock::{Clock, system_clock};
+pub use cluster::Cluster;
+pub use configs::TopicConfigs;
+pub use fault::{Caller, Change, Fault, InterceptorId, Interceptors};
+pub use log::{Batch, Header, Log, Producer};
+pub use partition::{Partition, Stop};
+pub use state::{Endpoint, Settings, State, Topic};
+pub use tcp::TcpCluster;

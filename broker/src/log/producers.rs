@@ -1,0 +1,196 @@
+//! What a partition remembers of each producer (KIP-98): the epoch, the last five batches, the open
+//! transaction. Idempotence and fencing are decided here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kafka_protocol::error::ResponseError as Code;
+
+use super::Batch;
+use super::batch::{Header, NO_SEQUENCE, NO_TIMESTAMP};
+
+/// A broker recognises an exact duplicate among so many batches of a producer.
+const BATCHES_REMEMBERED: usize = 5;
+const NO_EPOCH: i16 = -1;
+
+/// A batch that was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    pub base_sequence: i32,
+    pub last_sequence: i32,
+    pub base_offset: i64,
+    pub last_offset: i64,
+    pub timestamp: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Producer {
+    pub epoch: i16,
+    pub batches: VecDeque<Remembered>,
+    pub last_timestamp: i64,
+    /// Of the coordinator that wrote the last marker, -1 before the first.
+    pub coordinator_epoch: i32,
+    /// First offset of the open transaction.
+    pub open_since: Option<i64>,
+}
+
+impl Producer {
+    fn unknown() -> Self {
+        let last_timestamp = NO_TIMESTAMP;
+        Self {
+            epoch: NO_EPOCH,
+            batches: VecDeque::new(),
+            last_timestamp,
+            coordinator_epoch: -1,
+            open_since: None,
+        }
+    }
+
+    pub fn last_sequence(&self) -> i32 {
+        self.batches.back().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
+    }
+
+    pub fn last_offset(&self) -> i64 {
+        self.batches.back().map_or(-1, |batch| batch.last_offset)
+    }
+
+    fn take_epoch(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.batches.clear();
+            self.epoch = epoch;
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Producers {
+    known: BTreeMap<i64, Producer>,
+}
+
+impl Producers {
+    pub fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
+        self.known.iter().map(|(id, producer)| (*id, producer))
+    }
+
+    pub fn get(&self, producer_id: i64) -> Option<&Producer> {
+        self.known.get(&producer_id)
+    }
+
+    pub fn clear(&mut self) {
+        self.known.clear();
+    }
+
+    /// A producer is forgotten by the newest timestamp of its last batch, not by its silence.
+    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.known.retain(|_, producer| {
+            producer.open_since.is_some() || now_ms.saturating_sub(producer.last_timestamp) < expiration_ms
+        });
+    }
+
+    pub fn first_open_offset(&self) -> Option<i64> {
+        self.known.values().filter_map(|producer| producer.open_since).min()
+    }
+
+    /// The batch that `header` repeats exactly, when it is among the last five of its epoch.
+    pub fn duplicate_of(&self, header: &Header) -> Option<Remembered> {
+        let producer = self.known.get(&header.producer_id)?;
+        if producer.epoch != header.producer_epoch {
+            return None;
+        }
+        let same = |batch: &&Remembered| {
+            batch.base_sequence == header.base_sequence && batch.last_sequence == header.last_sequence()
+        };
+        producer.batches.iter().find(same).copied()
+    }
+
+    /// Whether a data batch may follow what its producer wrote.
+    ///
+    /// # Errors
+    /// `INVALID_PRODUCER_EPOCH`, `OUT_OF_ORDER_SEQUENCE_NUMBER`, `INVALID_TXN_STATE`.
+    pub fn check_data(&self, header: &Header) -> Result<(), Code> {
+        let unknown = Producer::unknown();
+        let current = self.known.get(&header.producer_id).unwrap_or(&unknown);
+        if header.producer_epoch < current.epoch {
+            return Err(Code::InvalidProducerEpoch);
+        }
+        let first = header.base_sequence;
+        let in_order = if header.producer_epoch != current.epoch {
+            first == 0 || current.epoch == NO_EPOCH
+        } else {
+            let last = current.last_sequence();
+            i64::from(first) == i64::from(last) + 1 || (first == 0 && last == i32::MAX)
+        };
+        if !in_order {
+            return Err(Code::OutOfOrderSequenceNumber);
+        }
+        if current.open_since.is_some() && !header.is_transactional() {
+            return Err(Code::InvalidTxnState);
+        }
+        Ok(())
+    }
+
+    /// Whether a marker may be written.
+    ///
+    /// # Errors
+    /// `INVALID_PRODUCER_EPOCH`, `TRANSACTION_COORDINATOR_FENCED`.
+    pub fn check_marker(&self, producer_id: i64, epoch: i16, coordinator_epoch: i32) -> Result<(), Code> {
+        let Some(current) = self.known.get(&producer_id) else { return Ok(()) };
+        if epoch < current.epoch {
+            return Err(Code::InvalidProducerEpoch);
+        }
+        if coordinator_epoch < current.coordinator_epoch {
+            return Err(Code::TransactionCoordinatorFenced);
+        }
+        Ok(())
+    }
+
+    /// Remembers a data batch that is now in the log.
+    pub fn appended(&mut self, header: &Header) {
+        let producer = self.known.entry(header.producer_id).or_insert_with(Producer::unknown);
+        producer.take_epoch(header.producer_epoch);
+        producer.batches.push_back(Remembered {
+            base_sequence: header.base_sequence,
+            last_sequence: header.last_sequence(),
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            timestamp: header.max_timestamp,
+        });
+        if producer.batches.len() > BATCHES_REMEMBERED {
+            producer.batches.pop_front();
+        }
+        producer.last_timestamp = header.max_timestamp;
+        if header.is_transactional() && producer.open_since.is_none() {
+            producer.open_since = Some(header.base_offset);
+        }
+    }
+
+    /// Remembers a marker; returns where the transaction that it ended began.
+    pub fn marked(
+        &mut self,
+        producer_id: i64,
+        epoch: i16,
+        coordinator_epoch: i32,
+        now_ms: i64,
+    ) -> Option<i64> {
+        let producer = self.known.entry(producer_id).or_insert_with(Producer::unknown);
+        producer.take_epoch(epoch);
+        producer.coordinator_epoch = coordinator_epoch;
+        producer.last_timestamp = now_ms;
+        producer.open_since.take()
+    }
+
+    /// What is left of this memory in a replica that has the log only up to `end`: batches above it are
+    /// forgotten, and a producer of which nothing is left is known by the stored batches alone.
+    pub(super) fn truncate(&mut self, end: i64, batches: &VecDeque<Batch>) {
+        self.known.retain(|producer_id, producer| {
+            producer.batches.retain(|batch| batch.last_offset < end);
+            producer.open_since = producer.open_since.filter(|first| *first < end);
+            match producer.batches.back() {
+                Some(batch) => {
+                    producer.last_timestamp = batch.timestamp;
+                    true
+                }
+                None => batches.iter().any(|batch| batch.header.producer_id == *producer_id),
+            }
+        });
+    }
+}

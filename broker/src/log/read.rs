@@ -1,0 +1,78 @@
+//! Reading a log as a fetch and a ListOffsets do.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{AbortedTransaction, Batch, Log, records};
+
+/// What one fetch gets of a partition.
+#[derive(Debug, Clone, Default)]
+pub struct Chunk {
+    /// Whole batches, then perhaps the beginning of one: a broker cuts at a byte, not at a batch.
+    pub records: Bytes,
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampedOffset {
+    pub timestamp: i64,
+    pub offset: i64,
+}
+
+impl Log {
+    /// Bytes from the batch that holds `offset` on: below `limit`, of one segment, at most `bytes_max`. A
+    /// first batch that doesn't fit comes whole when `at_least_one`, else nothing comes.
+    pub fn read(&self, offset: i64, limit: i64, bytes_max: usize, at_least_one: bool) -> Chunk {
+        let first = self.batches.partition_point(|batch| batch.header.last_offset() < offset);
+        let Some(begin) = self.batches.get(first).filter(|_| offset < limit) else { return Chunk::default() };
+        if begin.bytes.len() > bytes_max && !at_least_one {
+            return Chunk::default();
+        }
+        let begins = begin.header.base_offset;
+        let segment_end = self.segments.iter().map(|segment| segment.base).find(|base| *base > begins);
+        let limit = segment_end.map_or(limit, |end| end.min(limit));
+        let bytes_max = bytes_max.max(begin.bytes.len());
+        let within: Vec<&Batch> =
+            self.batches.range(first..).take_while(|batch| batch.header.last_offset() < limit).collect();
+        let end = within.last().map_or(offset, |batch| batch.header.last_offset() + 1);
+        Chunk { records: joined(&within, bytes_max), aborted: self.aborted.within(offset, end) }
+    }
+
+    /// The first record that is at least as young as `timestamp`.
+    pub fn at_timestamp(&self, timestamp: i64) -> Option<TimestampedOffset> {
+        let candidates = self.batches.iter().filter(|batch| batch.header.max_timestamp >= timestamp);
+        candidates.flat_map(stamped).find(|found| found.timestamp >= timestamp && found.offset >= self.start)
+    }
+
+    /// The first of the youngest records (KIP-734).
+    pub fn youngest(&self) -> Option<TimestampedOffset> {
+        let youngest = self.batches.iter().map(|batch| batch.header.max_timestamp).max()?;
+        let holder = self.batches.iter().find(|batch| batch.header.max_timestamp == youngest)?;
+        stamped(holder).into_iter().find(|found| found.timestamp == youngest)
+    }
+}
+
+fn joined(batches: &[&Batch], bytes_max: usize) -> Bytes {
+    if let [only] = batches {
+        return only.bytes.slice(..only.bytes.len().min(bytes_max));
+    }
+    let mut out = BytesMut::with_capacity(bytes_max.min(batches.iter().map(|batch| batch.bytes.len()).sum()));
+    for batch in batches {
+        let room = bytes_max - out.len();
+        out.extend_from_slice(&batch.bytes[..batch.bytes.len().min(room)]);
+        if out.len() == bytes_max {
+            break;
+        }
+    }
+    out.freeze()
+}
+
+/// Timestamp and offset of each record of a stored batch.
+fn stamped(batch: &Batch) -> Vec<TimestampedOffset> {
+    let records = records::read(&batch.header, &batch.bytes).unwrap_or_default();
+    let base = batch.header.base_offset;
+    let stamp = |record: &records::Record| TimestampedOffset {
+        timestamp: record.timestamp,
+        offset: base + record.offset_delta,
+    };
+    records.iter().map(stamp).collect()
+}
