@@ -17,7 +17,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::preflight::LivePreflight;
@@ -66,7 +66,7 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
         Some(address) => Some(bind("--metrics-listen", address).await?),
         None => None,
     };
-    let mut signals = Signals::listen().context("listen for signals")?;
+    let mut signals = Signals::listen(settings.until_stdin_ends).context("listen for signals")?;
 
     let name = settings.node_name.clone().unwrap_or_else(host_name);
     let options = Options { renames: settings.node_name.is_some(), ..Options::new(&settings.data_dir, name) };
@@ -183,20 +183,43 @@ async fn upkeep(metrics: PrometheusHandle) {
     }
 }
 
+/// What tells a node to stop.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// Told once.
+    stdin_end: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn listen(until_stdin_ends: bool) -> std::io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, stdin_end: until_stdin_ends.then(stdin_end).transpose()? })
     }
 
     async fn next(&mut self) {
+        let stdin_end = async {
+            match &mut self.stdin_end {
+                Some(end) => drop(end.await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = stdin_end => self.stdin_end = None,
         }
     }
+}
+
+/// A thread of its own: a read of standard input can't be given up, and a runtime would wait for it.
+fn stdin_end() -> std::io::Result<oneshot::Receiver<()>> {
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        let read = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        // An input that can't be read has ended as well.
+        drop(read);
+        let _ = ended.send(());
+    })?;
+    Ok(end)
 }
