@@ -92,7 +92,9 @@ impl Child {
         let url = self.url();
         loop {
             let url = url.clone();
-            let asked = tokio::task::spawn_blocking(move || Client::new(&[url]).get("/readyz").is_ok()).await;
+            let asked =
+                tokio::task::spawn_blocking(move || Client::new(&[url]).get("/lockstep/v1/clusters").is_ok())
+                    .await;
             if asked.unwrap_or(false) {
                 return Ok(());
             }
