@@ -1,5 +1,8 @@
 //! A small client over an in-memory stream, one cluster a test, and batches made by hand.
-#![allow(dead_code, clippy::unwrap_used, reason = "tests, each of which uses its part")]
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test ends at what it didn't expect")]
+
+pub mod transactional;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
