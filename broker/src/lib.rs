@@ -14,6 +14,7 @@ mod clock;
 mod cluster;
 mod configs;
 mod connection;
+mod coordinator;
 mod fault;
 mod fetch_session;
 mod log;

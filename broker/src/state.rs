@@ -320,7 +320,7 @@ impl State {
         if !self.is_up(broker) {
             return;
         }
-        let live_before = self.live();
+        let transactions = self.transaction_coordinators();
         self.down.push(broker);
         self.sessions.remove(&broker);
         self.transactions.lose_ids(broker);
@@ -328,18 +328,18 @@ impl State {
         for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
             partition.lose(broker, stop, &live);
         }
-        self.move_coordinators(&live_before);
+        self.hand_transactions_over(transactions);
         self.changed();
     }
 
     pub(crate) fn start_broker(&mut self, broker: i32) {
-        let live_before = self.live();
+        let transactions = self.transaction_coordinators();
         self.down.retain(|id| *id != broker);
         let (now_ms, expiration_ms) = (self.now_ms, self.settings.producer_id_expiration_ms);
         for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
             partition.regain(broker, now_ms, expiration_ms);
         }
-        self.move_coordinators(&live_before);
+        self.hand_transactions_over(transactions);
         self.changed();
     }
 }

@@ -47,7 +47,7 @@ async fn a_producer_without_a_transactional_id_gets_a_fresh_one_from_any_broker(
 #[tokio::test]
 async fn only_the_coordinator_gives_a_transactional_producer_its_id() {
     let world = World::new(2);
-    let other = 3 - world.cluster.with(|state| state.coordinator_of(ID)).unwrap();
+    let other = 3 - world.cluster.with(|state| state.coordinator(ID)).unwrap();
     let ask = |id: &str, timeout_ms, producer_id, epoch| {
         InitProducerIdRequest::default()
             .with_transactional_id(Some(TransactionalId(text(id))))

@@ -15,6 +15,7 @@ mod describe_producers;
 mod describe_transactions;
 mod end_txn;
 mod fetch;
+mod find_coordinator;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod list_offsets;
@@ -114,6 +115,7 @@ pub(crate) const APIS: &[Api] = &[
     api::<fetch::Fetch>(ApiKey::Fetch),
     api::<list_offsets::ListOffsets>(ApiKey::ListOffsets),
     api::<metadata::Metadata>(ApiKey::Metadata),
+    api::<find_coordinator::FindCoordinator>(ApiKey::FindCoordinator),
     api::<api_versions::ApiVersions>(ApiKey::ApiVersions),
     api::<create_topics::CreateTopics>(ApiKey::CreateTopics),
     api::<delete_topics::DeleteTopics>(ApiKey::DeleteTopics),

@@ -119,7 +119,7 @@ fn verify(
         return Ok(());
     }
     let producer = (header.producer_id, header.producer_epoch);
-    let verified = match state.coordinator_of(id) {
+    let verified = match state.coordinator(id) {
         None => Err(Code::CoordinatorNotAvailable),
         Some(_) => state.transactions.verify(id, producer, &key),
     };

@@ -59,7 +59,7 @@ fn check(state: &State, broker: i32, request: &TxnOffsetCommitRequest) -> Result
     if group.is_empty() {
         return Err(Code::InvalidGroupId);
     }
-    state.coordinates(broker, group)?;
+    state.check_coordinator(broker, group)?;
     let key = (OFFSETS_TOPIC.to_owned(), offsets_partition_of(group));
     let producer = (request.producer_id.0, request.producer_epoch);
     state.transactions.verify(&request.transactional_id, producer, &key).map_err(|code| match code {

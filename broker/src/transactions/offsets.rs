@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Key;
+use crate::coordinator::coordinator_partition;
 
 /// Where brokers keep group offsets. It isn't a topic of this cluster, but transactions name it.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
-/// `offsets.topic.num.partitions`.
-const OFFSETS_PARTITIONS: u32 = 50;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedOffset {
@@ -43,13 +42,9 @@ impl PendingOffsets {
     }
 }
 
-/// The partition of the offsets' topic that a group belongs to: Java's hash of its name.
+/// The partition of the offsets' topic that a group belongs to.
 pub fn offsets_partition_of(group: &str) -> i32 {
-    let hash =
-        group.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    // `Utils.abs`: the least number counts as zero.
-    let positive = if hash == i32::MIN { 0 } else { hash.unsigned_abs() };
-    (positive % OFFSETS_PARTITIONS) as i32
+    coordinator_partition(group) as i32
 }
 
 #[cfg(test)]
