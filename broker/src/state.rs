@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::configs::TopicConfigs;
 use crate::fetch_session::Sessions;
+use crate::groups::{GroupSettings, Groups};
 use crate::partition::{Partition, Stop};
 
 /// Where clients reach a broker.
@@ -34,6 +35,7 @@ pub struct Settings {
     pub transactional_id_expiration_ms: i64,
     pub retention_check_ms: i64,
     pub log_start_save_ms: i64,
+    pub groups: GroupSettings,
 }
 
 impl Settings {
@@ -49,6 +51,7 @@ impl Settings {
             transactional_id_expiration_ms: 7 * DAY_MS,
             retention_check_ms: 300_000,
             log_start_save_ms: 60_000,
+            groups: GroupSettings::default(),
         }
     }
 }
@@ -70,6 +73,7 @@ pub struct State {
     pub(crate) now_ms: i64,
     pub(crate) topics: BTreeMap<String, Topic>,
     pub(crate) sessions: BTreeMap<i32, Sessions>,
+    pub groups: Groups,
     down: Vec<i32>,
     random: SmallRng,
     /// Rises with whatever could be waited for.
@@ -93,6 +97,7 @@ impl State {
         };
         Self {
             random: SmallRng::seed_from_u64(settings.seed),
+            groups: Groups::new(settings.groups.clone(), now_ms),
             settings,
             now_ms,
             topics: BTreeMap::new(),
@@ -107,6 +112,9 @@ impl State {
     pub(crate) fn advance(&mut self, now_ms: i64) {
         self.now_ms = self.now_ms.max(now_ms);
         let now_ms = self.now_ms;
+        if self.groups.advance(now_ms) {
+            self.changed();
+        }
         if now_ms >= self.timers.retention_ms {
             self.timers.retention_ms = now_ms + self.settings.retention_check_ms;
             self.retain();
@@ -125,7 +133,7 @@ impl State {
     /// When something falls due next, whether or not a request comes.
     pub(crate) fn next_timer_ms(&self) -> i64 {
         let Timers { retention_ms, log_start_ms, producers_ms } = self.timers;
-        retention_ms.min(log_start_ms).min(producers_ms)
+        retention_ms.min(log_start_ms).min(producers_ms).min(self.groups.next_due_ms())
     }
 
     fn retain(&mut self) {
@@ -263,21 +271,25 @@ impl State {
         if !self.is_up(broker) {
             return;
         }
+        let coordinators = self.coordinators();
         self.down.push(broker);
         self.sessions.remove(&broker);
         let live = self.live();
         for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
             partition.lose(broker, stop, &live);
         }
+        self.hand_groups_over(coordinators);
         self.changed();
     }
 
     pub(crate) fn start_broker(&mut self, broker: i32) {
+        let coordinators = self.coordinators();
         self.down.retain(|id| *id != broker);
         let (now_ms, expiration_ms) = (self.now_ms, self.settings.producer_id_expiration_ms);
         for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
             partition.regain(broker, now_ms, expiration_ms);
         }
+        self.hand_groups_over(coordinators);
         self.changed();
     }
 }
