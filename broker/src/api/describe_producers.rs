@@ -1,12 +1,11 @@
 //! DescribeProducers: what a replica remembers of each producer (KIP-664).
 
-use kafka_protocol::error::ResponseError as Code;
 use kafka_protocol::messages::describe_producers_response::{
     PartitionResponse, ProducerState, TopicResponse,
 };
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
-use super::metadata::is_legal;
+use super::metadata::check_legal;
 use super::{ApiError, Handler, Step, outcome};
 use crate::fault::Caller;
 use crate::log::Producer;
@@ -48,10 +47,7 @@ impl Handler for DescribeProducers {
 }
 
 fn producers(state: &State, broker: i32, topic: &str, index: i32) -> Result<Vec<ProducerState>, ApiError> {
-    if !is_legal(topic) {
-        let message = format!("Topic name is invalid: '{topic}' is illegal");
-        return Err(ApiError::new(Code::InvalidTopicException, message));
-    }
+    check_legal(topic)?;
     let partition = state.replica(broker, topic, index, -1)?;
     Ok(partition.log.producers.iter().map(|(id, producer)| described(id, producer)).collect())
 }
