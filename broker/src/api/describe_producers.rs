@@ -1,5 +1,6 @@
 //! DescribeProducers: what a replica remembers of each producer (KIP-664).
 
+use kafka_protocol::error::ResponseError as Code;
 use kafka_protocol::messages::describe_producers_response::{
     PartitionResponse, ProducerState, TopicResponse,
 };
@@ -48,6 +49,10 @@ impl Handler for DescribeProducers {
 
 fn producers(state: &State, broker: i32, topic: &str, index: i32) -> Result<Vec<ProducerState>, ApiError> {
     check_legal(topic)?;
+    if state.topic(topic).is_none() {
+        let message = "This server does not host this topic-partition.";
+        return Err(ApiError::new(Code::UnknownTopicOrPartition, message));
+    }
     let partition = state.replica(broker, topic, index, -1)?;
     Ok(partition.log.producers.iter().map(|(id, producer)| described(id, producer)).collect())
 }
