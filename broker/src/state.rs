@@ -124,9 +124,18 @@ impl State {
         }
     }
 
-    /// Brings the cluster to `now_ms`: what falls due by then happens.
+    /// Brings the cluster to `now_ms`: what falls due by then happens in its order and at its time, however
+    /// seldom anybody asks.
     pub(crate) fn advance(&mut self, now_ms: i64) {
-        self.now_ms = self.now_ms.max(now_ms);
+        let until_ms = self.now_ms.max(now_ms);
+        self.run_timers();
+        while self.now_ms < until_ms {
+            self.now_ms = self.next_timer_ms().clamp(self.now_ms + 1, until_ms);
+            self.run_timers();
+        }
+    }
+
+    fn run_timers(&mut self) {
         let now_ms = self.now_ms;
         if self.groups.advance(now_ms) {
             self.changed();

@@ -114,8 +114,13 @@ async fn a_transactional_batch_needs_its_partition_in_the_transaction() {
     let late = producer.batch(1, &["b"]);
     assert_eq!(producer.wire.produce("orders", &late).await.error_code, 0);
     world.pass(5);
-    let later = producer.batch(2, &["c"]);
-    assert_eq!(producer.wire.produce("orders", &later).await.error_code, 48);
+    let (earlier, later) = (producer.batch(2, &["c"]), producer.batch(3, &["d"]));
+    assert_eq!(producer.wire.produce("orders", &earlier).await.error_code, 48);
+    // What was refused comes first, or nothing does.
+    assert_eq!(producer.add("orders").await, 0);
+    assert_eq!(producer.wire.produce("orders", &later).await.error_code, 45);
+    assert_eq!(producer.wire.produce("orders", &earlier).await.error_code, 0);
+    assert_eq!(producer.wire.produce("orders", &later).await.error_code, 0);
 }
 
 #[tokio::test]

@@ -121,7 +121,9 @@ impl State {
             return i64::MAX;
         }
         let CoordinatorTimers { timeout_check_ms, expiration_check_ms } = self.coordinator_timers;
-        let markers = self.transactions.ending().map(|(_, markers)| markers.due_ms).min();
+        // Without a broker there is no coordinator.
+        let ending = self.transactions.ending().filter(|_| !self.live().is_empty());
+        let markers = ending.map(|(_, markers)| markers.due_ms).min();
         timeout_check_ms.min(expiration_check_ms).min(markers.unwrap_or(i64::MAX))
     }
 
