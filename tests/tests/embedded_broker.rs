@@ -26,17 +26,18 @@ async fn cluster() -> TcpCluster {
         ..Settings::new("embedded", endpoints, 1)
     };
     let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let cluster = TcpCluster::listen(ip, &[0, 0, 0], settings, system_clock()).await.unwrap();
+    let cluster = TcpCluster::listen(ip, &[0, 0, 0], settings, system_clock()).await.expect("free ports");
     cluster.cluster.with(|state| state.create_topic(TOPIC, PARTITIONS, 3, TopicConfigs::default()));
     cluster
 }
 
 async fn produce(bootstrap: &str, values: std::ops::Range<usize>) {
-    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("a producer");
     for value in values {
         let (partition, payload) = (value as i32 % PARTITIONS, value.to_string());
         let record = FutureRecord::<(), _>::to(TOPIC).partition(partition).payload(&payload);
-        producer.send(record, PATIENCE).await.unwrap();
+        producer.send(record, PATIENCE).await.expect("acknowledged");
     }
 }
 
@@ -50,8 +51,8 @@ fn member(bootstrap: &str, client: &str) -> BaseConsumer {
         .set("session.timeout.ms", SESSION.as_millis().to_string())
         .set("heartbeat.interval.ms", "500")
         .create()
-        .unwrap();
-    consumer.subscribe(&[TOPIC]).unwrap();
+        .expect("a consumer");
+    consumer.subscribe(&[TOPIC]).expect("subscribed");
     consumer
 }
 
@@ -63,16 +64,16 @@ fn read(members: &[&BaseConsumer], mut done: impl FnMut(&[Vec<usize>]) -> bool) 
         assert!(Instant::now() < deadline, "still waiting; read so far: {values:?}");
         for (member, values) in members.iter().zip(&mut values) {
             let Some(Ok(message)) = member.poll(POLL) else { continue };
-            let payload = std::str::from_utf8(message.payload().unwrap()).unwrap();
-            values.push(payload.parse().unwrap());
-            member.commit_message(&message, CommitMode::Sync).unwrap();
+            let payload = std::str::from_utf8(message.payload().expect("a payload")).expect("text");
+            values.push(payload.parse().expect("a number"));
+            member.commit_message(&message, CommitMode::Sync).expect("committed");
         }
     }
     values
 }
 
 fn assigned(member: &BaseConsumer) -> usize {
-    member.assignment().unwrap().count()
+    member.assignment().expect("an assignment").count()
 }
 
 fn total(values: &[Vec<usize>]) -> usize {
