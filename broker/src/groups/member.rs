@@ -77,13 +77,16 @@ impl Present {
         !self.is_new && (self.joining.is_some() || self.syncing.is_some())
     }
 
-    /// Whether anybody waited for it.
-    pub fn answer_join(&mut self, response: JoinGroupResponse) -> bool {
-        self.joining.take().map(|reply| reply.send(response)).is_some()
+    pub fn answer_join(&mut self, response: JoinGroupResponse) {
+        if let Some(reply) = self.joining.take() {
+            let _ = reply.send(response);
+        }
     }
 
     /// Whether anybody waited for it.
     pub fn answer_sync(&mut self, response: SyncGroupResponse) -> bool {
-        self.syncing.take().map(|reply| reply.send(response)).is_some()
+        let Some(reply) = self.syncing.take() else { return false };
+        let _ = reply.send(response);
+        true
     }
 }
