@@ -106,7 +106,7 @@ fn transactional_producers(request: &ProduceRequest) -> BTreeSet<(i64, i16)> {
 /// Before the first batch of a transaction a leader asks the coordinator whether the partition is part of
 /// it (KIP-890). Errors that older clients wouldn't understand are told as others.
 fn verify(
-    state: &State,
+    state: &mut State,
     caller: &Caller,
     request: &ProduceRequest,
     key: Key,
@@ -117,6 +117,10 @@ fn verify(
     let led = state.led(caller.broker, &key.0, key.1, -1).map_err(bare)?;
     if led.log.producers.get(header.producer_id).is_some_and(|producer| producer.open_since.is_some()) {
         return Ok(());
+    }
+    let now_ms = state.now_ms;
+    if let Some(partition) = state.partition_mut(&key.0, key.1) {
+        partition.log.producers.expect(&header, now_ms);
     }
     let producer = (header.producer_id, header.producer_epoch);
     let verified = match state.coordinator(id) {

@@ -121,7 +121,9 @@ impl State {
             return i64::MAX;
         }
         let CoordinatorTimers { timeout_check_ms, expiration_check_ms } = self.coordinator_timers;
-        let markers = self.transactions.ending().map(|(_, markers)| markers.due_ms).min();
+        // Without a broker there is no coordinator.
+        let ending = self.transactions.ending().filter(|_| !self.live().is_empty());
+        let markers = ending.map(|(_, markers)| markers.due_ms).min();
         timeout_check_ms.min(expiration_check_ms).min(markers.unwrap_or(i64::MAX))
     }
 
@@ -152,7 +154,7 @@ impl State {
         let commit = transaction.status == Status::PrepareCommit;
         for key in transaction.partitions.clone() {
             let progress = match key.0 == OFFSETS_TOPIC {
-                true => self.end_offsets(transaction.producer_id, key.1, commit),
+                true => self.end_offsets(transaction.producer_id, commit),
                 false => self.write_marker(transaction, &mut markers, &key, commit),
             };
             match progress {
@@ -212,12 +214,9 @@ impl State {
         if partition.high_watermark() >= end { Progress::Done } else { Progress::Waits }
     }
 
-    fn end_offsets(&mut self, producer_id: i64, partition: i32, commit: bool) -> Progress {
-        for (group, offsets) in self.transactions.offsets.take(producer_id, partition) {
-            if commit {
-                self.commit_group_offsets(&group, offsets);
-            }
-        }
+    /// The groups take what the producer left for them, whichever their partition.
+    fn end_offsets(&mut self, producer_id: i64, commit: bool) -> Progress {
+        self.groups.end_transaction(producer_id, commit);
         Progress::Done
     }
 }
