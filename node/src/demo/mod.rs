@@ -203,7 +203,7 @@ impl Stage {
              '{TOPIC}' from east to west while records are produced.\n\
              \n  east  {}\n  west  {}\n  API   {}\n  log   {}\n\
              \nAny Kafka client can look, such as\n  kcat -b {} -t {TOPIC} -C -o beginning\n\
-             and so can\n  lockstep --url {} mirror describe {TOPIC} --link east-west\n",
+             and so can\n  export LOCKSTEP_URL={}\n  lockstep mirror describe {TOPIC} --link east-west\n",
             self.clusters.east.bootstrap.replace(',', "\n        "),
             self.clusters.west.bootstrap.replace(',', "\n        "),
             self.child.url(),

@@ -1,5 +1,5 @@
-//! What is seen: on a terminal a table that is drawn over itself, elsewhere a line now and then. Nothing
-//! is wider than 60 columns unless an address is.
+//! What is seen: on a terminal a table that is drawn over itself, elsewhere (and where it doesn't fit) a
+//! line now and then.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -10,7 +10,10 @@ use super::operator::Mirror;
 use super::proof::Proof;
 use crate::cli::output;
 
-/// Without a terminal.
+/// What the table takes.
+const COLUMNS_MIN: u16 = 60;
+const ROWS_MIN: u16 = 12;
+/// Without a table.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 pub struct Screen {
@@ -25,9 +28,7 @@ pub struct Screen {
 
 impl Screen {
     pub fn new() -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let live = io::stdout().is_terminal() && !dumb;
-        Self { live, drawn: 0, last_line: Duration::ZERO, before: None, rates: (0.0, 0.0) }
+        Self { live: has_room(), drawn: 0, last_line: Duration::ZERO, before: None, rates: (0.0, 0.0) }
     }
 
     /// Words, above the table.
@@ -122,6 +123,17 @@ impl Screen {
             self.drawn = 0;
         }
     }
+}
+
+fn has_room() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    if dumb || !io::stdout().is_terminal() {
+        return false;
+    }
+    // A terminal that doesn't tell its size says zero.
+    let fits = |size: u16, least: u16| size == 0 || size >= least;
+    rustix::termios::tcgetwinsize(io::stdout())
+        .is_ok_and(|size| fits(size.ws_col, COLUMNS_MIN) && fits(size.ws_row, ROWS_MIN))
 }
 
 fn total_lag(mirror: &Mirror) -> Option<i64> {
