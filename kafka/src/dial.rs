@@ -34,6 +34,7 @@ pub trait Dial: Send + Sync {
     fn dial(&self, address: Arc<str>) -> DialFuture;
 
     /// Unpredictable bytes, for nonces and for spreading. A simulation takes them from its seed.
+    #[expect(clippy::disallowed_methods, reason = "production's source")]
     fn random(&self) -> [u8; sasl::NONCE_BYTES] {
         rand::random()
     }
@@ -43,6 +44,7 @@ pub trait Dial: Send + Sync {
 pub struct TcpDial;
 
 impl Dial for TcpDial {
+    #[expect(clippy::disallowed_methods, reason = "production's network")]
     fn dial(&self, address: Arc<str>) -> DialFuture {
         Box::pin(async move {
             let stream = TcpStream::connect(&*address).await?;
@@ -109,6 +111,10 @@ impl Dialer {
     }
 
     /// Reads the secrets anew; on a thread that may block when files are among them.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only where secrets lie in files, as none do in simulation"
+    )]
     async fn prepare(&self) -> Result<Prepared, Error> {
         let (tls, sasl) = (self.tls.clone(), self.sasl.clone());
         let reads_files =
