@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use crate::config::{ClientConfig, ConfigError, SaslSettings};
 use crate::connection::{BoxedStream, Connection, ConnectionOptions};
 use crate::error::Error;
+pub use crate::sasl::NONCE_BYTES;
 use crate::sasl::{self, Login};
 use crate::tls::{self, Tls};
 
@@ -35,7 +36,7 @@ pub trait Dial: Send + Sync {
 
     /// Unpredictable bytes, for nonces and for spreading. A simulation takes them from its seed.
     #[expect(clippy::disallowed_methods, reason = "production's source")]
-    fn random(&self) -> [u8; sasl::NONCE_BYTES] {
+    fn random(&self) -> [u8; NONCE_BYTES] {
         rand::random()
     }
 }
@@ -153,7 +154,7 @@ fn maybe_tls(error: Error) -> Error {
     }
 }
 
-fn share_of(lifetime: Duration, random: [u8; sasl::NONCE_BYTES]) -> Duration {
+fn share_of(lifetime: Duration, random: [u8; NONCE_BYTES]) -> Duration {
     let (low, high) = (*LIFETIME_PERCENT.start() * 255, *LIFETIME_PERCENT.end() * 255);
     let share = low + (high - low) / 255 * u32::from(random[0]);
     lifetime.mul_f64(f64::from(share) / (255.0 * 100.0))
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn a_connection_ends_before_its_session_and_not_with_its_neighbours() {
         let hour = Duration::from_secs(3600);
-        let minutes = |first: u8| share_of(hour, [first; sasl::NONCE_BYTES]).as_secs_f64() / 60.0;
+        let minutes = |first: u8| share_of(hour, [first; NONCE_BYTES]).as_secs_f64() / 60.0;
         assert_eq!((minutes(0), minutes(255)), (51.0, 57.0));
         assert!(minutes(0) < minutes(1) && minutes(1) < minutes(2));
     }
