@@ -9,7 +9,8 @@
 //!
 //! It never waits for real time and never opens a socket or a file.
 
-#[cfg(not(tokio_unstable))]
+// rustdoc is told nothing of the flag.
+#[cfg(not(any(tokio_unstable, doc)))]
 compile_error!(
     "the simulation needs `--cfg tokio_unstable`, which the workspace's .cargo/config.toml sets: without it \
      tokio isn't seeded. A set RUSTFLAGS, even an empty one, replaces that file's flags: unset it"

@@ -2,6 +2,8 @@
 
 use std::io::{BufWriter, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 
@@ -19,21 +21,22 @@ const PRINT_EVERY_STEPS: u64 = 1_000;
 pub fn run(seed: u64) -> Result<()> {
     let time = Time::default();
     let trace = Trace::install(time.clone())?;
+    let has_panicked = note_panics();
     let mut out = Printer { out: BufWriter::new(std::io::stdout().lock()), hash: Fnv::default(), lines: 0 };
     let options = Options::of(seed);
     out.print(&options.to_string())?;
     let mut world = World::new(options, time);
     let outcome = loop {
-        // A panic of the product ends the host that it happens in, and the step.
         let steps = catch_unwind(AssertUnwindSafe(|| {
             (0..PRINT_EVERY_STEPS).try_fold(true, |more, _| if more { world.step() } else { Ok(false) })
         }));
         out.print(&trace.take())?;
         match steps {
+            Err(_) => break Err("panicked".to_owned()),
+            Ok(_) if has_panicked.load(Ordering::Relaxed) => break Err("panicked".to_owned()),
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => break Ok(()),
             Ok(Err(error)) => break Err(format!("{error:#}")),
-            Err(_) => break Err("panicked".to_owned()),
         }
     };
     let (simulated_s, lines, hash) = (world.elapsed().as_secs(), out.lines, out.hash.0);
@@ -44,6 +47,17 @@ pub fn run(seed: u64) -> Result<()> {
         Ok(()) => Ok(()),
         Err(why) => bail!("seed {seed}: {why}"),
     }
+}
+
+/// A panic fails its seed, also one that an actor's supervisor catches and lives with.
+fn note_panics() -> Arc<AtomicBool> {
+    let noted = Arc::new(AtomicBool::new(false));
+    let note = noted.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        note.store(true, Ordering::Relaxed);
+        tracing::error!("{panic}");
+    }));
+    noted
 }
 
 struct Printer<W: Write> {

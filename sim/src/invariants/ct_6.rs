@@ -4,10 +4,10 @@
 //! The record is a model catalog to which every acknowledged command was applied. A command whose answer
 //! was lost may have been taken or not, until nothing is under way any more and the catalog shows which.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use catalog::{Action, Catalog, Cluster, Command, MirrorStatus};
+use catalog::{Action, Catalog, Cluster, Command, Link, MirrorStatus, MirrorTopic};
 
 use super::Invariant;
 use crate::judge::Seen;
@@ -19,36 +19,20 @@ pub struct Durable {
     open: Option<Action>,
 }
 
-/// What commands of people decide. The rest of the catalog is the node's own to change.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
-    links: Vec<AskedLink>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct AskedLink {
-    id: String,
-    name: Arc<str>,
-    ends: (Option<Arc<str>>, Arc<str>),
-    configs: BTreeMap<String, String>,
-    /// Name, partitions, whether it is paused.
-    mirrors: Vec<(Arc<str>, usize, bool)>,
-}
-
-fn asked(catalog: &Catalog) -> Asked {
-    let link = |link: &Arc<catalog::Link>| AskedLink {
-        id: link.id.to_string(),
-        name: link.name.clone(),
-        ends: (link.source.clone(), link.destination.clone()),
-        configs: link.configs.clone(),
-        mirrors: link
-            .mirrors
-            .values()
-            .map(|m| (m.name.clone(), m.partitions.len(), m.status == MirrorStatus::Paused))
-            .collect(),
+/// What commands of people decide, a line each. The rest of the catalog is the node's own to change.
+fn asked(catalog: &Catalog) -> BTreeSet<String> {
+    let cluster = |c: &Arc<Cluster>| format!("cluster {} ({}) {:?}", c.name, c.cluster_id, c.configs);
+    let link = |l: &Arc<Link>| {
+        let Link { id, name, source, destination, configs, .. } = &**l;
+        format!("link {id} {name} from {source:?} to {destination} {configs:?}")
     };
-    Asked { clusters: catalog.clusters.clone(), links: catalog.links.values().map(link).collect() }
+    let mirror = |l: &Arc<Link>, m: &Arc<MirrorTopic>| {
+        let paused = if m.status == MirrorStatus::Paused { ", paused" } else { "" };
+        format!("mirror {}/{} of {} partitions{paused}", l.name, m.name, m.partitions.len())
+    };
+    let links = catalog.links.values();
+    let mirrors = links.clone().flat_map(|l| l.mirrors.values().map(move |m| mirror(l, m)));
+    catalog.clusters.values().map(cluster).chain(links.map(link)).chain(mirrors).collect()
 }
 
 impl Durable {
@@ -104,6 +88,8 @@ impl Invariant for Durable {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use catalog::Refusal;
     use consensus::Applied;
 
