@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actors::engine::Engine;
+use actors::clock::WallClock;
+use actors::coordinator;
+use actors::engine::{self, Engine};
 use anyhow::Context as _;
 use axum::Router;
-use catalog::Action;
 use consensus::{Consensus, Options};
+use kafka::client::TcpDial;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -23,7 +25,7 @@ use tokio::task::JoinHandle;
 use crate::api::preflight::LivePreflight;
 use crate::api::{self, Api};
 use crate::config::{Settings, host_name};
-use crate::{coordinator, telemetry};
+use crate::telemetry;
 
 /// Consensus waits for the disk, the API for consensus: neither needs more.
 const CONTROL_THREADS: usize = 2;
@@ -34,7 +36,6 @@ const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(3);
 const HTTP_STOP_MAX: Duration = Duration::from_millis(500);
 const RUNTIME_STOP_MAX: Duration = Duration::from_millis(200);
 
-const START_RETRY_WAIT: Duration = Duration::from_millis(500);
 /// Histograms are folded at this pace; they hold every sample until then.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -135,21 +136,14 @@ fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bo
     })
 }
 
-/// Records this start, then runs the data plane. The record raises the epoch of whatever the
-/// process before may still have under way, so nothing may run ahead of it.
+/// Records this start, then runs the data plane.
 async fn start_engine(consensus: Consensus, name: String, data: Handle) -> anyhow::Result<Engine> {
-    let node = consensus.node_id();
-    let mut told = false;
-    while let Err(error) = consensus.submit(Action::StartNode { node, name: name.as_str().into() }).await {
-        if let Some(reason) = consensus.status().stopped {
-            anyhow::bail!("consensus stopped: {reason}");
-        }
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(%error, "this start can't be recorded yet; nothing is mirrored until it is");
-        }
-        tokio::time::sleep(START_RETRY_WAIT).await;
+    if let Err(error) = engine::record_start(&consensus, &name).await {
+        let reason = consensus.status().stopped.unwrap_or_else(|| error.to_string());
+        anyhow::bail!("consensus stopped: {reason}");
     }
-    let engine = data.spawn(Engine::start(consensus)).await.context("start the actors")?;
+    let engine = Engine::start(consensus, WallClock::system(), Arc::new(TcpDial));
+    let engine = data.spawn(engine).await.context("start the actors")?;
     engine.context("start the actors")
 }
 
