@@ -14,6 +14,8 @@ const SEVERAL_FROM_VERSION: i16 = 4;
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const NO_BROKER: i32 = -1;
+/// Kafka's message of no error, up to version 3.
+const NO_ERROR: &str = "NONE";
 
 pub(crate) struct FindCoordinator;
 
@@ -33,9 +35,10 @@ impl Handler for FindCoordinator {
             FindCoordinatorResponse::default().with_coordinators(coordinators)
         } else {
             let found = find(&request.key);
+            let message = if found.error_code == 0 { Some(NO_ERROR) } else { None };
             FindCoordinatorResponse::default()
                 .with_error_code(found.error_code)
-                .with_error_message(found.error_message)
+                .with_error_message(message.map(StrBytes::from_static_str))
                 .with_node_id(found.node_id)
                 .with_host(found.host)
                 .with_port(found.port)
