@@ -235,14 +235,16 @@ impl Connection {
         let Some(versions) = self.shared.versions.get() else {
             return Ok(api.versions[0]);
         };
-        let (min, max) = versions.get(&api.key).copied().unwrap_or((-1, -1));
-        let usable = api.versions.iter().find(|(version, ..)| (min..=max).contains(version));
+        let offered = versions.get(&api.key).map(|(min, max)| *min..=*max);
+        let speaks = |version: &i16| offered.as_ref().is_some_and(|offered| offered.contains(version));
+        let usable = api.versions.iter().find(|(version, ..)| speaks(version));
         usable.copied().ok_or_else(|| Error::Unsupported {
             address: self.shared.address.to_string(),
             api: api.name,
-            min,
-            max,
-            needed: format!("{:?}", api.versions.iter().map(|v| v.0).collect::<Vec<_>>()),
+            offered: offered.map_or("in no version".to_owned(), |offered| {
+                format!("only in versions {} to {}", offered.start(), offered.end())
+            }),
+            needed: api.versions.iter().map(|v| v.0.to_string()).collect::<Vec<_>>().join(" or "),
         })
     }
 

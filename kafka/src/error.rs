@@ -112,8 +112,8 @@ pub enum Error {
     /// The peer doesn't speak the protocol as published.
     #[error("{address} sent what isn't valid Kafka protocol: {reason}")]
     Protocol { address: String, reason: String },
-    #[error("{address} supports {api} only in versions {min}..={max}; lockstep needs one of {needed}")]
-    Unsupported { address: String, api: &'static str, min: i16, max: i16, needed: String },
+    #[error("{address} supports {api} {offered}; lockstep needs version {needed}")]
+    Unsupported { address: String, api: &'static str, offered: String, needed: String },
     /// The broker answered with an error code.
     #[error("{what}: {code}")]
     Broker { what: String, code: ErrorCode },

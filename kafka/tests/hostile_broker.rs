@@ -346,6 +346,8 @@ async fn a_request_the_broker_does_not_know_is_not_sent() {
     let error = producers::describe_producers(&connection, "orders", 0).await.expect_err("not offered");
     measured.check();
     assert!(matches!(error, Error::Unsupported { api: "DescribeProducers", .. }), "{error}");
+    let told = "supports DescribeProducers in no version; lockstep needs version 0";
+    assert!(error.to_string().ends_with(told), "{error}");
 }
 
 #[tokio::test]

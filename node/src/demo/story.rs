@@ -77,7 +77,7 @@ impl fmt::Display for Event {
             Event::Recovered { after } => {
                 write!(f, "all partitions run again, {:.1} s after the kill", after.as_secs_f64())
             }
-            Event::End => write!(f, "the load ends; what is left is mirrored and compared"),
+            Event::End => write!(f, "the load ends; what is left is compared"),
         }
     }
 }
