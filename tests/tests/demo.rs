@@ -91,7 +91,7 @@ fn the_demo_survives_its_kill_and_proves_every_record_while_another_client_reads
         let text = demo.text();
         ensure!(status.success(), "{status}: {text}");
         ensure!(text.contains("the node is killed (SIGKILL)"), "{text}");
-        ensure!(text.contains("records verified: at the same offset"), "{text}");
+        ensure!(text.contains("records verified:\nat the same offset"), "{text}");
         ensure!(!text.contains('\x1b'), "drawn where there is no terminal: {text}");
         check_rows(&text)?;
         demo.check_nothing_left()

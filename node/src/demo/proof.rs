@@ -110,9 +110,9 @@ impl Proof {
         });
         let table = output::table(&["PARTITION", "OFFSETS", "EAST CRC32C", "WEST CRC32C"], rows);
         format!(
-            "{records} of {records} records verified: at the same offset, with the\n\
-             same key, value, headers and timestamp; none is missing,\n\
-             none is there twice.\n\n{table}"
+            "{records} of {records} records verified:\n\
+             at the same offset, with the same key, value, headers\n\
+             and timestamp; none is missing, none is there twice.\n\n{table}"
         )
     }
 }
