@@ -17,6 +17,8 @@ pub mod wire;
 pub mod client;
 #[cfg(feature = "witness")]
 pub mod compare;
+#[cfg(feature = "differential")]
+pub mod differential;
 #[cfg(feature = "witness")]
 pub mod load;
 #[cfg(feature = "witness")]
@@ -27,7 +29,7 @@ pub mod node;
 pub mod operator;
 #[cfg(feature = "witness")]
 pub mod pair;
-#[cfg(feature = "witness")]
+#[cfg(any(feature = "differential", feature = "witness"))]
 pub mod scenario;
 #[cfg(feature = "secured")]
 pub mod secured;

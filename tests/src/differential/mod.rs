@@ -1,0 +1,156 @@
+//! The embedded cluster against real Kafka: sequences of requests, drawn from a seed, go to both ends in
+//! the same order, and what comes back is compared field by field but for a short [list](allowed). Where
+//! the two differ, Kafka is right and `broker/` is mended.
+//!
+//! Only here may the harness use the protocol crate that the product uses too: it writes and reads
+//! structures, and judges nothing.
+
+pub mod allowed;
+mod batches;
+mod connection;
+mod draw;
+mod ends;
+mod ids;
+mod records;
+mod recording;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, bail, ensure};
+use kafka_protocol::messages::ApiKey;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use allowed::Answering;
+use connection::{Answer, Call};
+pub use draw::Versions;
+pub use ends::{Embedded, End, Real};
+use ids::Ids;
+pub use recording::{Recorded, Recorder};
+use world::World;
+
+pub const REQUESTS: usize = 50;
+/// What of a request is printed: batches of a megabyte say nothing.
+const PRINTED_CHARS: usize = 6_000;
+
+/// Versions that clients don't send, or that name what the sequences don't model.
+const HIGHEST: &[(ApiKey, i16)] = &[
+    // From 12 on a produce request adds its partitions to the transaction; from 13 on it names topic ids.
+    (ApiKey::Produce, 11),
+    (ApiKey::Fetch, 16),
+    // Later ones are sent by brokers only.
+    (ApiKey::AddPartitionsToTxn, 3),
+    // From 5 on each transaction has an epoch of its own.
+    (ApiKey::EndTxn, 4),
+    // From 6 on there are prepared transactions.
+    (ApiKey::InitProducerId, 5),
+    (ApiKey::Metadata, 12),
+];
+
+/// One of a run's sequences.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence {
+    pub seed: u64,
+    pub number: u64,
+}
+
+impl Sequence {
+    /// Begins the names of all topics and transactional ids of the sequence.
+    pub fn prefix(&self) -> String {
+        format!("d{}-{}-", self.seed, self.number)
+    }
+
+    fn rng(&self) -> StdRng {
+        StdRng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(self.number))
+    }
+}
+
+/// What both ends speak of what is drawn.
+pub fn common(reference: &Versions, subject: &Versions) -> Versions {
+    let mut common = BTreeMap::new();
+    for api in draw::kinds() {
+        let (Some(here), Some(there)) = (reference.get(&(api as i16)), subject.get(&(api as i16))) else { continue };
+        let cap = HIGHEST.iter().find(|(capped, _)| *capped == api).map_or(i16::MAX, |(_, cap)| *cap);
+        let range = (here.0.max(there.0), here.1.min(there.1).min(cap));
+        if range.0 <= range.1 {
+            common.insert(api as i16, range);
+        }
+    }
+    common
+}
+
+/// Kinds that are drawn when both ends speak them, and `versions` lacks.
+pub fn unspoken(versions: &Versions) -> Vec<ApiKey> {
+    draw::kinds().filter(|api| !versions.contains_key(&(*api as i16))).collect()
+}
+
+/// Plays one sequence. The error of a difference holds all that is needed to look into it.
+pub fn play(sequence: Sequence, reference: &mut dyn End, subject: &mut dyn End) -> Result<()> {
+    let versions = common(&reference.versions()?, &subject.versions()?);
+    let mut world = World::new(sequence.prefix(), reference.now_ms());
+    let mut rng = sequence.rng();
+    let (mut known_here, mut known_there) = (Ids::default(), Ids::default());
+    for number in 0..REQUESTS {
+        let call = draw::draw(&mut world, &mut rng, &versions, number);
+        let place = || format!("sequence {} of seed {}, request {number}", sequence.number, sequence.seed);
+        let expected = ask(reference, &call, &mut known_here, &world.prefix).with_context(place)?;
+        let found = ask(subject, &call, &mut known_there, &world.prefix).with_context(place)?;
+        if found != expected {
+            bail!("{}", report(&place(), &call, &expected, &found, [reference.name(), subject.name()]));
+        }
+        world.learn(&call, &expected);
+        reference.settle(&call, &world).with_context(place)?;
+        subject.settle(&call, &world).with_context(place)?;
+    }
+    reference.leave(&world)?;
+    subject.leave(&world)
+}
+
+fn ask(end: &mut dyn End, call: &Call, ids: &mut Ids, prefix: &str) -> Result<Answer> {
+    let mut own = call.clone();
+    allowed::localise(&mut own.request, ids);
+    let answer = end.ask(&own)?;
+    let now_ms = end.now_ms();
+    Ok(match answer {
+        Answer::Response(response) => {
+            Answer::Response(Box::new(allowed::alike(*response, &mut Answering { ids, now_ms, prefix })))
+        }
+        other => other,
+    })
+}
+
+fn report(place: &str, call: &Call, expected: &Answer, found: &Answer, names: [&str; 2]) -> String {
+    let mut out = format!("{place}: {:?} version {}\n", call.api, call.version);
+    let _ = writeln!(out, "request: {}", printed(&call.request));
+    let _ = writeln!(out, "{}: {}", names[0], printed(expected));
+    let _ = writeln!(out, "{}: {}", names[1], printed(found));
+    let (expected, found) = (format!("{expected:#?}"), format!("{found:#?}"));
+    let (expected, found): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), found.lines().collect());
+    let _ = writeln!(out, "differing lines:");
+    let pairs = expected.iter().zip(&found).filter(|(expected, found)| expected != found);
+    for (expected, found) in pairs.take(12) {
+        let _ = writeln!(out, "  {}: {}\n  {}: {}", names[0], expected.trim(), names[1], found.trim());
+    }
+    if expected.len() != found.len() {
+        let _ = writeln!(out, "  and one has {} lines, the other {}", expected.len(), found.len());
+    }
+    out
+}
+
+fn printed(what: &impl Debug) -> String {
+    let text = format!("{what:?}").replace(", unknown_tagged_fields: {}", "");
+    match text.char_indices().nth(PRINTED_CHARS) {
+        Some((at, _)) => format!("{}… ({} bytes in all)", &text[..at], text.len()),
+        None => text,
+    }
+}
+
+/// Fails when a kind that should be compared isn't spoken by one end.
+pub fn all_spoken(versions: &Versions) -> Result<()> {
+    let missing = unspoken(versions);
+    ensure!(missing.is_empty(), "not spoken by both ends: {missing:?}");
+    Ok(())
+}
