@@ -13,6 +13,7 @@ pub enum Kind {
     Long = 5,
     Double = 6,
     List = 7,
+    Password = 9,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -22,9 +23,14 @@ pub struct Known {
     pub kind: Kind,
 }
 
-const fn known(name: &'static str, default: &'static str, kind: Kind) -> Known {
+pub const fn known(name: &'static str, default: &'static str, kind: Kind) -> Known {
     Known { name, default, kind }
 }
+
+/// Where a value comes from (`DescribeConfigsResponse.ConfigSource`).
+pub const DYNAMIC_TOPIC_CONFIG: i8 = 1;
+pub const STATIC_BROKER_CONFIG: i8 = 4;
+pub const DEFAULT_CONFIG: i8 = 5;
 
 const FOREVER: &str = "9223372036854775807";
 
@@ -87,6 +93,27 @@ impl TopicConfigs {
 
     pub fn unset(&mut self, name: &str) {
         self.set.remove(name);
+    }
+
+    /// What can be wrong with values that are right each by itself (`LogConfig.validateValues`).
+    ///
+    /// # Errors
+    /// As [`TopicConfigs::set`].
+    pub fn check_together(&self) -> Result<(), String> {
+        let (least, most) = (self.number("min.compaction.lag.ms"), self.number("max.compaction.lag.ms"));
+        if least > most {
+            return Err(format!(
+                "conflict topic config setting min.compaction.lag.ms ({least}) > max.compaction.lag.ms ({most})"
+            ));
+        }
+        if self.get("remote.storage.enable") == "true" {
+            return Err(
+                "Tiered Storage functionality is disabled in the broker. Topic cannot be configured \
+                        with remote log storage."
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 
     pub fn explicit(&self, name: &str) -> Option<&str> {

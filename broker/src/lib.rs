@@ -6,7 +6,10 @@
 //! broker) and [`State::partition_mut`] (per partition). Never used in production; shares no code with the
 //! client that it is to prove.
 
+mod alter;
 mod api;
+mod assignment;
+mod broker_configs;
 mod clock;
 mod cluster;
 mod configs;

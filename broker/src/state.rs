@@ -29,6 +29,7 @@ pub struct Settings {
     pub seed: u64,
     pub auto_create_topics: bool,
     pub default_partitions: i32,
+    pub default_replication: i16,
     pub socket_request_max_bytes: usize,
     pub producer_id_expiration_ms: i64,
     pub transactional_id_expiration_ms: i64,
@@ -44,6 +45,7 @@ impl Settings {
             seed,
             auto_create_topics: false,
             default_partitions: 1,
+            default_replication: 1,
             socket_request_max_bytes: 100 << 20,
             producer_id_expiration_ms: DAY_MS,
             transactional_id_expiration_ms: 7 * DAY_MS,
@@ -232,30 +234,42 @@ impl State {
         }
     }
 
-    /// Creates a topic whose replicas are spread over the brokers that are up.
+    /// Creates a topic whose replicas are spread over the brokers.
     pub fn create_topic(&mut self, name: &str, partitions: i32, replication: i16, configs: TopicConfigs) {
-        let live = self.live();
         let first = self.topics.len();
-        let assignment = (0..usize::try_from(partitions).unwrap_or(0))
-            .map(|index| {
-                let replicas = usize::try_from(replication).unwrap_or(1).min(live.len());
-                (0..replicas).map(|replica| live[(first + index + replica) % live.len()]).collect()
-            })
-            .collect();
+        let indexes = 0..usize::try_from(partitions).unwrap_or(0);
+        let assignment = indexes.map(|index| self.placed(first + index, replication)).collect();
         self.create_assigned(name, assignment, configs);
     }
 
+    /// Replicas for the `turn`th partition of all: brokers that are up in turn, then those that aren't.
+    pub(crate) fn placed(&self, turn: usize, replication: i16) -> Vec<i32> {
+        let mut brokers = self.live();
+        if !brokers.is_empty() {
+            let begin = turn % brokers.len();
+            brokers.rotate_left(begin);
+        }
+        brokers.extend(&self.down);
+        brokers.truncate(usize::try_from(replication).unwrap_or(1));
+        brokers
+    }
+
     /// Creates a topic with these replicas for each partition; the first that is up leads.
-    pub fn create_assigned(&mut self, name: &str, assignment: Vec<Vec<i32>>, configs: TopicConfigs) {
+    pub fn create_assigned(&mut self, name: &str, assignment: Vec<Vec<i32>>, configs: TopicConfigs) -> Uuid {
         let id = self.random_id();
         let partitions = assignment.into_iter().map(|replicas| self.new_partition(replicas)).collect();
         self.topics.insert(name.to_owned(), Topic { id, configs, partitions });
         self.changed();
+        id
     }
 
     pub(crate) fn new_partition(&self, replicas: Vec<i32>) -> Partition {
         let leader = replicas.iter().copied().find(|replica| self.is_up(*replica));
-        Partition::new(replicas, leader)
+        let mut partition = Partition::new(replicas, leader);
+        if leader.is_some() {
+            partition.in_sync.retain(|replica| self.is_up(*replica));
+        }
+        partition
     }
 
     /// A broker goes: its leaders move to replicas in sync, or their partitions have none.

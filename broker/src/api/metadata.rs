@@ -16,9 +16,7 @@ use crate::partition::Partition;
 use crate::state::{State, Topic};
 
 /// Authorized operations that weren't asked for.
-const NOT_ASKED: i32 = i32::MIN;
-/// Of a topic that a client's metadata request creates.
-const AUTO_CREATED_REPLICATION: i16 = 1;
+pub(crate) const NOT_ASKED: i32 = i32::MIN;
 
 pub(crate) struct Metadata;
 
@@ -76,8 +74,9 @@ fn named(state: &mut State, asked: &MetadataRequestTopic, create: bool) -> Metad
         return refused(Some(name.clone()), Code::InvalidTopicException);
     }
     if create && state.settings.auto_create_topics {
-        let partitions = state.settings.default_partitions;
-        state.create_topic(name, partitions, AUTO_CREATED_REPLICATION, TopicConfigs::default());
+        let (partitions, replication) =
+            (state.settings.default_partitions, state.settings.default_replication);
+        state.create_topic(name, partitions, replication, TopicConfigs::default());
         return refused(Some(name.clone()), Code::LeaderNotAvailable);
     }
     refused(Some(name.clone()), Code::UnknownTopicOrPartition)

@@ -1,10 +1,20 @@
 //! The requests that are modelled, one file a key. A handler is a function of the state; what must wait
 //! says for how long and is asked again whenever the state changes.
 
+mod alter_configs;
 pub(crate) mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+pub(crate) mod describe_configs;
+mod describe_producers;
 mod fetch;
+mod incremental_alter_configs;
 mod list_offsets;
-mod metadata;
+pub(crate) mod metadata;
+mod offset_for_leader_epoch;
 mod produce;
 
 use std::future::Future;
@@ -13,8 +23,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::error::ResponseError as Code;
 use kafka_protocol::messages::{ApiKey, ResponseHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
 use crate::cluster::Cluster;
 use crate::connection::Refused;
@@ -96,6 +107,16 @@ pub(crate) const APIS: &[Api] = &[
     api::<list_offsets::ListOffsets>(ApiKey::ListOffsets),
     api::<metadata::Metadata>(ApiKey::Metadata),
     api::<api_versions::ApiVersions>(ApiKey::ApiVersions),
+    api::<create_topics::CreateTopics>(ApiKey::CreateTopics),
+    api::<delete_topics::DeleteTopics>(ApiKey::DeleteTopics),
+    api::<delete_records::DeleteRecords>(ApiKey::DeleteRecords),
+    api::<offset_for_leader_epoch::OffsetForLeaderEpoch>(ApiKey::OffsetForLeaderEpoch),
+    api::<describe_configs::DescribeConfigs>(ApiKey::DescribeConfigs),
+    api::<alter_configs::AlterConfigs>(ApiKey::AlterConfigs),
+    api::<create_partitions::CreatePartitions>(ApiKey::CreatePartitions),
+    api::<incremental_alter_configs::IncrementalAlterConfigs>(ApiKey::IncrementalAlterConfigs),
+    api::<describe_cluster::DescribeCluster>(ApiKey::DescribeCluster),
+    api::<describe_producers::DescribeProducers>(ApiKey::DescribeProducers),
 ];
 
 pub(crate) fn find(key: ApiKey, version: i16) -> Option<&'static Api> {
@@ -164,6 +185,33 @@ async fn wait_for<R>(cluster: &Cluster, mut wait: Wait<R>) -> R {
             _ = changes.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Why a part of a request is refused: the code, and words where Kafka has some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub code: Code,
+    pub message: Option<String>,
+}
+
+impl ApiError {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: Some(message.into()) }
+    }
+}
+
+impl From<Code> for ApiError {
+    fn from(code: Code) -> Self {
+        Self { code, message: None }
+    }
+}
+
+/// Error code and message of an answer's part: none when it went well.
+pub(crate) fn outcome<T>(result: Result<T, ApiError>) -> (i16, Option<StrBytes>) {
+    match result {
+        Ok(_) => (0, None),
+        Err(ApiError { code, message }) => (code.code(), message.map(StrBytes::from_string)),
     }
 }
 
