@@ -61,21 +61,20 @@ fn compare(version: &str) {
         let cluster = KafkaCluster::start(config)?;
         let mut real = Real::ready(version, cluster.bootstrap().parse()?)?;
         let runtime = Runtime::new().context("start a runtime")?;
+        let versions = common(&real.versions()?, &Embedded::start(&runtime, 0, 0)?.versions()?);
         let mut differences = Vec::new();
         for sequence in sequences(scenario.seed())? {
+            if let Ok(directory) = std::env::var(RECORD_VARIABLE) {
+                let mut recorder = Recorder::new(&mut real, &PathBuf::from(directory), sequence)?;
+                play(sequence, &versions, &mut recorder, None)?;
+                continue;
+            }
             let mut embedded = Embedded::start(&runtime, real.now_ms(), sequence.seed)?;
-            let played = match std::env::var(RECORD_VARIABLE) {
-                Ok(directory) => {
-                    let mut recorder = Recorder::new(&mut real, &PathBuf::from(directory), sequence)?;
-                    play(sequence, &mut recorder, &mut embedded)
-                }
-                Err(_) => play(sequence, &mut real, &mut embedded),
-            };
-            differences.extend(played.err());
+            differences.extend(play(sequence, &versions, &mut real, Some(&mut embedded)).err());
         }
-        let mut embedded = Embedded::start(&runtime, real.now_ms(), 0)?;
-        all_spoken(&common(&real.versions()?, &embedded.versions()?))?;
+        scenario.note("played all sequences");
         judge(&differences)?;
+        all_spoken(&versions)?;
         cluster.stop()
     });
 }
@@ -86,7 +85,8 @@ fn replay(seed: u64, reference: impl Fn(Sequence) -> Result<Box<dyn End>>) -> Re
     for sequence in sequences(seed)? {
         let mut recorded = reference(sequence)?;
         let mut embedded = Embedded::start(&runtime, recorded.now_ms(), sequence.seed)?;
-        differences.extend(play(sequence, &mut *recorded, &mut embedded).err());
+        let versions = common(&recorded.versions()?, &embedded.versions()?);
+        differences.extend(play(sequence, &versions, &mut *recorded, Some(&mut embedded)).err());
     }
     judge(&differences)
 }

@@ -11,7 +11,7 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, DeleteTopicsRequest, DescribeTransactionsRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, RequestKind, ResponseKind, TopicName,
+    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, RequestKind, ResponseKind, TopicName,
     TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
@@ -29,6 +29,9 @@ const SETTLE_POLL: Duration = Duration::from_millis(2);
 const CONFIGS_APPLY: Duration = Duration::from_millis(100);
 /// All partitions of the transaction coordinator are there when as many ids have found theirs.
 const WARMING_IDS: usize = 24;
+/// Kinds of coordinator.
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 /// A cluster that answers.
 pub trait End {
@@ -53,11 +56,18 @@ impl Real {
     /// Waits until the broker hands out producer ids with and without transactions.
     pub fn ready(version: &str, address: SocketAddr) -> Result<Real> {
         let mut real = Real { name: format!("Kafka {version}"), connection: Connection::new(address) };
+        for kind in [GROUP, TRANSACTION] {
+            let request = FindCoordinatorRequest::default().with_key_type(kind);
+            let request = RequestKind::FindCoordinator(request.with_key(StrBytes::from_static_str("warm")));
+            real.connection.until("coordinator", ApiKey::FindCoordinator, 2, &request, |response| {
+                matches!(response, ResponseKind::FindCoordinator(response) if response.error_code == 0)
+            })?;
+        }
         for number in 0..WARMING_IDS {
             let id = (number > 0).then(|| TransactionalId(StrBytes::from_string(format!("warm-{number}"))));
             let request = InitProducerIdRequest::default().with_transactional_id(id);
             let request = RequestKind::InitProducerId(request.with_transaction_timeout_ms(60_000));
-            real.connection.until("a producer id", ApiKey::InitProducerId, 1, &request, |response| {
+            real.connection.until("producer id", ApiKey::InitProducerId, 1, &request, |response| {
                 matches!(response, ResponseKind::InitProducerId(response) if response.error_code == 0)
             })?;
         }

@@ -68,6 +68,7 @@ pub fn draw(world: &mut World, rng: &mut StdRng, versions: &Versions, number: us
         1 | 2 => Some(ApiKey::InitProducerId),
         _ => None,
     };
+    let first = first.filter(|first| versions.contains_key(&(*first as i16)));
     let kinds: Vec<&Kind> = KINDS
         .iter()
         .filter(|kind| versions.contains_key(&(kind.api as i16)) && first.is_none_or(|first| first == kind.api))

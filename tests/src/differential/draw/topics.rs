@@ -185,11 +185,14 @@ pub fn metadata(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKin
         return RequestKind::Metadata(request.with_topics(if version == 0 { Some(Vec::new()) } else { None }));
     }
     let names: Vec<String> = world.any_places(rng, 3).into_iter().map(|(name, _)| name).collect();
-    let topics = names.into_iter().map(|name| match version >= BY_ID_FROM_VERSION && rng.random_bool(0.4) {
+    let topic = |name: String| match version >= BY_ID_FROM_VERSION && rng.random_bool(0.4) {
         true => MetadataRequestTopic::default().with_name(None).with_topic_id(world.topic_id(&name)),
         false => MetadataRequestTopic::default().with_name(Some(topic_name(name))),
-    });
-    let topics = if version >= 1 && rng.random_bool(0.05) { Vec::new() } else { topics.collect() };
+    };
+    let mut topics: Vec<MetadataRequestTopic> = names.into_iter().map(topic).collect();
+    if version >= 1 && rng.random_bool(0.05) {
+        topics.clear();
+    }
     let request = request.with_topics(Some(topics));
     RequestKind::Metadata(match version >= 8 {
         true => request.with_include_topic_authorized_operations(rng.random_bool(0.1)),
