@@ -86,6 +86,7 @@ fn create(
     Ok(CreatableTopicResult::default()
         .with_name(topic.name.clone())
         .with_topic_id(id)
+        .with_error_message(None)
         .with_num_partitions(partitions)
         .with_replication_factor(replication)
         .with_configs(Some(told)))

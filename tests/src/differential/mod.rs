@@ -35,6 +35,7 @@ use world::World;
 pub const REQUESTS: usize = 50;
 /// What of a request is printed: batches of a megabyte say nothing.
 const PRINTED_CHARS: usize = 6_000;
+const DIFFERING_LINES: usize = 60;
 
 /// Versions that clients don't send, or that name what the sequences don't model.
 const HIGHEST: &[(ApiKey, i16)] = &[
@@ -100,7 +101,10 @@ pub fn play(
     let (mut known_here, mut known_there) = (Ids::default(), Ids::default());
     for number in 0..REQUESTS {
         let call = draw::draw(&mut world, &mut rng, versions, number);
-        let place = || format!("sequence {} of seed {}, request {number}", sequence.number, sequence.seed);
+        let place = || {
+            let Sequence { seed, number: sequence } = sequence;
+            format!("sequence {sequence} of seed {seed}, request {number}: {}", printed(&call.request))
+        };
         let expected = ask(reference, &call, &mut known_here, &world.prefix).with_context(place)?;
         if let Some(subject) = &mut subject {
             let found = ask(*subject, &call, &mut known_there, &world.prefix).with_context(place)?;
@@ -130,20 +134,45 @@ fn ask(end: &mut dyn End, call: &Call, ids: &mut Ids, prefix: &str) -> Result<An
 
 fn report(place: &str, call: &Call, expected: &Answer, found: &Answer, names: [&str; 2]) -> String {
     let mut out = format!("{place}: {:?} version {}\n", call.api, call.version);
-    let _ = writeln!(out, "request: {}", printed(&call.request));
     let _ = writeln!(out, "{}: {}", names[0], printed(expected));
     let _ = writeln!(out, "{}: {}", names[1], printed(found));
-    let (expected, found) = (format!("{expected:#?}"), format!("{found:#?}"));
-    let (expected, found): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), found.lines().collect());
-    let _ = writeln!(out, "differing lines:");
-    let pairs = expected.iter().zip(&found).filter(|(expected, found)| expected != found);
-    for (expected, found) in pairs.take(12) {
-        let _ = writeln!(out, "  {}: {}\n  {}: {}", names[0], expected.trim(), names[1], found.trim());
-    }
-    if expected.len() != found.len() {
-        let _ = writeln!(out, "  and one has {} lines, the other {}", expected.len(), found.len());
+    let _ = writeln!(out, "what differs (- {}, + {}):", names[0], names[1]);
+    for line in differing(&format!("{expected:#?}"), &format!("{found:#?}")).iter().take(DIFFERING_LINES) {
+        let _ = writeln!(out, "  {line}");
     }
     out
+}
+
+/// The lines that only one side has, in order, by the longest common subsequence.
+fn differing(expected: &str, found: &str) -> Vec<String> {
+    let (expected, found): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), found.lines().collect());
+    let width = found.len() + 1;
+    let mut common = vec![0u32; (expected.len() + 1) * width];
+    for here in (0..expected.len()).rev() {
+        for there in (0..found.len()).rev() {
+            common[here * width + there] = if expected[here] == found[there] {
+                common[(here + 1) * width + there + 1] + 1
+            } else {
+                common[(here + 1) * width + there].max(common[here * width + there + 1])
+            };
+        }
+    }
+    let (mut here, mut there, mut lines) = (0, 0, Vec::new());
+    while here < expected.len() || there < found.len() {
+        if here < expected.len() && there < found.len() && expected[here] == found[there] {
+            (here, there) = (here + 1, there + 1);
+        } else if there == found.len()
+            || (here < expected.len()
+                && common[(here + 1) * width + there] >= common[here * width + there + 1])
+        {
+            lines.push(format!("- {}", expected[here].trim()));
+            here += 1;
+        } else {
+            lines.push(format!("+ {}", found[there].trim()));
+            there += 1;
+        }
+    }
+    lines
 }
 
 fn printed(what: &impl Debug) -> String {

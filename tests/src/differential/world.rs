@@ -80,9 +80,10 @@ impl World {
         self.topics.iter().find(|topic| topic.name == name)
     }
 
+    /// Of a topic whose id wasn't told yet, and of one that isn't there, an id that nobody has. Never zero:
+    /// Kafka's fetch fails over that without an answer.
     pub fn topic_id(&self, name: &str) -> Uuid {
-        // Small numbers are topic ids that nobody has.
-        self.topic(name).map_or(Uuid::from_u128(7), |topic| topic.id)
+        self.topic(name).map(|topic| topic.id).filter(|id| !id.is_nil()).unwrap_or(Uuid::from_u128(7))
     }
 
     pub fn end(&self, place: &Place) -> i64 {
