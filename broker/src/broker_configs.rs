@@ -43,6 +43,7 @@ pub fn value(settings: &Settings, broker: i32, config: &Known) -> String {
         "num.partitions" => settings.default_partitions.to_string(),
         "producer.id.expiration.ms" => settings.producer_id_expiration_ms.to_string(),
         "socket.request.max.bytes" => settings.socket_request_max_bytes.to_string(),
+        "transaction.max.timeout.ms" => settings.transaction_max_timeout_ms.to_string(),
         "transactional.id.expiration.ms" => settings.transactional_id_expiration_ms.to_string(),
         _ => config.default.to_owned(),
     }

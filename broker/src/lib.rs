@@ -20,6 +20,7 @@ mod log;
 mod partition;
 mod state;
 mod tcp;
+mod transactions;
 
 pub use clock::{Clock, system_clock};
 pub use cluster::Cluster;
@@ -29,3 +30,4 @@ pub use log::{Batch, Header, Log, Producer};
 pub use partition::{Partition, Stop};
 pub use state::{Endpoint, Settings, State, Topic};
 pub use tcp::TcpCluster;
+pub use transactions::{CommittedOffset, GroupOffsets, Status, Transaction, Transactions};

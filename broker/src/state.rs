@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::configs::TopicConfigs;
 use crate::fetch_session::Sessions;
 use crate::partition::{Partition, Stop};
+use crate::transactions::{CoordinatorTimers, GroupOffsets, Transactions};
 
 /// Where clients reach a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,12 @@ pub struct Settings {
     pub socket_request_max_bytes: usize,
     pub producer_id_expiration_ms: i64,
     pub transactional_id_expiration_ms: i64,
+    pub transaction_max_timeout_ms: i32,
+    /// So long after its answer to EndTxn does a coordinator write the markers.
+    pub marker_delay_ms: i64,
+    /// So often does a coordinator write each marker. Once is the rule, but nothing holds it to that: a
+    /// request that times out or a coordinator that moves writes it again.
+    pub marker_copies: u32,
     pub retention_check_ms: i64,
     pub log_start_save_ms: i64,
 }
@@ -49,6 +56,9 @@ impl Settings {
             socket_request_max_bytes: 100 << 20,
             producer_id_expiration_ms: DAY_MS,
             transactional_id_expiration_ms: 7 * DAY_MS,
+            transaction_max_timeout_ms: 900_000,
+            marker_delay_ms: 5,
+            marker_copies: 1,
             retention_check_ms: 300_000,
             log_start_save_ms: 60_000,
         }
@@ -72,6 +82,9 @@ pub struct State {
     pub(crate) now_ms: i64,
     pub(crate) topics: BTreeMap<String, Topic>,
     pub(crate) sessions: BTreeMap<i32, Sessions>,
+    pub transactions: Transactions,
+    pub(crate) coordinator_timers: CoordinatorTimers,
+    pub group_offsets: BTreeMap<String, GroupOffsets>,
     down: Vec<i32>,
     random: SmallRng,
     /// Rises with whatever could be waited for.
@@ -99,6 +112,9 @@ impl State {
             now_ms,
             topics: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            transactions: Transactions::default(),
+            coordinator_timers: CoordinatorTimers::new(now_ms),
+            group_offsets: BTreeMap::new(),
             down: Vec::new(),
             changes: 0,
             timers,
@@ -122,12 +138,13 @@ impl State {
             let expiration_ms = self.settings.producer_id_expiration_ms;
             self.each_partition(|partition| partition.log.producers.expire(now_ms, expiration_ms));
         }
+        self.run_coordinators();
     }
 
     /// When something falls due next, whether or not a request comes.
     pub(crate) fn next_timer_ms(&self) -> i64 {
         let Timers { retention_ms, log_start_ms, producers_ms } = self.timers;
-        retention_ms.min(log_start_ms).min(producers_ms)
+        retention_ms.min(log_start_ms).min(producers_ms).min(self.next_coordinator_timer_ms())
     }
 
     fn retain(&mut self) {
@@ -234,6 +251,32 @@ impl State {
         }
     }
 
+    /// How an append up to `end` fared with the followers; None while it waits for them.
+    pub(crate) fn replicated(
+        &self,
+        broker: i32,
+        topic: &str,
+        partition: i32,
+        end: i64,
+    ) -> Option<Result<(), Code>> {
+        let found = match self.led(broker, topic, partition, -1) {
+            Ok(found) => found,
+            Err(code) => return Some(Err(code)),
+        };
+        if found.high_watermark() < end {
+            return None;
+        }
+        let in_sync_min = self.topic(topic).map_or(1, |topic| topic.configs.number("min.insync.replicas"));
+        let enough = found.in_sync.len() as i64 >= in_sync_min;
+        Some(if enough { Ok(()) } else { Err(Code::NotEnoughReplicasAfterAppend) })
+    }
+
+    /// Offsets that a group has committed, by a transaction.
+    pub(crate) fn commit_group_offsets(&mut self, group: &str, offsets: GroupOffsets) {
+        self.group_offsets.entry(group.to_owned()).or_default().extend(offsets);
+        self.changed();
+    }
+
     /// Creates a topic whose replicas are spread over the brokers.
     pub fn create_topic(&mut self, name: &str, partitions: i32, replication: i16, configs: TopicConfigs) {
         let first = self.topics.len();
@@ -277,21 +320,26 @@ impl State {
         if !self.is_up(broker) {
             return;
         }
+        let live_before = self.live();
         self.down.push(broker);
         self.sessions.remove(&broker);
+        self.transactions.lose_ids(broker);
         let live = self.live();
         for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
             partition.lose(broker, stop, &live);
         }
+        self.move_coordinators(&live_before);
         self.changed();
     }
 
     pub(crate) fn start_broker(&mut self, broker: i32) {
+        let live_before = self.live();
         self.down.retain(|id| *id != broker);
         let (now_ms, expiration_ms) = (self.now_ms, self.settings.producer_id_expiration_ms);
         for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
             partition.regain(broker, now_ms, expiration_ms);
         }
+        self.move_coordinators(&live_before);
         self.changed();
     }
 }

@@ -1,6 +1,8 @@
 //! The requests that are modelled, one file a key. A handler is a function of the state; what must wait
 //! says for how long and is asked again whenever the state changes.
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 mod alter_configs;
 pub(crate) mod api_versions;
 mod create_partitions;
@@ -10,12 +12,18 @@ mod delete_topics;
 mod describe_cluster;
 pub(crate) mod describe_configs;
 mod describe_producers;
+mod describe_transactions;
+mod end_txn;
 mod fetch;
 mod incremental_alter_configs;
+mod init_producer_id;
 mod list_offsets;
+mod list_transactions;
 pub(crate) mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+mod txn_offset_commit;
+mod write_txn_markers;
 
 use std::future::Future;
 use std::ops::RangeInclusive;
@@ -110,13 +118,21 @@ pub(crate) const APIS: &[Api] = &[
     api::<create_topics::CreateTopics>(ApiKey::CreateTopics),
     api::<delete_topics::DeleteTopics>(ApiKey::DeleteTopics),
     api::<delete_records::DeleteRecords>(ApiKey::DeleteRecords),
+    api::<init_producer_id::InitProducerId>(ApiKey::InitProducerId),
     api::<offset_for_leader_epoch::OffsetForLeaderEpoch>(ApiKey::OffsetForLeaderEpoch),
+    api::<add_partitions_to_txn::AddPartitionsToTxn>(ApiKey::AddPartitionsToTxn),
+    api::<add_offsets_to_txn::AddOffsetsToTxn>(ApiKey::AddOffsetsToTxn),
+    api::<end_txn::EndTxn>(ApiKey::EndTxn),
+    api::<write_txn_markers::WriteTxnMarkers>(ApiKey::WriteTxnMarkers),
+    api::<txn_offset_commit::TxnOffsetCommit>(ApiKey::TxnOffsetCommit),
     api::<describe_configs::DescribeConfigs>(ApiKey::DescribeConfigs),
     api::<alter_configs::AlterConfigs>(ApiKey::AlterConfigs),
     api::<create_partitions::CreatePartitions>(ApiKey::CreatePartitions),
     api::<incremental_alter_configs::IncrementalAlterConfigs>(ApiKey::IncrementalAlterConfigs),
     api::<describe_cluster::DescribeCluster>(ApiKey::DescribeCluster),
     api::<describe_producers::DescribeProducers>(ApiKey::DescribeProducers),
+    api::<describe_transactions::DescribeTransactions>(ApiKey::DescribeTransactions),
+    api::<list_transactions::ListTransactions>(ApiKey::ListTransactions),
 ];
 
 pub(crate) fn find(key: ApiKey, version: i16) -> Option<&'static Api> {

@@ -1,6 +1,8 @@
 //! Produce: each partition's one batch is checked and appended; with `acks=all` the answer waits until
 //! the high watermark has passed it.
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::error::ResponseError as Code;
 use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{
@@ -13,12 +15,16 @@ use super::{Handler, Step, Wait};
 use crate::fault::Caller;
 use crate::log::{Appended, Header, Refusal, sole_batch};
 use crate::state::State;
+use crate::transactions::Key;
 
 const ALL: i16 = -1;
 const NONE: i16 = 0;
 const LEADER: i16 = 1;
 /// Answers name the partition's leader from here on (KIP-951).
 const LEADER_FROM_VERSION: i16 = 10;
+/// Clients understand `TRANSACTION_ABORTABLE` from here on.
+const ABORTABLE_FROM_VERSION: i16 = 11;
+const NO_PRODUCER_ID: i64 = -1;
 
 pub(crate) struct Produce;
 
@@ -39,14 +45,20 @@ impl Handler for Produce {
     fn handle(state: &mut State, caller: &Caller, request: ProduceRequest) -> Step<ProduceResponse> {
         let mut waiting = Vec::new();
         let mut responses = Vec::new();
-        let unnamed = request.transactional_id.is_none() && has_transactional(&request);
+        let producers = transactional_producers(&request);
+        let refused = match &request.transactional_id {
+            None if !producers.is_empty() => Some(Code::TransactionalIdAuthorizationFailed),
+            Some(_) if producers.iter().filter(|(id, _)| *id > NO_PRODUCER_ID).count() > 1 => {
+                Some(Code::InvalidProducerIdMapping)
+            }
+            _ => None,
+        };
         for topic in &request.topic_data {
             let mut rows = Vec::new();
             for partition in &topic.partition_data {
-                let appended = if unnamed {
-                    Err(bare(Code::TransactionalIdAuthorizationFailed))
-                } else {
-                    append(state, caller, &request, &topic.name, partition)
+                let appended = match refused {
+                    Some(code) => Err(bare(code)),
+                    None => append(state, caller, &request, &topic.name, partition),
                 };
                 if let Ok(Appended { end, .. }) = appended {
                     let row = (responses.len(), rows.len());
@@ -83,11 +95,49 @@ fn has_error(response: &ProduceResponse) -> bool {
     response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|row| row.error_code != 0)
 }
 
-fn has_transactional(request: &ProduceRequest) -> bool {
+/// Producer ids and epochs of the transactional batches.
+fn transactional_producers(request: &ProduceRequest) -> BTreeSet<(i64, i16)> {
     let batches = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
-    batches
-        .filter_map(|partition| Header::read(partition.records.as_deref()?))
-        .any(|header| header.is_transactional())
+    let headers = batches.filter_map(|partition| Header::read(partition.records.as_deref()?));
+    let transactional = headers.filter(Header::is_transactional);
+    transactional.map(|header| (header.producer_id, header.producer_epoch)).collect()
+}
+
+/// Before the first batch of a transaction a leader asks the coordinator whether the partition is part of
+/// it (KIP-890). Errors that older clients wouldn't understand are told as others.
+fn verify(
+    state: &State,
+    caller: &Caller,
+    request: &ProduceRequest,
+    key: Key,
+    batch: &[u8],
+) -> Result<(), Refusal> {
+    let header = Header::read(batch).filter(|header| header.is_transactional() && header.has_producer());
+    let (Some(header), Some(id)) = (header, &request.transactional_id) else { return Ok(()) };
+    let led = state.led(caller.broker, &key.0, key.1, -1).map_err(bare)?;
+    if led.log.producers.get(header.producer_id).is_some_and(|producer| producer.open_since.is_some()) {
+        return Ok(());
+    }
+    let producer = (header.producer_id, header.producer_epoch);
+    let verified = match state.coordinator_of(id) {
+        None => Err(Code::CoordinatorNotAvailable),
+        Some(_) => state.transactions.verify(id, producer, &key),
+    };
+    let told = |code, message: String| Err(Refusal { message: Some(message), ..bare(code) });
+    match verified {
+        Ok(()) => Ok(()),
+        Err(Code::ProducerFenced) => Err(bare(Code::InvalidProducerEpoch)),
+        Err(Code::TransactionAbortable) if caller.version < ABORTABLE_FROM_VERSION => {
+            told(Code::InvalidTxnState, "Partition was not added to the transaction".to_owned())
+        }
+        Err(code @ (Code::ConcurrentTransactions | Code::CoordinatorNotAvailable)) => told(
+            Code::NotEnoughReplicas,
+            format!(
+                "Unable to verify the partition has been added to the transaction. Underlying error: {code}"
+            ),
+        ),
+        Err(code) => Err(bare(code)),
+    }
 }
 
 fn append(
@@ -100,6 +150,7 @@ fn append(
     let broker = caller.broker;
     state.partition(topic, data.index).ok_or(bare(Code::UnknownTopicOrPartition))?;
     let batch = sole_batch(data.records.as_deref().unwrap_or_default(), caller.version).map_err(bare)?;
+    verify(state, caller, request, (topic.to_owned(), data.index), batch)?;
     if !matches!(request.acks, ALL | NONE | LEADER) {
         return Err(bare(Code::InvalidRequiredAcks));
     }
@@ -201,22 +252,13 @@ fn replicated(
 }
 
 fn settle(state: &State, broker: i32, waiting: &mut Vec<Waiting>, response: &mut ProduceResponse) {
-    waiting.retain(|row| {
-        let found = match state.led(broker, &row.topic, row.partition, -1) {
-            Ok(found) => found,
-            Err(code) => {
-                fail(response, row, code);
-                return false;
-            }
-        };
-        if found.high_watermark() < row.end {
-            return true;
+    waiting.retain(|row| match state.replicated(broker, &row.topic, row.partition, row.end) {
+        None => true,
+        Some(Ok(())) => false,
+        Some(Err(code)) => {
+            fail(response, row, code);
+            false
         }
-        let configs = state.topic(&row.topic).map(|topic| topic.configs.number("min.insync.replicas"));
-        if (found.in_sync.len() as i64) < configs.unwrap_or(1) {
-            fail(response, row, Code::NotEnoughReplicasAfterAppend);
-        }
-        false
     });
 }
 

@@ -14,9 +14,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 pub use aborted::AbortedTransaction;
-#[allow(unused_imports, reason = "markers come with transactions")]
-pub use append::Marker;
-pub use append::{Appended, Refusal, Rules, TimestampType, sole_batch};
+pub use append::{Appended, Marker, Refusal, Rules, TimestampType, sole_batch};
 pub use batch::Header;
 pub use producers::{Producer, Producers};
 pub use read::TimestampedOffset;

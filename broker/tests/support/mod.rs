@@ -1,5 +1,8 @@
 //! A small client over an in-memory stream, one cluster a test, and batches made by hand.
-#![allow(dead_code, clippy::unwrap_used, reason = "tests, each of which uses its part")]
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test ends at what it didn't expect")]
+
+pub mod transactional;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -105,16 +108,20 @@ impl Wire {
 
     /// Appends one batch to partition 0 of a topic with `acks=all`.
     pub async fn produce(&mut self, topic: &str, batch: &BatchOf<'_>) -> PartitionProduceResponse {
-        let data = PartitionProduceData::default().with_index(0).with_records(Some(batch.bytes()));
-        let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data]);
-        let request = ProduceRequest::default()
-            .with_transactional_id(batch.transactional_id.map(|id| TransactionalId(text(id))))
-            .with_acks(-1)
-            .with_timeout_ms(1_000)
-            .with_topic_data(vec![topic]);
+        let request = produce_request(topic, batch);
         let response = self.call(batch.version, &request).await;
         response.responses[0].partition_responses[0].clone()
     }
+}
+
+pub fn produce_request(topic: &str, batch: &BatchOf<'_>) -> ProduceRequest {
+    let data = PartitionProduceData::default().with_index(0).with_records(Some(batch.bytes()));
+    let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data]);
+    ProduceRequest::default()
+        .with_transactional_id(batch.transactional_id.map(|id| TransactionalId(text(id))))
+        .with_acks(-1)
+        .with_timeout_ms(1_000)
+        .with_topic_data(vec![topic])
 }
 
 pub fn text(of: &str) -> StrBytes {

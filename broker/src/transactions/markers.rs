@@ -1,0 +1,257 @@
+//! What coordinators do by themselves: write the markers of transactions that end, abort those that are
+//! open for too long, forget transactional ids. And how they can be made to fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::error::ResponseError as Code;
+
+use super::{Key, Moment, OFFSETS_TOPIC, Status, Transaction};
+use crate::log::Marker;
+use crate::state::State;
+
+/// `transaction.abort.timed.out.transaction.cleanup.interval.ms`.
+const TIMEOUT_CHECK_MS: i64 = 10_000;
+/// `transaction.remove.expired.transaction.cleanup.interval.ms`.
+const EXPIRATION_CHECK_MS: i64 = 3_600_000;
+/// A marker that a partition doesn't take yet is sent again after this (`retry.backoff.ms`).
+const MARKER_RETRY_MS: i64 = 100;
+
+/// The markers of one transaction that ends.
+#[derive(Debug, Clone)]
+pub struct Markers {
+    /// All partitions that the transaction had: what the log of transactions says.
+    every: BTreeSet<Key>,
+    due_ms: i64,
+    /// Written, and not yet replicated.
+    sent: BTreeMap<Key, Sent>,
+    /// A leader refused one for good: the coordinator gives up, and nobody ends the transaction until
+    /// another broker takes over.
+    stuck: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    leader_epoch: i32,
+    end: i64,
+}
+
+enum Progress {
+    Done,
+    Waits,
+    Refused,
+}
+
+impl Markers {
+    pub fn new(every: BTreeSet<Key>, due_ms: i64) -> Self {
+        Self { every, due_ms, sent: BTreeMap::new(), stuck: false }
+    }
+}
+
+/// When coordinators look around next.
+#[derive(Debug, Clone, Copy)]
+pub struct CoordinatorTimers {
+    timeout_check_ms: i64,
+    expiration_check_ms: i64,
+}
+
+impl CoordinatorTimers {
+    pub fn new(now_ms: i64) -> Self {
+        Self {
+            timeout_check_ms: now_ms + TIMEOUT_CHECK_MS,
+            expiration_check_ms: now_ms + EXPIRATION_CHECK_MS,
+        }
+    }
+}
+
+impl State {
+    /// The broker that coordinates a transactional id or a group: another one when brokers come and go.
+    pub fn coordinator_of(&self, key: &str) -> Option<i32> {
+        coordinator(key, &self.live())
+    }
+
+    /// # Errors
+    /// `NOT_COORDINATOR`.
+    pub(crate) fn coordinates(&self, broker: i32, key: &str) -> Result<(), Code> {
+        if self.coordinator_of(key) == Some(broker) { Ok(()) } else { Err(Code::NotCoordinator) }
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { now_ms: self.now_ms, markers_due_ms: self.now_ms + self.settings.marker_delay_ms }
+    }
+
+    /// From now on coordinators answer but do nothing by themselves: no marker is written, so that an
+    /// ended transaction stays prepared and InitProducerId is told to come again, nothing is aborted,
+    /// nothing expires.
+    pub fn freeze_coordinators(&mut self, frozen: bool) {
+        self.transactions.frozen = frozen;
+        self.changed();
+    }
+
+    /// Forgets a transactional id as if its time were over: the next InitProducerId gives another
+    /// producer id, and who holds the old one isn't fenced by it. False when it is unknown or in use.
+    pub fn expire_transactional_id(&mut self, id: &str) -> bool {
+        let idle = self.transactions.get(id).is_some_and(|transaction| {
+            !transaction.status.is_prepared() && transaction.status != Status::Ongoing
+        });
+        if idle {
+            self.transactions.known.remove(id);
+        }
+        idle
+    }
+
+    pub(crate) fn run_coordinators(&mut self) {
+        if self.transactions.frozen {
+            return;
+        }
+        let now_ms = self.now_ms;
+        if now_ms >= self.coordinator_timers.timeout_check_ms {
+            self.coordinator_timers.timeout_check_ms = now_ms + TIMEOUT_CHECK_MS;
+            let at = self.moment();
+            self.transactions.time_out(at);
+        }
+        if now_ms >= self.coordinator_timers.expiration_check_ms {
+            self.coordinator_timers.expiration_check_ms = now_ms + EXPIRATION_CHECK_MS;
+            self.transactions.expire(now_ms, self.settings.transactional_id_expiration_ms);
+        }
+        let due: Vec<String> = self.transactions.due(now_ms).map(str::to_owned).collect();
+        for id in due {
+            if self.coordinator_of(&id).is_none() {
+                continue;
+            }
+            if let Some(mut transaction) = self.transactions.known.remove(&id) {
+                self.write_markers(&mut transaction);
+                if transaction.markers.is_none() {
+                    self.transactions.ending.remove(&id);
+                }
+                self.transactions.known.insert(id, transaction);
+                self.changed();
+            }
+        }
+    }
+
+    pub(crate) fn next_coordinator_timer_ms(&self) -> i64 {
+        if self.transactions.frozen {
+            return i64::MAX;
+        }
+        let CoordinatorTimers { timeout_check_ms, expiration_check_ms } = self.coordinator_timers;
+        let markers = self.transactions.ending().map(|(_, markers)| markers.due_ms).min();
+        timeout_check_ms.min(expiration_check_ms).min(markers.unwrap_or(i64::MAX))
+    }
+
+    /// Brokers came or went: whoever takes over reads what was prepared and sends all its markers again,
+    /// those that were written before as well.
+    pub(crate) fn move_coordinators(&mut self, live_before: &[i32]) {
+        let live = self.live();
+        let due_ms = self.moment().markers_due_ms;
+        for (id, transaction) in &mut self.transactions.known {
+            if coordinator(id, live_before) == coordinator(id, &live) {
+                continue;
+            }
+            transaction.coordinator_epoch += 1;
+            if let Some(markers) = &mut transaction.markers {
+                *markers = Markers::new(std::mem::take(&mut markers.every), due_ms);
+                transaction.partitions = markers.every.clone();
+            }
+        }
+    }
+
+    fn write_markers(&mut self, transaction: &mut Transaction) {
+        let Some(mut markers) = transaction.markers.take() else { return };
+        let commit = transaction.status == Status::PrepareCommit;
+        for key in transaction.partitions.clone() {
+            let progress = match key.0 == OFFSETS_TOPIC {
+                true => self.end_offsets(transaction.producer_id, key.1, commit),
+                false => self.write_marker(transaction, &mut markers, &key, commit),
+            };
+            match progress {
+                Progress::Done => drop(transaction.partitions.remove(&key)),
+                Progress::Waits => {}
+                Progress::Refused => markers.stuck = true,
+            }
+        }
+        if transaction.partitions.is_empty() {
+            transaction.status = if commit { Status::CompleteCommit } else { Status::CompleteAbort };
+            transaction.updated_ms = self.now_ms;
+        } else {
+            markers.due_ms = self.now_ms + MARKER_RETRY_MS;
+            transaction.markers = Some(markers);
+        }
+    }
+
+    fn write_marker(
+        &mut self,
+        transaction: &Transaction,
+        markers: &mut Markers,
+        key: &Key,
+        commit: bool,
+    ) -> Progress {
+        let (now_ms, copies) = (self.now_ms, self.settings.marker_copies);
+        let Some(topic) = self.topics.get_mut(&key.0) else { return Progress::Done };
+        let (rules, in_sync_min) = (topic.configs.rules(), topic.configs.number("min.insync.replicas"));
+        let partition = usize::try_from(key.1).ok().and_then(|index| topic.partitions.get_mut(index));
+        let Some(partition) = partition else { return Progress::Done };
+        if partition.leader.is_none() || (partition.in_sync.len() as i64) < in_sync_min {
+            return Progress::Waits;
+        }
+        let leader_epoch = partition.leader_epoch;
+        let written = markers.sent.get(key).filter(|sent| sent.leader_epoch == leader_epoch);
+        let end = match written {
+            Some(sent) => sent.end,
+            None => {
+                let marker = Marker {
+                    producer_id: transaction.producer_id,
+                    producer_epoch: transaction.producer_epoch,
+                    commit,
+                    coordinator_epoch: transaction.coordinator_epoch,
+                };
+                for _ in 0..copies {
+                    let high_watermark = partition.high_watermark();
+                    let appended =
+                        partition.log.append_marker(marker, &rules, leader_epoch, now_ms, high_watermark);
+                    if appended.is_err() {
+                        return Progress::Refused;
+                    }
+                }
+                let end = partition.log.end();
+                markers.sent.insert(key.clone(), Sent { leader_epoch, end });
+                end
+            }
+        };
+        if partition.high_watermark() >= end { Progress::Done } else { Progress::Waits }
+    }
+
+    fn end_offsets(&mut self, producer_id: i64, partition: i32, commit: bool) -> Progress {
+        for (group, offsets) in self.transactions.offsets.take(producer_id, partition) {
+            if commit {
+                self.commit_group_offsets(&group, offsets);
+            }
+        }
+        Progress::Done
+    }
+}
+
+impl super::Transactions {
+    fn ending(&self) -> impl Iterator<Item = (&str, &Markers)> {
+        let markers =
+            |id: &String| Some((self.known.get_key_value(id)?.0.as_str(), self.known[id].markers.as_ref()?));
+        self.ending.iter().filter_map(markers).filter(|(_, markers)| !markers.stuck)
+    }
+
+    fn due(&self, now_ms: i64) -> impl Iterator<Item = &str> {
+        self.ending().filter(move |(_, markers)| markers.due_ms <= now_ms).map(|(id, _)| id)
+    }
+
+    /// A broker that stops loses its block of producer ids.
+    pub(crate) fn lose_ids(&mut self, broker: i32) {
+        self.ids.lose(broker);
+    }
+}
+
+/// FNV-1a of the key, over the brokers that are up.
+fn coordinator(key: &str, live: &[i32]) -> Option<i32> {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let hash = key.bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    let index = hash.checked_rem(live.len() as u64)?;
+    live.get(usize::try_from(index).ok()?).copied()
+}
