@@ -42,6 +42,7 @@ pub const TOPIC_CONFIGS: &[Known] = &[
     known("compression.type", "producer", Kind::String),
     known("compression.zstd.level", "3", Kind::Int),
     known("delete.retention.ms", "86400000", Kind::Long),
+    known("errors.deadletterqueue.group.enable", "false", Kind::Boolean),
     known("file.delete.delay.ms", "60000", Kind::Long),
     known("flush.messages", FOREVER, Kind::Long),
     known("flush.ms", FOREVER, Kind::Long),
@@ -51,6 +52,7 @@ pub const TOPIC_CONFIGS: &[Known] = &[
     known("local.retention.bytes", "-2", Kind::Long),
     known("local.retention.ms", "-2", Kind::Long),
     known("max.compaction.lag.ms", FOREVER, Kind::Long),
+    known("max.decompressed.message.bytes", "2147483639", Kind::Int),
     known("max.message.bytes", "1048588", Kind::Int),
     known("message.timestamp.after.max.ms", "3600000", Kind::Long),
     known("message.timestamp.before.max.ms", FOREVER, Kind::Long),
@@ -59,6 +61,8 @@ pub const TOPIC_CONFIGS: &[Known] = &[
     known("min.compaction.lag.ms", "0", Kind::Long),
     known("min.insync.replicas", "1", Kind::Int),
     known("preallocate", "false", Kind::Boolean),
+    known("remote.copy.lag.bytes", "-1", Kind::Long),
+    known("remote.copy.lag.ms", "0", Kind::Long),
     known("remote.log.copy.disable", "false", Kind::Boolean),
     known("remote.log.delete.on.disable", "false", Kind::Boolean),
     known("remote.storage.enable", "false", Kind::Boolean),
@@ -126,6 +130,11 @@ impl TopicConfigs {
 
     pub fn number(&self, name: &str) -> i64 {
         self.get(name).parse().unwrap_or_default()
+    }
+
+    /// How many of `replicas` must be in sync for `acks=all`: more than there are is never asked for.
+    pub fn in_sync_min(&self, replicas: usize) -> usize {
+        usize::try_from(self.number("min.insync.replicas")).unwrap_or(usize::MAX).min(replicas)
     }
 
     pub fn rules(&self) -> Rules {

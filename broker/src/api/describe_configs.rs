@@ -55,6 +55,8 @@ impl Handler for DescribeConfigs {
             let configs = found.into_iter().filter(wanted);
             let configs = configs.map(|found| row(found, request.include_synonyms, caller.version)).collect();
             let (code, message) = outcome(error);
+            // Without an error there is an empty text here, not none as elsewhere.
+            let message = message.or(Some(StrBytes::default()));
             DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone())
@@ -119,7 +121,8 @@ fn row(found: Found, with_synonyms: bool, version: i16) -> DescribeConfigsResour
         .with_value(text(found.value))
         .with_read_only(found.read_only)
         .with_config_source(source)
-        .with_is_sensitive(found.known.kind == Kind::Password);
+        .with_is_sensitive(found.known.kind == Kind::Password)
+        .with_documentation(None);
     let row = match version >= TYPES_FROM_VERSION {
         true => row.with_config_type(found.known.kind as i8),
         false => row,

@@ -145,6 +145,7 @@ impl Reading {
             .with_high_watermark(-1)
             .with_last_stable_offset(-1)
             .with_log_start_offset(-1)
+            .with_aborted_transactions(None)
             .with_records(Some(Bytes::new()));
         // Answers name the leader from version 16 on (KIP-951).
         let stale =

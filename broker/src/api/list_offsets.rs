@@ -17,6 +17,7 @@ use crate::state::State;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
+const MAX_TIMESTAMP_FROM_VERSION: i16 = 7;
 
 const CONSUMER: i32 = -1;
 /// Asks as a tool does: any replica answers, with its log end.
@@ -83,6 +84,9 @@ fn look_up(
     topic: &str,
     asked: &ListOffsetsPartition,
 ) -> Result<Found, Code> {
+    if !is_supported(asked.timestamp, caller.version) {
+        return Err(Code::UnsupportedVersion);
+    }
     let (replica, index, epoch) = (request.replica_id.0, asked.partition_index, asked.current_leader_epoch);
     let partition = if replica == DEBUGGING {
         state.replica(caller.broker, topic, index, epoch)?
@@ -97,10 +101,18 @@ fn look_up(
     Ok(match asked.timestamp {
         LATEST => Found { timestamp: -1, offset: readable, leader_epoch: partition.leader_epoch },
         EARLIEST => earliest(partition),
-        MAX_TIMESTAMP if caller.version >= 7 => by_record(partition, partition.log.youngest(), readable),
-        timestamp if timestamp < 0 => return Err(Code::UnsupportedVersion),
+        MAX_TIMESTAMP => by_record(partition, partition.log.youngest(), readable),
         timestamp => by_record(partition, partition.log.at_timestamp(timestamp), readable),
     })
+}
+
+/// Negative timestamps have meanings, and each its first version.
+fn is_supported(timestamp: i64, version: i16) -> bool {
+    match timestamp {
+        LATEST | EARLIEST => true,
+        MAX_TIMESTAMP => version >= MAX_TIMESTAMP_FROM_VERSION,
+        other => other >= 0,
+    }
 }
 
 fn earliest(partition: &Partition) -> Found {

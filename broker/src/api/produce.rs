@@ -158,9 +158,8 @@ fn append(
     let now_ms = state.now_ms;
     let Some(found) = state.topics.get_mut(topic) else { return Err(bare(Code::UnknownTopicOrPartition)) };
     let rules = found.configs.rules();
-    let min_in_sync = found.configs.number("min.insync.replicas");
     let partition = &mut found.partitions[data.index as usize];
-    if request.acks == ALL && (in_sync as i64) < min_in_sync {
+    if request.acks == ALL && in_sync < found.configs.in_sync_min(partition.replicas.len()) {
         return Err(Refusal { tells_log_start: true, ..bare(Code::NotEnoughReplicas) });
     }
     partition.log.append(batch, &rules, partition.leader_epoch, now_ms)

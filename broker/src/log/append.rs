@@ -235,30 +235,30 @@ fn read_records(header: &Header, batch: &[u8]) -> Result<Vec<Record>, Refusal> {
 
 fn check_records(header: &Header, records: &[Record], rules: &Rules, now_ms: i64) -> Result<(), Refusal> {
     let create_time = rules.timestamp_type == TimestampType::CreateTime;
-    let mut only_timestamps = true;
+    let mut timestamps = false;
     let mut wrong = Vec::new();
     for (index, record) in (0..).zip(records) {
         if rules.compacted && !record.has_key {
-            only_timestamps = false;
             wrong.push((index, "a compacted topic takes no record without a key".to_owned()));
-        } else if create_time
-            && (header.has_log_append_time() || out_of_bounds(record.timestamp, rules, now_ms))
-        {
-            wrong.push((index, format!("timestamp {} is out of range", record.timestamp)));
+        } else if create_time && record.timestamp != NO_TIMESTAMP {
+            if out_of_bounds(record.timestamp, rules, now_ms) {
+                timestamps = true;
+                wrong.push((index, format!("timestamp {} is out of range", record.timestamp)));
+            }
+        } else if header.has_log_append_time() {
+            timestamps = true;
+            wrong.push((index, "a producer doesn't set LogAppendTime".to_owned()));
         }
     }
     if wrong.is_empty() {
         return Ok(());
     }
-    let code = if only_timestamps { Code::InvalidTimestamp } else { Code::InvalidRecord };
+    let code = if timestamps { Code::InvalidTimestamp } else { Code::InvalidRecord };
     let message = Some(format!("{} of {} records were refused", wrong.len(), records.len()));
     Err(Refusal { code, message, records: wrong, tells_log_start: true })
 }
 
 fn out_of_bounds(timestamp: i64, rules: &Rules, now_ms: i64) -> bool {
-    if timestamp == NO_TIMESTAMP {
-        return false;
-    }
     let age_ms = now_ms.wrapping_sub(timestamp);
     age_ms > rules.timestamp_before_max_ms || age_ms.wrapping_neg() > rules.timestamp_after_max_ms
 }

@@ -1,6 +1,7 @@
 //! What two ends may answer differently: a short list, each with its reason. Everything else of an answer
 //! is compared, as the structures that the protocol crate decodes, its unknown tagged fields included.
 
+use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{BrokerId, ProducerId, RequestKind, ResponseKind};
 use kafka_protocol::protocol::StrBytes;
 
@@ -281,7 +282,8 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
 fn other_topics(response: &mut ResponseKind, answering: &mut Answering) {
     if let ResponseKind::Metadata(response) = response {
         let own = |name: &str| name.starts_with(answering.prefix);
-        response.topics.retain(|topic| topic.name.as_ref().is_none_or(|name| own(name)));
+        let named = |topic: &MetadataResponseTopic| topic.name.as_ref().filter(|name| !name.is_empty()).cloned();
+        response.topics.retain(|topic| named(topic).is_none_or(|name| own(&name)));
     }
 }
 
