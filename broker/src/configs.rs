@@ -23,12 +23,24 @@ pub struct Known {
     pub kind: Kind,
 }
 
+impl Known {
+    /// Where the value of a topic that wasn't given one comes from.
+    pub fn default_source(&self) -> i8 {
+        match self.name {
+            // A new cluster of Kafka 4.1 and later has it set for all brokers (KIP-966).
+            "min.insync.replicas" => DYNAMIC_DEFAULT_BROKER_CONFIG,
+            _ => DEFAULT_CONFIG,
+        }
+    }
+}
+
 pub const fn known(name: &'static str, default: &'static str, kind: Kind) -> Known {
     Known { name, default, kind }
 }
 
 /// Where a value comes from (`DescribeConfigsResponse.ConfigSource`).
 pub const DYNAMIC_TOPIC_CONFIG: i8 = 1;
+pub const DYNAMIC_DEFAULT_BROKER_CONFIG: i8 = 3;
 pub const STATIC_BROKER_CONFIG: i8 = 4;
 pub const DEFAULT_CONFIG: i8 = 5;
 

@@ -98,7 +98,7 @@ fn of_topic(configs: &TopicConfigs, known: &'static Known) -> Found {
     let value = Some(configs.get(known.name).to_owned());
     let own = configs.explicit(known.name).map(|_| (known.name, value.clone(), DYNAMIC_TOPIC_CONFIG));
     let default = behind(known.name).map(|(name, other_unit)| {
-        (name, Some(other_unit.unwrap_or(known.default).to_owned()), DEFAULT_CONFIG)
+        (name, Some(other_unit.unwrap_or(known.default).to_owned()), known.default_source())
     });
     Found { known, value, synonyms: own.into_iter().chain(default).collect(), read_only: false }
 }

@@ -52,7 +52,10 @@ fn producers(state: &State, broker: i32, topic: &str, index: i32) -> Result<Vec<
         let message = format!("Topic name is invalid: '{topic}' is illegal");
         return Err(ApiError::new(Code::InvalidTopicException, message));
     }
-    let partition = state.replica(broker, topic, index, -1)?;
+    let partition = state.replica(broker, topic, index, -1).map_err(|code| {
+        let message = format!("broker {broker} has no replica of partition {index} of '{topic}'");
+        ApiError::new(code, message)
+    })?;
     Ok(partition.log.producers.iter().map(|(id, producer)| described(id, producer)).collect())
 }
 

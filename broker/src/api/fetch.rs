@@ -65,12 +65,16 @@ impl Handler for Fetch {
 impl Reading {
     fn poll(&self, state: &mut State, expired: bool) -> Option<FetchResponse> {
         let mut room = self.bytes_max;
-        let (mut bytes, mut urgent) = (0, self.asked.partitions.is_empty());
-        let mut answers = Vec::new();
+        let (mut bytes, mut urgent) = (0, false);
+        let (mut answers, mut missing) = (Vec::new(), Vec::new());
         for wanted in &self.asked.partitions {
             let data = match self.read(state, wanted, room, bytes == 0) {
                 Ok(data) => data,
-                Err(code) => self.refused(state, wanted, code),
+                Err(code @ (Code::UnknownTopicId | Code::UnknownTopicOrPartition)) => {
+                    missing.push((wanted.key.clone(), self.refused(state, wanted, code)));
+                    continue;
+                }
+                Err(code) => self.refused(state, wanted, code).with_aborted_transactions(None),
             };
             let got = data.records.as_ref().map_or(0, Bytes::len);
             room = room.saturating_sub(got);
@@ -78,13 +82,17 @@ impl Reading {
             urgent |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
             answers.push((wanted.key.clone(), data));
         }
-        (expired || urgent || bytes >= self.bytes_min).then(|| self.answer(state, answers))
+        let enough = expired || urgent || answers.is_empty() || bytes >= self.bytes_min;
+        // What isn't there comes last, and makes nobody hurry.
+        answers.append(&mut missing);
+        enough.then(|| self.answer(state, answers))
     }
 
     fn read(&self, state: &State, wanted: &Wanted, room: usize, first: bool) -> Result<PartitionData, Code> {
         let partition = self.find(state, wanted)?;
         if let Some(diverging) = self.diverging(partition, wanted)? {
-            return Ok(self.empty(partition, wanted).with_diverging_epoch(diverging));
+            let data = self.empty(partition, wanted).with_aborted_transactions(None);
+            return Ok(data.with_diverging_epoch(diverging));
         }
         let (start, end) = (partition.log.start(), partition.log.end());
         if wanted.offset < start || wanted.offset > end {
@@ -145,7 +153,6 @@ impl Reading {
             .with_high_watermark(-1)
             .with_last_stable_offset(-1)
             .with_log_start_offset(-1)
-            .with_aborted_transactions(None)
             .with_records(Some(Bytes::new()));
         // Answers name the leader from version 16 on (KIP-951).
         let stale =

@@ -176,14 +176,21 @@ impl Log {
         let bytes = batch.bytes.len() as u64;
         let active = self.segments.back();
         let full = active.is_some_and(|active| {
-            let aged =
-                active.max_timestamp != NO_TIMESTAMP && now_ms - active.max_timestamp > rules.segment_ms;
-            active.bytes > 0 && (active.bytes + bytes > rules.segment_bytes || aged)
+            // Age is what lies between the timestamps of a segment's batches, not how long it exists.
+            let age_ms = match active.first_timestamp {
+                Some(first) if first >= 0 => batch.header.max_timestamp - first,
+                _ => now_ms - active.created_ms,
+            };
+            active.bytes > 0
+                && (active.bytes + bytes > rules.segment_bytes || age_ms > rules.segment_ms)
         });
         if full {
             self.segments.push_back(Segment::at(self.end));
         }
         if let Some(active) = self.segments.back_mut() {
+            if active.first_timestamp.is_none() {
+                (active.first_timestamp, active.created_ms) = (Some(batch.header.max_timestamp), now_ms);
+            }
             active.bytes += bytes;
             active.max_timestamp = active.max_timestamp.max(batch.header.max_timestamp);
         }

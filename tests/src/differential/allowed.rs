@@ -26,7 +26,18 @@ pub struct Allowance {
     apply: fn(&mut ResponseKind, &mut Answering),
 }
 
+/// In the order that they are applied: ids are told apart by where they come up.
 pub const ALLOWANCES: &[Allowance] = &[
+    Allowance {
+        name: "other topics",
+        reason: "the real cluster keeps internal topics and those of other sequences",
+        apply: other_topics,
+    },
+    Allowance {
+        name: "order",
+        reason: "Kafka keeps these rows in hash maps: clients find them by name",
+        apply: order,
+    },
     Allowance {
         name: "ids",
         reason: "each cluster draws its own producer ids, topic ids, session ids and member ids; they are \
@@ -49,16 +60,6 @@ pub const ALLOWANCES: &[Allowance] = &[
         reason: "error messages are for people and change from version to version; that there is one is \
                  compared",
         apply: texts,
-    },
-    Allowance {
-        name: "order",
-        reason: "Kafka keeps these rows in hash maps: clients find them by name",
-        apply: order,
-    },
-    Allowance {
-        name: "other topics",
-        reason: "the real cluster keeps internal topics and those of other sequences",
-        apply: other_topics,
     },
     Allowance {
         name: "versions",

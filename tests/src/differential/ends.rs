@@ -102,12 +102,7 @@ impl End for Real {
                 std::thread::sleep(CONFIGS_APPLY);
                 Ok(())
             }
-            RequestKind::EndTxn(request) => self.connection.settle_transaction(&request.transactional_id),
-            RequestKind::InitProducerId(request) => match &request.transactional_id {
-                Some(id) if !id.is_empty() => self.connection.settle_transaction(id),
-                _ => Ok(()),
-            },
-            _ => Ok(()),
+            _ => self.connection.settle_transactions(call),
         }
     }
 
@@ -160,8 +155,8 @@ impl End for Embedded {
         self.started_ms + self.started.elapsed().as_millis() as i64
     }
 
-    fn settle(&mut self, _: &Call, _: &World) -> Result<()> {
-        Ok(())
+    fn settle(&mut self, call: &Call, _: &World) -> Result<()> {
+        self.connection.settle_transactions(call)
     }
 
     fn leave(&mut self, _: &World) -> Result<()> {
@@ -229,8 +224,16 @@ impl Connection {
         })
     }
 
-    /// Until the transaction's markers are written.
-    fn settle_transaction(&mut self, id: &TransactionalId) -> Result<()> {
+    /// Until the markers of a transaction are written that `call` has ended.
+    fn settle_transactions(&mut self, call: &Call) -> Result<()> {
+        let id = match &call.request {
+            RequestKind::EndTxn(request) => &request.transactional_id,
+            RequestKind::InitProducerId(InitProducerIdRequest { transactional_id: Some(id), .. }) => id,
+            _ => return Ok(()),
+        };
+        if id.is_empty() {
+            return Ok(());
+        }
         let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![id.clone()]);
         let request = RequestKind::DescribeTransactions(request);
         self.until("end of the transaction", ApiKey::DescribeTransactions, 0, &request, |response| {

@@ -115,6 +115,9 @@ pub fn play(
         }
         world.learn(&call, &expected);
         reference.settle(&call, &world).with_context(place)?;
+        if let Some(subject) = &mut subject {
+            subject.settle(&call, &world).with_context(place)?;
+        }
     }
     reference.leave(&world)
 }

@@ -82,7 +82,7 @@ fn vary(world: &World, rng: &mut StdRng, topic: &mut CreatableTopic) {
             let (name, value) = one_of(rng, WRONG_CONFIGS);
             topic.configs.push(config(name, value));
         }
-        6 => topic.name = topic_name(one_of(rng, &["", ".", "..", "a/b", "__consumer_offsets"])),
+        6 => topic.name = topic_name(one_of(rng, &["", ".", "..", "a/b"])),
         7 => topic.name = topic_name("x".repeat(250)),
         8 | 9 => {
             (topic.num_partitions, topic.replication_factor) = (-1, -1);
