@@ -174,7 +174,7 @@ async fn configs_are_described_with_where_they_come_from() {
     assert_eq!((described.configs.len(), config.config_source, config.config_type), (1, 1, 5));
     assert!(!config.read_only && !config.is_sensitive);
     let synonyms: Vec<_> = config.synonyms.iter().map(|s| (s.name.as_str(), s.source)).collect();
-    assert_eq!(synonyms, [("retention.ms", 1), ("log.retention.hours", 5)]);
+    assert_eq!(synonyms, [("retention.ms", 1)]);
 
     let keys = ["producer.id.expiration.ms", "socket.request.max.bytes", "ssl.keystore.password"];
     let described = describe(&world, BROKER, "1", Some(&keys)).await;

@@ -26,7 +26,8 @@ const REPLAY_VARIABLE: &str = "LOCKSTEP_TEST_REPLAY";
 const REPORTED: usize = 5;
 
 /// Old timestamps are part of what is compared; what a clock does to them isn't.
-const UNCLOCKED: [(&str, &str); 3] = [
+const UNCLOCKED: [(&str, &str); 4] = [
+    ("log.initial.task.delay.ms", "86400000"),
     ("log.retention.check.interval.ms", "86400000"),
     ("producer.id.expiration.check.interval.ms", "86400000"),
     ("max.incremental.fetch.session.cache.slots", "100000"),
@@ -94,9 +95,9 @@ fn replay(seed: u64, reference: impl Fn(Sequence) -> Result<Box<dyn End>>) -> Re
 fn sequences(seed: u64) -> Result<Vec<Sequence>> {
     if let Ok(text) = std::env::var(SEQUENCE_VARIABLE) {
         let number = text.trim().parse().with_context(|| format!("{SEQUENCE_VARIABLE}={text:?}"))?;
-        return Ok(vec![Sequence { seed, number }]);
+        return Ok(vec![Sequence { seed, number, traced: true }]);
     }
-    let numbered = |seed, count| (0..count).map(move |number| Sequence { seed, number });
+    let numbered = |seed, count| (0..count).map(move |number| Sequence { seed, number, traced: false });
     if all_cells() {
         return Ok(numbered(seed, SEQUENCES_ALL).collect());
     }

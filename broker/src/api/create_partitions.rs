@@ -45,10 +45,7 @@ impl Handler for CreatePartitions {
 }
 
 fn create(state: &mut State, topic: &CreatePartitionsTopic, validate_only: bool) -> Result<(), ApiError> {
-    let found = state.topic(&topic.name).ok_or_else(|| {
-        let message = "This server does not host this topic-partition.";
-        ApiError::new(Code::UnknownTopicOrPartition, message)
-    })?;
+    let found = state.topic(&topic.name).ok_or(Code::UnknownTopicOrPartition)?;
     let present = found.partitions.len();
     let replication = found.partitions.first().map_or(1, |partition| partition.replicas.len());
     let additional = i64::from(topic.count) - present as i64;

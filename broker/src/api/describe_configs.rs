@@ -98,9 +98,12 @@ fn of_topic(configs: &TopicConfigs, known: &'static Known) -> Found {
     let value = Some(configs.get(known.name).to_owned());
     let own = configs.explicit(known.name).map(|_| (known.name, value.clone(), DYNAMIC_TOPIC_CONFIG));
     let default = behind(known.name).map(|(name, other_unit)| {
-        (name, Some(other_unit.unwrap_or(known.default).to_owned()), known.default_source())
+        (name, Some(other_unit.unwrap_or(known.default).to_owned()), DEFAULT_CONFIG)
     });
-    Found { known, value, synonyms: own.into_iter().chain(default).collect(), read_only: false }
+    let set_for_all = Some(known.default_source()).filter(|source| *source != DEFAULT_CONFIG);
+    let set_for_all = set_for_all.map(|source| (known.name, Some(known.default.to_owned()), source));
+    let synonyms = own.into_iter().chain(set_for_all).chain(default).collect();
+    Found { known, value, synonyms, read_only: false }
 }
 
 fn of_broker(state: &State, broker: i32, known: &'static Known) -> Found {

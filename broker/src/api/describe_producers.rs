@@ -52,10 +52,11 @@ fn producers(state: &State, broker: i32, topic: &str, index: i32) -> Result<Vec<
         let message = format!("Topic name is invalid: '{topic}' is illegal");
         return Err(ApiError::new(Code::InvalidTopicException, message));
     }
-    let partition = state.replica(broker, topic, index, -1).map_err(|code| {
-        let message = format!("broker {broker} has no replica of partition {index} of '{topic}'");
-        ApiError::new(code, message)
-    })?;
+    if state.topic(topic).is_none() {
+        let message = "This server does not host this topic-partition.";
+        return Err(ApiError::new(Code::UnknownTopicOrPartition, message));
+    }
+    let partition = state.replica(broker, topic, index, -1)?;
     Ok(partition.log.producers.iter().map(|(id, producer)| described(id, producer)).collect())
 }
 

@@ -107,13 +107,15 @@ impl Reading {
                 .with_producer_id(ProducerId(aborted.producer_id))
                 .with_first_offset(aborted.first_offset)
         });
-        let aborted = self.read_committed.then(|| aborted.collect());
+        let aborted = (self.read_committed && !chunk.too_small).then(|| aborted.collect());
         Ok(self.empty(partition, wanted).with_aborted_transactions(aborted).with_records(Some(chunk.records)))
     }
 
     fn find<'s>(&self, state: &'s State, wanted: &Wanted) -> Result<&'s Partition, Code> {
         let Key { topic, topic_id, partition } = &wanted.key;
         let name = match self.by_id() {
+            // A session keeps the name of a topic that was deleted since.
+            true if wanted.known => state.name_of(*topic_id).ok_or(Code::UnknownTopicOrPartition)?,
             true => state.name_of(*topic_id).ok_or(Code::UnknownTopicId)?,
             false => topic,
         };

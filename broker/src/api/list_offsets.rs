@@ -52,7 +52,12 @@ impl Handler for ListOffsets {
             }
         }
         let topics = request.topics.iter().map(|topic| {
-            let partitions = topic.partitions.iter().map(|partition| {
+            // What is asked for twice is answered once.
+            let once = topic
+                .partitions
+                .iter()
+                .filter(|partition| asked.remove(&(topic.name.to_string(), partition.partition_index)));
+            let partitions = once.map(|partition| {
                 let index = partition.partition_index;
                 let found = if twice.contains(&(topic.name.to_string(), index)) {
                     Err(Code::InvalidRequest)

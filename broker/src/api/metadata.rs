@@ -17,6 +17,8 @@ use crate::state::{State, Topic};
 const BY_ID_FROM_VERSION: i16 = 12;
 /// Authorized operations that weren't asked for.
 pub(crate) const NOT_ASKED: i32 = i32::MIN;
+/// Read, write, create, delete, alter, describe, and describe and alter configs, as bits.
+const ALL_OPERATIONS: i32 = 0b1101_1111_1000;
 
 pub(crate) struct Metadata;
 
@@ -31,11 +33,12 @@ impl Handler for Metadata {
             Some(topics) => caller.version == 0 && topics.is_empty(),
         };
         let asked = || request.topics.iter().flatten();
-        if caller.version < BY_ID_FROM_VERSION && asked().any(|topic| is_by_id(topic) || topic.name.is_none()) {
+        if caller.version < BY_ID_FROM_VERSION && asked().any(|topic| is_by_id(topic) || topic.name.is_none())
+        {
             return Step::Done(refused(asked()));
         }
         let by_id = asked().any(is_by_id);
-        let topics = if all {
+        let topics: Vec<MetadataResponseTopic> = if all {
             state.topics.iter().map(|(name, topic)| describe(state, name, topic)).collect()
         } else {
             let create = request.allow_auto_topic_creation || caller.version < 4;
@@ -45,6 +48,10 @@ impl Handler for Metadata {
             asked.sort_by(|one, other| (&one.name, one.topic_id).cmp(&(&other.name, other.topic_id)));
             asked.dedup();
             asked.into_iter().map(|topic| named(state, topic, create)).collect()
+        };
+        let topics = match request.include_topic_authorized_operations {
+            false => topics,
+            true => topics.into_iter().map(authorized).collect(),
         };
         let live = state.live();
         let brokers = live.iter().filter_map(|id| state.endpoint(*id)).map(|endpoint| {
@@ -64,6 +71,10 @@ impl Handler for Metadata {
 
 fn is_by_id(topic: &MetadataRequestTopic) -> bool {
     !topic.topic_id.is_nil()
+}
+
+fn authorized(topic: MetadataResponseTopic) -> MetadataResponseTopic {
+    if topic.error_code == 0 { topic.with_topic_authorized_operations(ALL_OPERATIONS) } else { topic }
 }
 
 /// The answer to a request that asks for what its version doesn't know.

@@ -77,10 +77,21 @@ pub fn sole_batch(records: &[u8], version: i16) -> Result<&[u8], Code> {
     if codec == ZSTD && version < ZSTD_FROM_VERSION {
         return Err(Code::UnsupportedCompressionType);
     }
+    if codec > ZSTD && version < ZSTD_FROM_VERSION {
+        return Err(Code::UnknownServerError);
+    }
     match next_batch(&records[batch.len()..])? {
         Some(_) => Err(Code::InvalidRecord),
         None => Ok(batch),
     }
+}
+
+/// The header of the batch at the start of `records`, when all of it is there.
+///
+/// # Errors
+/// `CORRUPT_MESSAGE`.
+pub fn first_header(records: &[u8]) -> Result<Option<Header>, Code> {
+    Ok(next_batch(records)?.and_then(Header::read))
 }
 
 /// The batch at the start of `records`, None when it isn't whole (`ByteBufferLogInputStream`).
@@ -160,8 +171,9 @@ impl Log {
         let Marker { producer_id, producer_epoch, commit, coordinator_epoch } = marker;
         self.producers.check_marker(producer_id, producer_epoch, coordinator_epoch)?;
         let bytes = control_batch(producer_id, producer_epoch, commit, coordinator_epoch, now_ms);
+        let log_append_time = rules.timestamp_type == TimestampType::LogAppendTime;
         let assigned =
-            Assigned { base_offset: self.end, leader_epoch, max_timestamp: now_ms, log_append_time: false };
+            Assigned { base_offset: self.end, leader_epoch, max_timestamp: now_ms, log_append_time };
         let (header, bytes) = assign(&bytes, &assigned);
         let offset = header.base_offset;
         let began = self.producers.marked(producer_id, producer_epoch, coordinator_epoch, now_ms);
@@ -181,8 +193,7 @@ impl Log {
                 Some(first) if first >= 0 => batch.header.max_timestamp - first,
                 _ => now_ms - active.created_ms,
             };
-            active.bytes > 0
-                && (active.bytes + bytes > rules.segment_bytes || age_ms > rules.segment_ms)
+            active.bytes > 0 && (active.bytes + bytes > rules.segment_bytes || age_ms > rules.segment_ms)
         });
         if full {
             self.segments.push_back(Segment::at(self.end));
@@ -218,6 +229,9 @@ fn check_frame(batch: &[u8], rules: &Rules) -> Result<Header, Refusal> {
     }
     if batch.len() < HEADER_BYTES || !header.is_intact(batch) {
         return Err(Refusal::bare(Code::CorruptMessage));
+    }
+    if header.codec() > ZSTD {
+        return Err(Refusal::bare(Code::UnknownServerError));
     }
     Ok(header)
 }

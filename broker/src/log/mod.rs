@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 pub use aborted::AbortedTransaction;
-pub use append::{Appended, Marker, Refusal, Rules, TimestampType, sole_batch};
+pub use append::{Appended, Marker, Refusal, Rules, TimestampType, first_header, sole_batch};
 pub use batch::Header;
 pub use producers::{Producer, Producers};
 pub use read::TimestampedOffset;

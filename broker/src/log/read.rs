@@ -10,6 +10,8 @@ pub struct Chunk {
     /// Whole batches, then perhaps the beginning of one: a broker cuts at a byte, not at a batch.
     pub records: Bytes,
     pub aborted: Vec<AbortedTransaction>,
+    /// Nothing came though there were bytes to come: not even the first batch fits.
+    pub too_small: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,7 @@ impl Log {
         let first = self.batches.partition_point(|batch| batch.header.last_offset() < offset);
         let Some(begin) = self.batches.get(first).filter(|_| offset < limit) else { return Chunk::default() };
         if begin.bytes.len() > bytes_max && !at_least_one {
-            return Chunk::default();
+            return Chunk { too_small: bytes_max > 0, ..Chunk::default() };
         }
         let begins = begin.header.base_offset;
         let segment_end = self.segments.iter().map(|segment| segment.base).find(|base| *base > begins);
@@ -34,7 +36,11 @@ impl Log {
         let within: Vec<&Batch> =
             self.batches.range(first..).take_while(|batch| batch.header.last_offset() < limit).collect();
         let end = within.last().map_or(offset, |batch| batch.header.last_offset() + 1);
-        Chunk { records: joined(&within, bytes_max), aborted: self.aborted.within(offset, end) }
+        Chunk {
+            records: joined(&within, bytes_max),
+            aborted: self.aborted.within(offset, end),
+            too_small: false,
+        }
     }
 
     /// The first record that is at least as young as `timestamp`.

@@ -190,7 +190,9 @@ impl State {
         let rules = topic.configs.rules();
         let partition = usize::try_from(key.1).ok().and_then(|index| topic.partitions.get_mut(index));
         let Some(partition) = partition else { return Progress::Done };
-        if partition.leader.is_none() || partition.in_sync.len() < topic.configs.in_sync_min(partition.replicas.len()) {
+        if partition.leader.is_none()
+            || partition.in_sync.len() < topic.configs.in_sync_min(partition.replicas.len())
+        {
             return Progress::Waits;
         }
         let leader_epoch = partition.leader_epoch;

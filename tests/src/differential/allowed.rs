@@ -283,7 +283,8 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
 fn other_topics(response: &mut ResponseKind, answering: &mut Answering) {
     if let ResponseKind::Metadata(response) = response {
         let own = |name: &str| name.starts_with(answering.prefix);
-        let named = |topic: &MetadataResponseTopic| topic.name.as_ref().filter(|name| !name.is_empty()).cloned();
+        let named =
+            |topic: &MetadataResponseTopic| topic.name.as_ref().filter(|name| !name.is_empty()).cloned();
         response.topics.retain(|topic| named(topic).is_none_or(|name| own(&name)));
     }
 }

@@ -11,8 +11,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, DeleteTopicsRequest, DescribeTransactionsRequest,
-    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, RequestKind, ResponseKind, TopicName,
-    TransactionalId,
+    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, RequestKind,
+    ResponseKind, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::Runtime;
@@ -95,9 +95,9 @@ impl End for Real {
 
     fn settle(&mut self, call: &Call, world: &World) -> Result<()> {
         match &call.request {
-            RequestKind::CreateTopics(_) | RequestKind::CreatePartitions(_) | RequestKind::DeleteTopics(_) => {
-                self.connection.settle_topics(world)
-            }
+            RequestKind::CreateTopics(_)
+            | RequestKind::CreatePartitions(_)
+            | RequestKind::DeleteTopics(_) => self.connection.settle_topics(world),
             RequestKind::IncrementalAlterConfigs(_) => {
                 std::thread::sleep(CONFIGS_APPLY);
                 Ok(())
@@ -200,24 +200,32 @@ impl Connection {
     /// Until the broker leads all partitions that there are, and has forgotten all others.
     fn settle_topics(&mut self, world: &World) -> Result<()> {
         let asked = world.topics.iter();
-        let asked = asked.map(|topic| MetadataRequestTopic::default().with_name(Some(topic_name(&topic.name))));
+        let asked =
+            asked.map(|topic| MetadataRequestTopic::default().with_name(Some(topic_name(&topic.name))));
         let request = MetadataRequest::default()
             .with_topics(Some(asked.collect()))
             .with_allow_auto_topic_creation(false);
         self.until("topics", ApiKey::Metadata, 9, &RequestKind::Metadata(request), |response| {
             let ResponseKind::Metadata(response) = response else { return false };
             world.topics.iter().all(|topic| {
-                let row = response.topics.iter().find(|row| row.name.as_ref().is_some_and(|name| name.as_str() == topic.name));
-                let led = row.map_or(0, |row| row.partitions.iter().filter(|row| row.error_code == 0).count());
+                let row = response
+                    .topics
+                    .iter()
+                    .find(|row| row.name.as_ref().is_some_and(|name| name.as_str() == topic.name));
+                let led =
+                    row.map_or(0, |row| row.partitions.iter().filter(|row| row.error_code == 0).count());
                 led == usize::try_from(topic.partitions.unwrap_or(0)).unwrap_or(0)
             })
         })?;
         let topics = world.topics.iter().filter_map(|topic| Some((topic, topic.partitions?)));
         let topics = topics.map(|(topic, count)| {
             let row = |index| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(-1);
-            ListOffsetsTopic::default().with_name(topic_name(&topic.name)).with_partitions((0..count).map(row).collect())
+            ListOffsetsTopic::default()
+                .with_name(topic_name(&topic.name))
+                .with_partitions((0..count).map(row).collect())
         });
-        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect());
+        let request =
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect());
         self.until("leaders", ApiKey::ListOffsets, 1, &RequestKind::ListOffsets(request), |response| {
             let ResponseKind::ListOffsets(response) = response else { return false };
             response.topics.iter().flat_map(|topic| &topic.partitions).all(|row| row.error_code == 0)

@@ -11,8 +11,8 @@ mod connection;
 mod draw;
 mod ends;
 mod ids;
-mod records;
 mod recording;
+mod records;
 mod world;
 
 use std::collections::BTreeMap;
@@ -56,6 +56,8 @@ const HIGHEST: &[(ApiKey, i16)] = &[
 pub struct Sequence {
     pub seed: u64,
     pub number: u64,
+    /// Each request and its answer are printed.
+    pub traced: bool,
 }
 
 impl Sequence {
@@ -73,7 +75,9 @@ impl Sequence {
 pub fn common(reference: &Versions, subject: &Versions) -> Versions {
     let mut common = BTreeMap::new();
     for api in draw::kinds() {
-        let (Some(here), Some(there)) = (reference.get(&(api as i16)), subject.get(&(api as i16))) else { continue };
+        let (Some(here), Some(there)) = (reference.get(&(api as i16)), subject.get(&(api as i16))) else {
+            continue;
+        };
         let cap = HIGHEST.iter().find(|(capped, _)| *capped == api).map_or(i16::MAX, |(_, cap)| *cap);
         let range = (here.0.max(there.0), here.1.min(there.1).min(cap));
         if range.0 <= range.1 {
@@ -102,10 +106,13 @@ pub fn play(
     for number in 0..REQUESTS {
         let call = draw::draw(&mut world, &mut rng, versions, number);
         let place = || {
-            let Sequence { seed, number: sequence } = sequence;
+            let Sequence { seed, number: sequence, .. } = sequence;
             format!("sequence {sequence} of seed {seed}, request {number}: {}", printed(&call.request))
         };
         let expected = ask(reference, &call, &mut known_here, &world.prefix).with_context(place)?;
+        if sequence.traced {
+            eprintln!("{}: version {}\n  {}", place(), call.version, printed(&expected));
+        }
         if let Some(subject) = &mut subject {
             let found = ask(*subject, &call, &mut known_there, &world.prefix).with_context(place)?;
             if found != expected {

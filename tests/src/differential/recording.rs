@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ResponseKind;
 
+use super::Sequence;
 use super::connection::{Answer, Call};
 use super::draw::Versions;
 use super::ends::End;
 use super::world::World;
-use super::Sequence;
 
 const RESPONSE: u8 = 0;
 const SILENCE: u8 = 1;
@@ -129,9 +129,7 @@ impl End for Recorded {
         ensure!(length <= self.rest.len(), "the recording is cut");
         let mut body = self.rest.split_to(length);
         Ok(match kind {
-            RESPONSE => {
-                Answer::Response(Box::new(ResponseKind::decode(call.api, &mut body, call.version)?))
-            }
+            RESPONSE => Answer::Response(Box::new(ResponseKind::decode(call.api, &mut body, call.version)?)),
             SILENCE => Answer::Silence,
             CLOSED => Answer::Closed,
             _ => Answer::Unreadable(String::from_utf8_lossy(&body).into_owned()),

@@ -159,7 +159,8 @@ impl World {
                 }
             }
             (RequestKind::CreatePartitions(request), ResponseKind::CreatePartitions(response)) => {
-                for row in response.results.iter().filter(|row| row.error_code == 0 && !request.validate_only) {
+                for row in response.results.iter().filter(|row| row.error_code == 0 && !request.validate_only)
+                {
                     let asked = request.topics.iter().find(|topic| topic.name == row.name);
                     let topic = self.topics.iter_mut().find(|topic| topic.name == row.name.as_str());
                     if let (Some(asked), Some(topic)) = (asked, topic) {
@@ -171,7 +172,10 @@ impl World {
                 for row in response.topics.iter().filter(|row| row.error_code == 0) {
                     let Some(name) = &row.name else { continue };
                     let known = self.topics.iter_mut().find(|topic| topic.name == name.as_str());
-                    known.into_iter().filter(|_| !row.topic_id.is_nil()).for_each(|topic| topic.id = row.topic_id);
+                    known
+                        .into_iter()
+                        .filter(|_| !row.topic_id.is_nil())
+                        .for_each(|topic| topic.id = row.topic_id);
                 }
             }
             (RequestKind::InitProducerId(request), ResponseKind::InitProducerId(response)) => {
@@ -179,7 +183,9 @@ impl World {
             }
             (RequestKind::AddPartitionsToTxn(request), ResponseKind::AddPartitionsToTxn(response)) => {
                 let id = request.v3_and_below_producer_id.0;
-                let Some(producer) = self.producers.iter_mut().find(|producer| producer.id == id) else { return };
+                let Some(producer) = self.producers.iter_mut().find(|producer| producer.id == id) else {
+                    return;
+                };
                 for topic in &response.results_by_topic_v3_and_below {
                     let fine = topic.results_by_partition.iter().filter(|row| row.partition_error_code == 0);
                     producer.added.extend(fine.map(|row| (topic.name.to_string(), row.partition_index)));
@@ -191,7 +197,9 @@ impl World {
                     producer.added.clear();
                 }
             }
-            (RequestKind::Fetch(request), ResponseKind::Fetch(response)) => self.learn_fetch(call, request, response),
+            (RequestKind::Fetch(request), ResponseKind::Fetch(response)) => {
+                self.learn_fetch(call, request, response)
+            }
             (RequestKind::Produce(_), ResponseKind::Produce(response)) => self.learn_produce(response),
             _ => {}
         }
@@ -206,7 +214,8 @@ impl World {
             return;
         }
         let (id, epoch) = (response.producer_id.0, response.producer_epoch);
-        self.producers.retain(|producer| transactional_id.is_none() || producer.transactional_id != transactional_id);
+        self.producers
+            .retain(|producer| transactional_id.is_none() || producer.transactional_id != transactional_id);
         self.producers.retain(|producer| producer.id != id);
         let next_sequence = BTreeMap::new();
         self.producers.push(Producer { id, epoch, transactional_id, next_sequence, added: Vec::new() });
@@ -245,7 +254,8 @@ impl World {
         let first = self.sent.len() - self.just_sent;
         for sent in &self.sent[first..] {
             let topic = response.responses.iter().find(|topic| topic.name.as_str() == sent.place.0);
-            let row = topic.and_then(|topic| topic.partition_responses.iter().find(|row| row.index == sent.place.1));
+            let row = topic
+                .and_then(|topic| topic.partition_responses.iter().find(|row| row.index == sent.place.1));
             let Some(row) = row.filter(|row| row.error_code == 0) else { continue };
             let batch = &sent.batch;
             let end = self.ends.entry(sent.place.clone()).or_default();

@@ -71,7 +71,9 @@ pub fn draw(world: &mut World, rng: &mut StdRng, versions: &Versions, number: us
     let first = first.filter(|first| versions.contains_key(&(*first as i16)));
     let kinds: Vec<&Kind> = KINDS
         .iter()
-        .filter(|kind| versions.contains_key(&(kind.api as i16)) && first.is_none_or(|first| first == kind.api))
+        .filter(|kind| {
+            versions.contains_key(&(kind.api as i16)) && first.is_none_or(|first| first == kind.api)
+        })
         .collect();
     let kind = weighted(rng, &kinds.iter().map(|kind| (kind.weight, *kind)).collect::<Vec<_>>());
     let (lowest, highest) = versions[&(kind.api as i16)];

@@ -182,7 +182,11 @@ pub fn metadata(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKin
     let request = MetadataRequest::default();
     let request = if version >= 4 { request.with_allow_auto_topic_creation(false) } else { request };
     if rng.random_bool(0.15) {
-        return RequestKind::Metadata(request.with_topics(if version == 0 { Some(Vec::new()) } else { None }));
+        return RequestKind::Metadata(request.with_topics(if version == 0 {
+            Some(Vec::new())
+        } else {
+            None
+        }));
     }
     let names: Vec<String> = world.any_places(rng, 3).into_iter().map(|(name, _)| name).collect();
     let topic = |name: String| match version >= BY_ID_FROM_VERSION && rng.random_bool(0.4) {
@@ -203,9 +207,7 @@ pub fn metadata(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKin
 pub fn api_versions(_: &mut World, _: &mut StdRng, version: i16) -> RequestKind {
     let request = ApiVersionsRequest::default();
     RequestKind::ApiVersions(match version >= 3 {
-        true => request
-            .with_client_software_name(text("lockstep"))
-            .with_client_software_version(text("1.0")),
+        true => request.with_client_software_name(text("lockstep")).with_client_software_version(text("1.0")),
         false => request,
     })
 }
