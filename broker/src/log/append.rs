@@ -231,7 +231,7 @@ fn check_frame(batch: &[u8], rules: &Rules) -> Result<Header, Refusal> {
         return Err(Refusal::bare(Code::CorruptMessage));
     }
     if header.codec() > ZSTD {
-        return Err(Refusal::bare(Code::UnknownServerError));
+        return Err(Refusal::plain(Code::UnknownServerError));
     }
     Ok(header)
 }

@@ -43,9 +43,15 @@ impl Log {
         }
     }
 
-    /// The first record that is at least as young as `timestamp`.
+    /// The first record that is at least as young as `timestamp`. Looked for in one segment only, the first
+    /// that has held such a record: what it held may be deleted by now, and then there is none.
     pub fn at_timestamp(&self, timestamp: i64) -> Option<TimestampedOffset> {
-        let candidates = self.batches.iter().filter(|batch| batch.header.max_timestamp >= timestamp);
+        let segment = self.segments.iter().position(|segment| segment.max_timestamp >= timestamp)?;
+        let base = self.segments[segment].base;
+        let end = self.segments.get(segment + 1).map_or(self.end, |next| next.base);
+        let candidates = self.batches.iter().filter(|batch| {
+            (base..end).contains(&batch.header.base_offset) && batch.header.max_timestamp >= timestamp
+        });
         candidates.flat_map(stamped).find(|found| found.timestamp >= timestamp && found.offset >= self.start)
     }
 
