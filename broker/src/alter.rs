@@ -7,7 +7,7 @@ use kafka_protocol::error::ResponseError as Code;
 
 use crate::api::ApiError;
 use crate::api::describe_configs::{BROKER, TOPIC};
-use crate::api::metadata::is_legal;
+use crate::api::metadata::check_legal;
 use crate::configs::{Kind, TopicConfigs, topic_config};
 use crate::state::State;
 
@@ -109,10 +109,7 @@ impl State {
         if name.is_empty() {
             return refused("Default topic resources are not allowed.");
         }
-        if !is_legal(name) {
-            let message = format!("Topic name is invalid: '{name}' is illegal");
-            return Err(ApiError::new(Code::InvalidTopicException, message));
-        }
+        check_legal(name)?;
         for (change, value) in listed {
             match value {
                 Some(value) => configs.set(&change.name, &value).map_err(invalid)?,

@@ -34,7 +34,7 @@ impl State {
             return unable("All brokers are currently fenced.".to_owned());
         }
         if count > PARTITIONS_PER_REQUEST_MAX {
-            let message = "Unable to perform excessively large batch operation.";
+            let message = "Excessively large number of partitions per request.";
             return Err(ApiError::new(Code::PolicyViolation, message));
         }
         let turns = (first..).take(usize::try_from(count).unwrap_or(0));

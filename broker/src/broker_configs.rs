@@ -49,10 +49,10 @@ pub fn value(settings: &Settings, broker: i32, config: &Known) -> String {
     }
 }
 
-/// The broker config that a topic config falls back to, with its value where that is of another unit
-/// (`ServerTopicConfigSynonyms`). Some have none.
-pub fn behind(topic_config: &str) -> Option<(&'static str, Option<&'static str>)> {
-    let name = match topic_config {
+/// The broker config that a topic config falls back to (`ServerTopicConfigSynonyms`). Some have none, or
+/// one of another unit, which isn't told.
+pub fn behind(topic_config: &str) -> Option<&'static str> {
+    Some(match topic_config {
         "cleanup.policy" => "log.cleanup.policy",
         "compression.gzip.level" => "compression.gzip.level",
         "compression.lz4.level" => "compression.lz4.level",
@@ -81,8 +81,7 @@ pub fn behind(topic_config: &str) -> Option<(&'static str, Option<&'static str>)
         "segment.index.bytes" => "log.index.size.max.bytes",
         "unclean.leader.election.enable" => "unclean.leader.election.enable",
         _ => return None,
-    };
-    Some((name, None))
+    })
 }
 
 #[cfg(test)]
@@ -94,7 +93,7 @@ mod tests {
     fn broker_configs_are_listed_by_name_and_agree_with_the_topics() {
         assert!(BROKER_CONFIGS.is_sorted_by_key(|config| config.name));
         for config in crate::configs::TOPIC_CONFIGS {
-            let Some((name, None)) = behind(config.name) else { continue };
+            let Some(name) = behind(config.name) else { continue };
             if let Some(broker) = BROKER_CONFIGS.iter().find(|broker| broker.name == name) {
                 assert_eq!(
                     Some(broker.default),

@@ -76,6 +76,7 @@ impl Partition {
 
     fn become_leader(&mut self, broker: i32, end: i64) {
         self.log.truncate(end);
+        self.log.producers.expect_nothing();
         self.held_at = None;
         self.leader = Some(broker);
         self.leader_epoch += 1;

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use crate::configs::TopicConfigs;
 use crate::fetch_session::Sessions;
+use crate::groups::{GroupSettings, Groups};
 use crate::partition::{Partition, Stop};
-use crate::transactions::{CoordinatorTimers, GroupOffsets, Transactions};
+use crate::transactions::{CoordinatorTimers, Transactions};
 
 /// Where clients reach a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub struct Settings {
     pub marker_copies: u32,
     pub retention_check_ms: i64,
     pub log_start_save_ms: i64,
+    pub groups: GroupSettings,
 }
 
 impl Settings {
@@ -61,6 +63,7 @@ impl Settings {
             marker_copies: 1,
             retention_check_ms: 300_000,
             log_start_save_ms: 60_000,
+            groups: GroupSettings::default(),
         }
     }
 }
@@ -84,7 +87,7 @@ pub struct State {
     pub(crate) sessions: BTreeMap<i32, Sessions>,
     pub transactions: Transactions,
     pub(crate) coordinator_timers: CoordinatorTimers,
-    pub group_offsets: BTreeMap<String, GroupOffsets>,
+    pub groups: Groups,
     down: Vec<i32>,
     random: SmallRng,
     /// Rises with whatever could be waited for.
@@ -108,23 +111,35 @@ impl State {
         };
         Self {
             random: SmallRng::seed_from_u64(settings.seed),
+            groups: Groups::new(settings.groups.clone(), now_ms),
             settings,
             now_ms,
             topics: BTreeMap::new(),
             sessions: BTreeMap::new(),
             transactions: Transactions::default(),
             coordinator_timers: CoordinatorTimers::new(now_ms),
-            group_offsets: BTreeMap::new(),
             down: Vec::new(),
             changes: 0,
             timers,
         }
     }
 
-    /// Brings the cluster to `now_ms`: what falls due by then happens.
+    /// Brings the cluster to `now_ms`: what falls due by then happens in its order and at its time, however
+    /// seldom anybody asks.
     pub(crate) fn advance(&mut self, now_ms: i64) {
-        self.now_ms = self.now_ms.max(now_ms);
+        let until_ms = self.now_ms.max(now_ms);
+        self.run_timers();
+        while self.now_ms < until_ms {
+            self.now_ms = self.next_timer_ms().clamp(self.now_ms + 1, until_ms);
+            self.run_timers();
+        }
+    }
+
+    fn run_timers(&mut self) {
         let now_ms = self.now_ms;
+        if self.groups.advance(now_ms) {
+            self.changed();
+        }
         if now_ms >= self.timers.retention_ms {
             self.timers.retention_ms = now_ms + self.settings.retention_check_ms;
             self.retain();
@@ -144,7 +159,8 @@ impl State {
     /// When something falls due next, whether or not a request comes.
     pub(crate) fn next_timer_ms(&self) -> i64 {
         let Timers { retention_ms, log_start_ms, producers_ms } = self.timers;
-        retention_ms.min(log_start_ms).min(producers_ms).min(self.next_coordinator_timer_ms())
+        let coordinators_ms = self.next_coordinator_timer_ms().min(self.groups.next_due_ms());
+        retention_ms.min(log_start_ms).min(producers_ms).min(coordinators_ms)
     }
 
     fn retain(&mut self) {
@@ -272,12 +288,6 @@ impl State {
         Some(if enough { Ok(()) } else { Err(Code::NotEnoughReplicasAfterAppend) })
     }
 
-    /// Offsets that a group has committed, by a transaction.
-    pub(crate) fn commit_group_offsets(&mut self, group: &str, offsets: GroupOffsets) {
-        self.group_offsets.entry(group.to_owned()).or_default().extend(offsets);
-        self.changed();
-    }
-
     /// Creates a topic whose replicas are spread over the brokers.
     pub fn create_topic(&mut self, name: &str, partitions: i32, replication: i16, configs: TopicConfigs) {
         let first = self.topics.len();
@@ -321,7 +331,8 @@ impl State {
         if !self.is_up(broker) {
             return;
         }
-        let live_before = self.live();
+        let transactions = self.transaction_coordinators();
+        let coordinators = self.coordinators();
         self.down.push(broker);
         self.sessions.remove(&broker);
         self.transactions.lose_ids(broker);
@@ -329,18 +340,21 @@ impl State {
         for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
             partition.lose(broker, stop, &live);
         }
-        self.move_coordinators(&live_before);
+        self.hand_transactions_over(transactions);
+        self.hand_groups_over(coordinators);
         self.changed();
     }
 
     pub(crate) fn start_broker(&mut self, broker: i32) {
-        let live_before = self.live();
+        let transactions = self.transaction_coordinators();
+        let coordinators = self.coordinators();
         self.down.retain(|id| *id != broker);
         let (now_ms, expiration_ms) = (self.now_ms, self.settings.producer_id_expiration_ms);
         for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
             partition.regain(broker, now_ms, expiration_ms);
         }
-        self.move_coordinators(&live_before);
+        self.hand_transactions_over(transactions);
+        self.hand_groups_over(coordinators);
         self.changed();
     }
 }

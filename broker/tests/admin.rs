@@ -167,14 +167,14 @@ async fn describe(world: &World, kind: i8, name: &str, keys: Option<&[&str]>) ->
 async fn configs_are_described_with_where_they_come_from() {
     let world = World::with(2, |settings| settings.producer_id_expiration_ms = 5_000);
     world.topic("orders", 1, 1);
-    assert_eq!(alter(&world, "orders", &[("retention.ms", 0, Some("5"))]).await, 0);
+    assert_eq!(alter(&world, "orders", &[("max.message.bytes", 0, Some("5"))]).await, 0);
 
-    let described = describe(&world, TOPIC, "orders", Some(&["retention.ms"])).await;
+    let described = describe(&world, TOPIC, "orders", Some(&["max.message.bytes"])).await;
     let config = &described.configs[0];
-    assert_eq!((described.configs.len(), config.config_source, config.config_type), (1, 1, 5));
+    assert_eq!((described.configs.len(), config.config_source, config.config_type), (1, 1, 3));
     assert!(!config.read_only && !config.is_sensitive);
     let synonyms: Vec<_> = config.synonyms.iter().map(|s| (s.name.as_str(), s.source)).collect();
-    assert_eq!(synonyms, [("retention.ms", 1)]);
+    assert_eq!(synonyms, [("max.message.bytes", 1), ("message.max.bytes", 5)]);
 
     let keys = ["producer.id.expiration.ms", "socket.request.max.bytes", "ssl.keystore.password"];
     let described = describe(&world, BROKER, "1", Some(&keys)).await;

@@ -47,7 +47,7 @@ async fn a_producer_without_a_transactional_id_gets_a_fresh_one_from_any_broker(
 #[tokio::test]
 async fn only_the_coordinator_gives_a_transactional_producer_its_id() {
     let world = World::new(2);
-    let other = 3 - world.cluster.with(|state| state.coordinator_of(ID)).unwrap();
+    let other = 3 - world.cluster.with(|state| state.coordinator(ID)).unwrap();
     let ask = |id: &str, timeout_ms, producer_id, epoch| {
         InitProducerIdRequest::default()
             .with_transactional_id(Some(TransactionalId(text(id))))
@@ -114,8 +114,13 @@ async fn a_transactional_batch_needs_its_partition_in_the_transaction() {
     let late = producer.batch(1, &["b"]);
     assert_eq!(producer.wire.produce("orders", &late).await.error_code, 0);
     world.pass(5);
-    let later = producer.batch(2, &["c"]);
-    assert_eq!(producer.wire.produce("orders", &later).await.error_code, 48);
+    let (earlier, later) = (producer.batch(2, &["c"]), producer.batch(3, &["d"]));
+    assert_eq!(producer.wire.produce("orders", &earlier).await.error_code, 48);
+    // What was refused comes first, or nothing does.
+    assert_eq!(producer.add("orders").await, 0);
+    assert_eq!(producer.wire.produce("orders", &later).await.error_code, 45);
+    assert_eq!(producer.wire.produce("orders", &earlier).await.error_code, 0);
+    assert_eq!(producer.wire.produce("orders", &later).await.error_code, 0);
 }
 
 #[tokio::test]
@@ -158,6 +163,12 @@ async fn what_was_prepared_is_ended_by_the_next_coordinator() {
     assert_eq!(world.init(1_000).await.producer_id.0, producer.producer_id);
 }
 
+fn is_pending(world: &World) -> bool {
+    world
+        .cluster
+        .with(|state| state.groups.get("group").is_some_and(|group| group.offsets.is_pending("orders", 0)))
+}
+
 #[tokio::test]
 async fn offsets_of_a_group_count_when_their_transaction_is_committed() {
     let world = World::new(1);
@@ -186,15 +197,13 @@ async fn offsets_of_a_group_count_when_their_transaction_is_committed() {
             .with_producer_epoch(producer.epoch);
         assert_eq!(producer.wire.call(3, &add).await.error_code, 0);
         assert_eq!(producer.wire.call(3, &offsets).await.topics[0].partitions[0].error_code, 0);
-        assert!(world.cluster.with(|state| state.transactions.has_pending_offset("group", "orders", 0)));
+        assert!(is_pending(&world));
         assert_eq!(producer.end(commit).await, 0);
         world.pass(5);
-        let committed = world.cluster.with(|state| {
-            let offsets = state.group_offsets.get("group")?;
-            Some(offsets.get(&("orders".to_owned(), 0))?.offset)
-        });
+        let committed =
+            world.cluster.with(|state| Some(state.groups.get("group")?.offsets.get("orders", 0)?.offset));
         assert_eq!(committed, expected, "commit {commit}");
-        assert!(!world.cluster.with(|state| state.transactions.has_pending_offset("group", "orders", 0)));
+        assert!(!is_pending(&world));
     }
 }
 

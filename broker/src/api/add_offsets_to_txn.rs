@@ -8,7 +8,7 @@ use super::add_partitions_to_txn::add;
 use super::{Handler, Step};
 use crate::fault::Caller;
 use crate::state::State;
-use crate::transactions::{OFFSETS_TOPIC, offsets_partition_of};
+use crate::transactions::offsets_key;
 
 pub(crate) struct AddOffsetsToTxn;
 
@@ -22,7 +22,7 @@ impl Handler for AddOffsetsToTxn {
         caller: &Caller,
         request: AddOffsetsToTxnRequest,
     ) -> Step<AddOffsetsToTxnResponse> {
-        let key = (OFFSETS_TOPIC.to_owned(), offsets_partition_of(&request.group_id));
+        let key = offsets_key(&request.group_id);
         let producer = (request.producer_id.0, request.producer_epoch);
         let added = add(state, caller, &request.transactional_id, producer, BTreeSet::from([key]));
         let code = added.err().map_or(0, |code| code.code());

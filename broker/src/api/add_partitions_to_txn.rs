@@ -70,7 +70,7 @@ pub(crate) fn add(
     if id.is_empty() {
         return Err(Code::InvalidRequest);
     }
-    state.coordinates(caller.broker, id)?;
+    state.check_coordinator(caller.broker, id)?;
     let now_ms = state.now_ms;
     let added = state.transactions.add(id, producer, keys, now_ms);
     state.changed();

@@ -8,7 +8,7 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::metadata::is_legal;
+use super::metadata::check_legal;
 use super::{ApiError, Handler, Step, outcome};
 use crate::configs::{DYNAMIC_TOPIC_CONFIG, TOPIC_CONFIGS, TopicConfigs};
 use crate::fault::Caller;
@@ -93,10 +93,7 @@ fn create(
 }
 
 fn check_name(state: &State, name: &str) -> Result<(), ApiError> {
-    if !is_legal(name) {
-        let message = format!("Topic name is invalid: '{name}' is illegal");
-        return Err(ApiError::new(Code::InvalidTopicException, message));
-    }
+    check_legal(name)?;
     if state.topic(name).is_some() {
         return Err(ApiError::new(Code::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
     }

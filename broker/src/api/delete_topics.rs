@@ -41,6 +41,7 @@ impl Handler for DeleteTopics {
         let doomed = choose(state, &names, &ids, &mut answers);
         for (id, name) in doomed {
             state.topics.remove(&name);
+            state.groups.forget_topic(&name);
             answers.push(answer(Some(&name), id, Ok(())));
         }
         state.changed();

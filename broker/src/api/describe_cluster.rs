@@ -6,7 +6,7 @@ use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeCluster
 use kafka_protocol::protocol::StrBytes;
 
 use super::metadata::NOT_ASKED;
-use super::{Handler, Step};
+use super::{ApiError, Handler, Step, outcome};
 use crate::fault::Caller;
 use crate::state::State;
 
@@ -31,11 +31,19 @@ impl Handler for DescribeCluster {
             .with_cluster_authorized_operations(NOT_ASKED);
         let refused = match request.endpoint_type {
             BROKERS => None,
-            CONTROLLERS => Some(Code::MismatchedEndpointType),
-            _ => Some(Code::UnsupportedEndpointType),
+            CONTROLLERS => {
+                let message = "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of \
+                               type CONTROLLER";
+                Some(ApiError::new(Code::MismatchedEndpointType, message))
+            }
+            other => {
+                let message = format!("Unsupported endpoint type {other}");
+                Some(ApiError::new(Code::UnsupportedEndpointType, message))
+            }
         };
-        if let Some(code) = refused {
-            return Step::Done(response.with_error_code(code.code()));
+        if let Some(error) = refused {
+            let (code, message) = outcome::<()>(Err(error));
+            return Step::Done(response.with_error_code(code).with_error_message(message));
         }
         let live = state.live();
         let brokers = live.iter().filter_map(|id| state.endpoint(*id)).map(|endpoint| {

@@ -8,7 +8,7 @@ use kafka_protocol::messages::describe_configs_response::{
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::metadata::is_legal;
+use super::metadata::check_legal;
 use super::{ApiError, Handler, Step, outcome};
 use crate::broker_configs::{BROKER_CONFIGS, behind, value};
 use crate::configs::{
@@ -61,7 +61,8 @@ impl Handler for DescribeConfigs {
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone())
                 .with_error_code(code)
-                .with_error_message(message)
+                // Kafka's is empty here where others are missing.
+                .with_error_message(message.or(Some(StrBytes::default())))
                 .with_configs(configs)
         });
         let results = results.collect();
@@ -73,11 +74,8 @@ fn describe(state: &State, broker: i32, resource: &DescribeConfigsResource) -> R
     let name = resource.resource_name.as_str();
     let refused = |why: String| Err(ApiError::new(Code::InvalidRequest, why));
     match resource.resource_type {
-        TOPIC if !is_legal(name) => {
-            let message = format!("Topic name is invalid: '{name}' is illegal");
-            Err(ApiError::new(Code::InvalidTopicException, message))
-        }
         TOPIC => {
+            check_legal(name)?;
             let topic = state.topic(name).ok_or(Code::UnknownTopicOrPartition)?;
             Ok(TOPIC_CONFIGS.iter().map(|known| of_topic(&topic.configs, known)).collect())
         }
@@ -97,9 +95,7 @@ fn describe(state: &State, broker: i32, resource: &DescribeConfigsResource) -> R
 fn of_topic(configs: &TopicConfigs, known: &'static Known) -> Found {
     let value = Some(configs.get(known.name).to_owned());
     let own = configs.explicit(known.name).map(|_| (known.name, value.clone(), DYNAMIC_TOPIC_CONFIG));
-    let default = behind(known.name).map(|(name, other_unit)| {
-        (name, Some(other_unit.unwrap_or(known.default).to_owned()), DEFAULT_CONFIG)
-    });
+    let default = behind(known.name).map(|name| (name, Some(known.default.to_owned()), DEFAULT_CONFIG));
     let set_for_all = Some(known.default_source()).filter(|source| *source != DEFAULT_CONFIG);
     let set_for_all = set_for_all.map(|source| (known.name, Some(known.default.to_owned()), source));
     let synonyms = own.into_iter().chain(set_for_all).chain(default).collect();

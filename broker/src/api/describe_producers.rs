@@ -6,7 +6,7 @@ use kafka_protocol::messages::describe_producers_response::{
 };
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
-use super::metadata::is_legal;
+use super::metadata::check_legal;
 use super::{ApiError, Handler, Step, outcome};
 use crate::fault::Caller;
 use crate::log::Producer;
@@ -48,9 +48,10 @@ impl Handler for DescribeProducers {
 }
 
 fn producers(state: &State, broker: i32, topic: &str, index: i32) -> Result<Vec<ProducerState>, ApiError> {
-    if !is_legal(topic) {
-        let message = format!("Topic name is invalid: '{topic}' is illegal");
-        return Err(ApiError::new(Code::InvalidTopicException, message));
+    check_legal(topic)?;
+    if state.topic(topic).is_none() {
+        let message = "This server does not host this topic-partition.";
+        return Err(ApiError::new(Code::UnknownTopicOrPartition, message));
     }
     if state.topic(topic).is_none() {
         let message = "This server does not host this topic-partition.";

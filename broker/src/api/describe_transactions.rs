@@ -42,7 +42,7 @@ fn find<'s>(state: &'s State, broker: i32, id: &str) -> Result<&'s Transaction, 
     if id.is_empty() {
         return Err(Code::InvalidRequest);
     }
-    state.coordinates(broker, id)?;
+    state.check_coordinator(broker, id)?;
     state.transactions.get(id).ok_or(Code::TransactionalIdNotFound)
 }
 

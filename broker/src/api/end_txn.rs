@@ -27,7 +27,7 @@ fn end(state: &mut State, broker: i32, request: &EndTxnRequest) -> Result<(), Co
     if id.is_empty() {
         return Err(Code::InvalidRequest);
     }
-    state.coordinates(broker, id)?;
+    state.check_coordinator(broker, id)?;
     let at = state.moment();
     let producer = (request.producer_id.0, request.producer_epoch);
     let ended = state.transactions.end(id, producer, request.committed, at);

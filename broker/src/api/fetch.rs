@@ -83,7 +83,9 @@ impl Reading {
             answers.push((wanted.key.clone(), data));
         }
         let enough = expired || urgent || answers.is_empty() || bytes >= self.bytes_min;
-        // What isn't there comes last, and makes nobody hurry.
+        // What isn't there comes last, unknown ids before unknown names, and makes nobody hurry.
+        missing
+            .sort_by_key(|(_, data): &(Key, PartitionData)| data.error_code != Code::UnknownTopicId.code());
         answers.append(&mut missing);
         enough.then(|| self.answer(state, answers))
     }

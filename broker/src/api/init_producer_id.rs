@@ -55,7 +55,7 @@ fn init(state: &mut State, broker: i32, request: &InitProducerIdRequest) -> Resu
     if !(1..=state.settings.transaction_max_timeout_ms).contains(&timeout_ms) {
         return Err(Code::InvalidTransactionTimeout);
     }
-    state.coordinates(broker, id)?;
+    state.check_coordinator(broker, id)?;
     let at = state.moment();
     let given = state.transactions.init(broker, id, timeout_ms, expected, at);
     state.changed();

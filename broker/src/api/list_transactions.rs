@@ -26,7 +26,7 @@ impl Handler for ListTransactions {
         let is_state = |name: &StrBytes| Status::ALL.iter().any(|status| status.name() == name.as_str());
         let unknown = request.state_filters.iter().filter(|name| !is_state(name)).cloned().collect();
         let own = state.transactions.iter().filter(|(id, transaction)| {
-            state.coordinator_of(id) == Some(caller.broker) && matches(transaction, &request, state.now_ms)
+            state.coordinator(id) == Some(caller.broker) && matches(transaction, &request, state.now_ms)
         });
         let listed = own.map(|(id, transaction)| {
             TransactionState::default()

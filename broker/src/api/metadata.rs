@@ -8,7 +8,7 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::{Handler, Step};
+use super::{ApiError, Handler, Step};
 use crate::configs::TopicConfigs;
 use crate::fault::Caller;
 use crate::partition::Partition;
@@ -116,11 +116,29 @@ fn named(state: &mut State, asked: &MetadataRequestTopic, create: bool) -> Metad
     refused(Some(name.clone()), Code::UnknownTopicOrPartition)
 }
 
-/// Kafka's rule for topic names.
-pub(crate) fn is_legal(name: &str) -> bool {
+fn is_legal(name: &str) -> bool {
+    check_legal(name).is_ok()
+}
+
+/// Kafka's rule for topic names, and its words (`Topic.validate`).
+///
+/// # Errors
+/// `INVALID_TOPIC_EXCEPTION`.
+pub(crate) fn check_legal(name: &str) -> Result<(), ApiError> {
     const LENGTH_MAX: usize = 249;
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !name.is_empty() && name.len() <= LENGTH_MAX && !matches!(name, "." | "..") && name.bytes().all(legal)
+    let why = if name.is_empty() {
+        "the empty string is not allowed".to_owned()
+    } else if matches!(name, "." | "..") {
+        format!("'{name}' is not allowed")
+    } else if name.len() > LENGTH_MAX {
+        format!("the length of '{name}' is longer than the max allowed length {LENGTH_MAX}")
+    } else if !name.bytes().all(legal) {
+        format!("'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'")
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::new(Code::InvalidTopicException, format!("Topic name is invalid: {why}")))
 }
 
 fn describe(state: &State, name: &str, topic: &Topic) -> MetadataResponseTopic {

@@ -7,21 +7,32 @@ mod alter_configs;
 pub(crate) mod api_versions;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 pub(crate) mod describe_configs;
+mod describe_groups;
 mod describe_producers;
 mod describe_transactions;
 mod end_txn;
 mod fetch;
+mod find_coordinator;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod list_transactions;
 pub(crate) mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 mod txn_offset_commit;
 mod write_txn_markers;
 
@@ -34,6 +45,8 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::error::ResponseError as Code;
 use kafka_protocol::messages::{ApiKey, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::cluster::Cluster;
 use crate::connection::Refused;
@@ -69,6 +82,38 @@ pub(crate) struct Wait<R> {
 }
 
 pub(crate) type Poll<R> = Box<dyn FnMut(&mut State, bool) -> Option<R> + Send>;
+
+impl<R: 'static> Step<R> {
+    /// The same, its answer made into another.
+    fn map(self, mut change: impl FnMut(R) -> R + Send + 'static) -> Self {
+        match self {
+            Self::Done(response) => Self::Done(change(response)),
+            Self::Wait(Wait { until_ms, mut poll }) => {
+                let poll = move |state: &mut State, expired: bool| poll(state, expired).map(&mut change);
+                Self::Wait(Wait { until_ms, poll: Box::new(poll) })
+            }
+            Self::Silence | Self::Close => self,
+        }
+    }
+}
+
+/// Waits as long as it takes for the answer that `ask` leaves the way open for: the state bounds it by
+/// timers of its own. `forgotten`: when the answer went to a later request of the same member.
+fn answered<R: Clone + Send + 'static>(
+    state: &mut State,
+    forgotten: R,
+    ask: impl FnOnce(&mut State, oneshot::Sender<R>),
+) -> Step<R> {
+    let (reply, mut answer) = oneshot::channel();
+    ask(state, reply);
+    state.changed();
+    let poll = move |_: &mut State, _: bool| match answer.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        Ok(response) => Some(response),
+        Err(TryRecvError::Closed) => Some(forgotten.clone()),
+    };
+    Step::Wait(Wait { until_ms: i64::MAX, poll: Box::new(poll) })
+}
 
 /// What goes back on the connection.
 pub(crate) enum Reply {
@@ -114,6 +159,7 @@ pub(crate) const APIS: &[Api] = &[
     api::<fetch::Fetch>(ApiKey::Fetch),
     api::<list_offsets::ListOffsets>(ApiKey::ListOffsets),
     api::<metadata::Metadata>(ApiKey::Metadata),
+    api::<find_coordinator::FindCoordinator>(ApiKey::FindCoordinator),
     api::<api_versions::ApiVersions>(ApiKey::ApiVersions),
     api::<create_topics::CreateTopics>(ApiKey::CreateTopics),
     api::<delete_topics::DeleteTopics>(ApiKey::DeleteTopics),
@@ -133,6 +179,16 @@ pub(crate) const APIS: &[Api] = &[
     api::<describe_producers::DescribeProducers>(ApiKey::DescribeProducers),
     api::<describe_transactions::DescribeTransactions>(ApiKey::DescribeTransactions),
     api::<list_transactions::ListTransactions>(ApiKey::ListTransactions),
+    api::<offset_commit::OffsetCommit>(ApiKey::OffsetCommit),
+    api::<offset_fetch::OffsetFetch>(ApiKey::OffsetFetch),
+    api::<join_group::JoinGroup>(ApiKey::JoinGroup),
+    api::<heartbeat::Heartbeat>(ApiKey::Heartbeat),
+    api::<leave_group::LeaveGroup>(ApiKey::LeaveGroup),
+    api::<sync_group::SyncGroup>(ApiKey::SyncGroup),
+    api::<describe_groups::DescribeGroups>(ApiKey::DescribeGroups),
+    api::<list_groups::ListGroups>(ApiKey::ListGroups),
+    api::<delete_groups::DeleteGroups>(ApiKey::DeleteGroups),
+    api::<offset_delete::OffsetDelete>(ApiKey::OffsetDelete),
 ];
 
 pub(crate) fn find(key: ApiKey, version: i16) -> Option<&'static Api> {

@@ -127,7 +127,7 @@ fn refuse_all(state: &State, caller: &Caller, request: &ProduceRequest) -> Optio
 /// Before the first batch of a transaction a leader asks the coordinator whether the partition is part of
 /// it (KIP-890). Errors that older clients wouldn't understand are told as others.
 fn verify(
-    state: &State,
+    state: &mut State,
     caller: &Caller,
     request: &ProduceRequest,
     key: Key,
@@ -139,8 +139,12 @@ fn verify(
     if led.log.producers.get(header.producer_id).is_some_and(|producer| producer.open_since.is_some()) {
         return Ok(());
     }
+    let now_ms = state.now_ms;
+    if let Some(partition) = state.partition_mut(&key.0, key.1) {
+        partition.log.producers.expect(&header, now_ms);
+    }
     let producer = (header.producer_id, header.producer_epoch);
-    let verified = match state.coordinator_of(id) {
+    let verified = match state.coordinator(id) {
         None => Err(Code::CoordinatorNotAvailable),
         Some(_) => state.transactions.verify(id, producer, &key),
     };

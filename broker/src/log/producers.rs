@@ -61,9 +61,20 @@ impl Producer {
     }
 }
 
+/// The least sequence that a transactional producer came with since its last transaction here: nothing
+/// above it is taken first, so that a retry of what was refused can't overtake it (KIP-890).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Expected {
+    epoch: i16,
+    sequence: i32,
+    since_ms: i64,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Producers {
     known: BTreeMap<i64, Producer>,
+    /// Held in memory only.
+    expected: BTreeMap<i64, Expected>,
 }
 
 impl Producers {
@@ -79,11 +90,29 @@ impl Producers {
         self.known.clear();
     }
 
+    /// A batch that begins a transaction is about to be verified.
+    pub fn expect(&mut self, header: &Header, now_ms: i64) {
+        let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
+        let fresh = Expected { epoch, sequence, since_ms: now_ms };
+        let expected = self.expected.entry(header.producer_id).or_insert(fresh);
+        if epoch > expected.epoch {
+            (expected.epoch, expected.sequence) = (epoch, sequence);
+        } else if epoch == expected.epoch {
+            expected.sequence = expected.sequence.min(sequence);
+        }
+    }
+
+    /// Another replica leads, or this one was restarted.
+    pub fn expect_nothing(&mut self) {
+        self.expected.clear();
+    }
+
     /// A producer is forgotten by the newest timestamp of its last batch, not by its silence.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.known.retain(|_, producer| {
             producer.open_since.is_some() || now_ms.saturating_sub(producer.last_timestamp) < expiration_ms
         });
+        self.expected.retain(|_, expected| now_ms.saturating_sub(expected.since_ms) < expiration_ms);
     }
 
     pub fn first_open_offset(&self) -> Option<i64> {
@@ -113,6 +142,9 @@ impl Producers {
             return Err(Code::InvalidProducerEpoch);
         }
         let first = header.base_sequence;
+        if self.expected.get(&header.producer_id).is_some_and(|expected| first > expected.sequence) {
+            return Err(Code::OutOfOrderSequenceNumber);
+        }
         let in_order = if header.producer_epoch != current.epoch {
             first == 0 || current.epoch == NO_EPOCH
         } else if current.epoch == NO_EPOCH {
@@ -147,6 +179,9 @@ impl Producers {
 
     /// Remembers a data batch that is now in the log.
     pub fn appended(&mut self, header: &Header) {
+        if header.is_transactional() {
+            self.expected.remove(&header.producer_id);
+        }
         let producer = self.known.entry(header.producer_id).or_insert_with(Producer::unknown);
         producer.take_epoch(header.producer_epoch);
         producer.batches.push_back(Remembered {
@@ -173,6 +208,7 @@ impl Producers {
         coordinator_epoch: i32,
         now_ms: i64,
     ) -> Option<i64> {
+        self.expected.remove(&producer_id);
         let producer = self.known.entry(producer_id).or_insert_with(Producer::unknown);
         producer.take_epoch(epoch);
         producer.coordinator_epoch = coordinator_epoch;

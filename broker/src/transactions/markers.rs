@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_protocol::error::ResponseError as Code;
-
 use super::{Key, Moment, OFFSETS_TOPIC, Status, Transaction};
 use crate::log::Marker;
 use crate::state::State;
@@ -64,17 +62,6 @@ impl CoordinatorTimers {
 }
 
 impl State {
-    /// The broker that coordinates a transactional id or a group: another one when brokers come and go.
-    pub fn coordinator_of(&self, key: &str) -> Option<i32> {
-        coordinator(key, &self.live())
-    }
-
-    /// # Errors
-    /// `NOT_COORDINATOR`.
-    pub(crate) fn coordinates(&self, broker: i32, key: &str) -> Result<(), Code> {
-        if self.coordinator_of(key) == Some(broker) { Ok(()) } else { Err(Code::NotCoordinator) }
-    }
-
     pub(crate) fn moment(&self) -> Moment {
         Moment { now_ms: self.now_ms, markers_due_ms: self.now_ms + self.settings.marker_delay_ms }
     }
@@ -115,7 +102,7 @@ impl State {
         }
         let due: Vec<String> = self.transactions.due(now_ms).map(str::to_owned).collect();
         for id in due {
-            if self.coordinator_of(&id).is_none() {
+            if self.coordinator(&id).is_none() {
                 continue;
             }
             if let Some(mut transaction) = self.transactions.known.remove(&id) {
@@ -134,19 +121,26 @@ impl State {
             return i64::MAX;
         }
         let CoordinatorTimers { timeout_check_ms, expiration_check_ms } = self.coordinator_timers;
-        let markers = self.transactions.ending().map(|(_, markers)| markers.due_ms).min();
+        // Without a broker there is no coordinator.
+        let ending = self.transactions.ending().filter(|_| !self.live().is_empty());
+        let markers = ending.map(|(_, markers)| markers.due_ms).min();
         timeout_check_ms.min(expiration_check_ms).min(markers.unwrap_or(i64::MAX))
     }
 
-    /// Brokers came or went: whoever takes over reads what was prepared and sends all its markers again,
-    /// those that were written before as well.
-    pub(crate) fn move_coordinators(&mut self, live_before: &[i32]) {
-        let live = self.live();
+    /// Who coordinates each transactional id.
+    pub(crate) fn transaction_coordinators(&self) -> BTreeMap<String, Option<i32>> {
+        self.transactions.iter().map(|(id, _)| (id.to_owned(), self.coordinator(id))).collect()
+    }
+
+    /// Transactional ids that `before` were coordinated by other brokers: whoever takes over reads what was
+    /// prepared and sends all its markers again, those that were written before as well.
+    pub(crate) fn hand_transactions_over(&mut self, before: BTreeMap<String, Option<i32>>) {
         let due_ms = self.moment().markers_due_ms;
-        for (id, transaction) in &mut self.transactions.known {
-            if coordinator(id, live_before) == coordinator(id, &live) {
+        for (id, coordinator) in before {
+            if self.coordinator(&id) == coordinator {
                 continue;
             }
+            let Some(transaction) = self.transactions.known.get_mut(&id) else { continue };
             transaction.coordinator_epoch += 1;
             if let Some(markers) = &mut transaction.markers {
                 *markers = Markers::new(std::mem::take(&mut markers.every), due_ms);
@@ -160,7 +154,7 @@ impl State {
         let commit = transaction.status == Status::PrepareCommit;
         for key in transaction.partitions.clone() {
             let progress = match key.0 == OFFSETS_TOPIC {
-                true => self.end_offsets(transaction.producer_id, key.1, commit),
+                true => self.end_offsets(transaction.producer_id, commit),
                 false => self.write_marker(transaction, &mut markers, &key, commit),
             };
             match progress {
@@ -222,12 +216,9 @@ impl State {
         if partition.high_watermark() >= end { Progress::Done } else { Progress::Waits }
     }
 
-    fn end_offsets(&mut self, producer_id: i64, partition: i32, commit: bool) -> Progress {
-        for (group, offsets) in self.transactions.offsets.take(producer_id, partition) {
-            if commit {
-                self.commit_group_offsets(&group, offsets);
-            }
-        }
+    /// The groups take what the producer left for them, whichever their partition.
+    fn end_offsets(&mut self, producer_id: i64, commit: bool) -> Progress {
+        self.groups.end_transaction(producer_id, commit);
         Progress::Done
     }
 }
@@ -247,13 +238,4 @@ impl super::Transactions {
     pub(crate) fn lose_ids(&mut self, broker: i32) {
         self.ids.lose(broker);
     }
-}
-
-/// FNV-1a of the key, over the brokers that are up.
-fn coordinator(key: &str, live: &[i32]) -> Option<i32> {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0100_0000_01b3;
-    let hash = key.bytes().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
-    let index = hash.checked_rem(live.len() as u64)?;
-    live.get(usize::try_from(index).ok()?).copied()
 }

@@ -6,7 +6,6 @@
 //! itself.
 
 mod markers;
-mod offsets;
 mod producer_ids;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,14 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use kafka_protocol::error::ResponseError as Code;
 
 pub use markers::CoordinatorTimers;
-pub use offsets::{CommittedOffset, GroupOffsets, OFFSETS_TOPIC, offsets_partition_of};
 
+use crate::coordinator::coordinator_partition;
 use markers::Markers;
-use offsets::PendingOffsets;
 use producer_ids::ProducerIds;
 
 /// Topic and partition.
 pub type Key = (String, i32);
+
+/// Where a group keeps its offsets, as a transaction names it: this cluster has no such topic.
+pub(crate) fn offsets_key(group: &str) -> Key {
+    (OFFSETS_TOPIC.to_owned(), coordinator_partition(group) as i32)
+}
+
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 const NO_EPOCH: i16 = -1;
 /// The last epoch a client gets; one above it is kept for fencing.
@@ -102,7 +107,6 @@ pub struct Transactions {
     /// Those whose markers aren't all written.
     ending: BTreeSet<String>,
     ids: ProducerIds,
-    pub(crate) offsets: PendingOffsets,
     frozen: bool,
 }
 
@@ -113,12 +117,6 @@ impl Transactions {
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Transaction)> {
         self.known.iter().map(|(id, transaction)| (id.as_str(), transaction))
-    }
-
-    /// Whether a transaction that hasn't ended has an offset of this group for the partition: who asks for
-    /// stable offsets isn't told the one before it (KIP-447).
-    pub fn has_pending_offset(&self, group: &str, topic: &str, partition: i32) -> bool {
-        self.offsets.has(group, &(topic.to_owned(), partition))
     }
 
     /// A producer id that nobody has, from the block of ids that `broker` holds.

@@ -22,7 +22,7 @@ pub fn transactional_id() -> TransactionalId {
 
 impl World {
     pub fn connect_coordinator(&self) -> Wire {
-        self.connect(self.cluster.with(|state| state.coordinator_of(ID)).unwrap())
+        self.connect(self.cluster.with(|state| state.coordinator(ID)).unwrap())
     }
 
     pub async fn init(&self, timeout_ms: i32) -> InitProducerIdResponse {
