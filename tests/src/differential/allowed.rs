@@ -251,6 +251,21 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
             topics.for_each(|topic| topic.results_by_partition.sort_by_key(|row| row.partition_index));
             response.results_by_topic_v3_and_below.sort_by(|a, b| a.name.cmp(&b.name));
         }
+        ResponseKind::OffsetFetch(response) => {
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+            for group in &mut response.groups {
+                group.topics.sort_by(|a, b| a.name.cmp(&b.name));
+                let topics = group.topics.iter_mut();
+                topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+            }
+        }
+        ResponseKind::OffsetCommit(response) => {
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+        }
         ResponseKind::Metadata(response) => {
             response.topics.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
             let topics = response.topics.iter_mut();

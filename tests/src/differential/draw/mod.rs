@@ -2,6 +2,7 @@
 //! send, and what comes out when one of their fields is wrong.
 
 mod fetch;
+mod groups;
 mod offsets;
 mod produce;
 mod producers;
@@ -53,6 +54,9 @@ const KINDS: &[Kind] = &[
     kind(15, ApiKey::FindCoordinator, Some(2), producers::find_coordinator),
     kind(60, ApiKey::AddPartitionsToTxn, None, producers::add_partitions),
     kind(45, ApiKey::EndTxn, None, producers::end_txn),
+    kind(25, ApiKey::OffsetCommit, None, groups::offset_commit),
+    kind(25, ApiKey::OffsetFetch, None, groups::offset_fetch),
+    kind(8, ApiKey::Heartbeat, None, groups::heartbeat),
 ];
 
 /// The kinds that are drawn, for who wants to know what isn't spoken by both ends.
