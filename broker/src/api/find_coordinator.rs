@@ -33,9 +33,12 @@ impl Handler for FindCoordinator {
             FindCoordinatorResponse::default().with_coordinators(coordinators)
         } else {
             let found = find(&request.key);
+            // Old answers have a text for everything, also for no error.
+            let message = found.error_message.filter(|message| !message.is_empty());
+            let message = message.unwrap_or(StrBytes::from_static_str("NONE"));
             FindCoordinatorResponse::default()
                 .with_error_code(found.error_code)
-                .with_error_message(found.error_message)
+                .with_error_message(Some(message))
                 .with_node_id(found.node_id)
                 .with_host(found.host)
                 .with_port(found.port)

@@ -11,6 +11,7 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::{Handler, Step};
 use crate::fault::Caller;
+use crate::log::TimestampedOffset;
 use crate::partition::Partition;
 use crate::state::State;
 
@@ -106,8 +107,8 @@ fn look_up(
     Ok(match asked.timestamp {
         LATEST => Found { timestamp: -1, offset: readable, leader_epoch: partition.leader_epoch },
         EARLIEST => earliest(partition),
-        MAX_TIMESTAMP => by_record(partition, partition.log.youngest(), readable),
-        timestamp => by_record(partition, partition.log.at_timestamp(timestamp), readable),
+        MAX_TIMESTAMP => by_record(partition.log.youngest(), readable),
+        timestamp => by_record(partition.log.at_timestamp(timestamp), readable),
     })
 }
 
@@ -126,12 +127,11 @@ fn earliest(partition: &Partition) -> Found {
     Found { timestamp: -1, offset, leader_epoch }
 }
 
-fn by_record(partition: &Partition, found: Option<crate::log::TimestampedOffset>, readable: i64) -> Found {
+fn by_record(found: Option<TimestampedOffset>, readable: i64) -> Found {
     match found.filter(|found| found.offset < readable) {
         None => NOT_FOUND,
-        Some(found) => {
-            let leader_epoch = partition.log.epoch_at(found.offset).unwrap_or(-1);
-            Found { timestamp: found.timestamp, offset: found.offset, leader_epoch }
+        Some(TimestampedOffset { timestamp, offset, leader_epoch }) => {
+            Found { timestamp, offset, leader_epoch }
         }
     }
 }

@@ -13,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::{Handler, Step, Wait};
 use crate::fault::Caller;
-use crate::log::{Appended, Header, Refusal, first_header, sole_batch};
+use crate::log::{Appended, Header, MAGIC, Producer, Refusal, first_header, sole_batch};
 use crate::state::State;
 use crate::transactions::Key;
 
@@ -96,7 +96,7 @@ fn refuse_all(state: &State, caller: &Caller, request: &ProduceRequest) -> Optio
     for (_, row) in rows() {
         match first_header(row.records.as_deref().unwrap_or_default()) {
             Err(code) => return explained(code, "a batch that can't be read"),
-            Ok(Some(header)) if header.is_transactional() => {
+            Ok(Some(header)) if header.magic == MAGIC && header.is_transactional() => {
                 if request.transactional_id.is_none() {
                     return Some(bare(Code::TransactionalIdAuthorizationFailed));
                 }
@@ -136,7 +136,9 @@ fn verify(
     let header = Header::read(batch).filter(|header| header.is_transactional() && header.has_producer());
     let (Some(header), Some(id)) = (header, &request.transactional_id) else { return Ok(()) };
     let led = state.led(caller.broker, &key.0, key.1, -1).map_err(bare)?;
-    if led.log.producers.get(header.producer_id).is_some_and(|producer| producer.open_since.is_some()) {
+    let goes_on =
+        |producer: &Producer| producer.open_since.is_some() && producer.epoch == header.producer_epoch;
+    if led.log.producers.get(header.producer_id).is_some_and(goes_on) {
         return Ok(());
     }
     let now_ms = state.now_ms;

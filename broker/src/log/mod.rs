@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 pub use aborted::AbortedTransaction;
 pub use append::{Appended, Marker, Refusal, Rules, TimestampType, first_header, sole_batch};
-pub use batch::Header;
+pub use batch::{Header, MAGIC};
 pub use producers::{Producer, Producers};
 pub use read::TimestampedOffset;
 

@@ -18,6 +18,8 @@ pub struct Chunk {
 pub struct TimestampedOffset {
     pub timestamp: i64,
     pub offset: i64,
+    /// Of the batch: the log may have forgotten where that epoch began.
+    pub leader_epoch: i32,
 }
 
 impl Log {
@@ -85,6 +87,7 @@ fn stamped(batch: &Batch) -> Vec<TimestampedOffset> {
     let stamp = |record: &records::Record| TimestampedOffset {
         timestamp: record.timestamp,
         offset: base + record.offset_delta,
+        leader_epoch: batch.header.leader_epoch,
     };
     records.iter().map(stamp).collect()
 }

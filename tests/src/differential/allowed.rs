@@ -93,6 +93,8 @@ fn ids(response: &mut ResponseKind, answering: &mut Answering) {
         }
         ResponseKind::Metadata(response) => {
             response.topics.iter_mut().for_each(|topic| topic.topic_id = ids.topic_mark(topic.topic_id));
+            // Of those that aren't there only the ids are told.
+            response.topics.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
         }
         ResponseKind::CreateTopics(response) => {
             response.topics.iter_mut().for_each(|topic| topic.topic_id = ids.topic_mark(topic.topic_id));
@@ -267,7 +269,7 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
             topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
         }
         ResponseKind::Metadata(response) => {
-            response.topics.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
             let topics = response.topics.iter_mut();
             topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
         }

@@ -83,9 +83,11 @@ impl World {
     /// Of a topic whose id wasn't told yet, and of one that isn't there, an id that nobody has. Never zero:
     /// Kafka's fetch fails over that without an answer.
     pub fn topic_id(&self, name: &str) -> Uuid {
-        let number = self.topics.iter().position(|topic| topic.name == name).unwrap_or(self.topics.len());
-        let told = self.topics.get(number).map(|topic| topic.id).filter(|id| !id.is_nil());
-        told.unwrap_or(Uuid::from_u128(100 + number as u128))
+        match self.topics.iter().zip(100u128..).find(|(topic, _)| topic.name == name) {
+            None => Uuid::from_u128(99),
+            Some((topic, number)) if topic.id.is_nil() => Uuid::from_u128(number),
+            Some((topic, _)) => topic.id,
+        }
     }
 
     pub fn end(&self, place: &Place) -> i64 {
