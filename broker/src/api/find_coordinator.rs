@@ -64,5 +64,13 @@ fn find(state: &State, key_type: i8, key: &StrBytes) -> Coordinator {
 }
 
 fn nobody(answer: Coordinator, code: Code) -> Coordinator {
-    answer.with_node_id(BrokerId(NO_BROKER)).with_port(NO_BROKER).with_error_code(code.code())
+    let message = match code {
+        Code::InvalidRequest => "The kind of coordinator is not known.",
+        _ => "The coordinator is not available.",
+    };
+    answer
+        .with_node_id(BrokerId(NO_BROKER))
+        .with_port(NO_BROKER)
+        .with_error_code(code.code())
+        .with_error_message(Some(StrBytes::from_static_str(message)))
 }

@@ -102,6 +102,7 @@ pub fn play(
 ) -> Result<()> {
     let mut world = World::new(sequence.prefix(), reference.now_ms());
     let mut rng = sequence.rng();
+    let kafka_3 = reference.name().contains(" 3.");
     let (mut known_here, mut known_there) = (Ids::default(), Ids::default());
     for number in 0..REQUESTS {
         let call = draw::draw(&mut world, &mut rng, versions, number);
@@ -109,12 +110,12 @@ pub fn play(
             let Sequence { seed, number: sequence, .. } = sequence;
             format!("sequence {sequence} of seed {seed}, request {number}: {}", printed(&call.request))
         };
-        let expected = ask(reference, &call, &mut known_here, &world.prefix).with_context(place)?;
+        let expected = ask(reference, &call, &mut known_here, &world, kafka_3).with_context(place)?;
         if sequence.traced {
             eprintln!("{}: version {}\n  {}", place(), call.version, printed(&expected));
         }
         if let Some(subject) = &mut subject {
-            let found = ask(*subject, &call, &mut known_there, &world.prefix).with_context(place)?;
+            let found = ask(*subject, &call, &mut known_there, &world, kafka_3).with_context(place)?;
             if found != expected {
                 reference.leave(&world)?;
                 bail!("{}", report(&place(), &call, &expected, &found, [reference.name(), subject.name()]));
@@ -129,14 +130,15 @@ pub fn play(
     reference.leave(&world)
 }
 
-fn ask(end: &mut dyn End, call: &Call, ids: &mut Ids, prefix: &str) -> Result<Answer> {
+fn ask(end: &mut dyn End, call: &Call, ids: &mut Ids, world: &World, kafka_3: bool) -> Result<Answer> {
     let mut own = call.clone();
     allowed::localise(&mut own.request, ids);
     let answer = end.ask(&own)?;
     let now_ms = end.now_ms();
     Ok(match answer {
         Answer::Response(response) => {
-            Answer::Response(Box::new(allowed::alike(*response, &mut Answering { ids, now_ms, prefix })))
+            let mut answering = Answering { ids, now_ms, prefix: &world.prefix, kafka_3 };
+            Answer::Response(Box::new(allowed::alike(*response, &mut answering)))
         }
         other => other,
     })
