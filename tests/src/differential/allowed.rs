@@ -87,10 +87,16 @@ pub const OF_KAFKA_3: &[Allowance] = &[
         apply: asked_for_twice,
     },
     Allowance {
-        name: "missing groups",
-        reason: "a commit with a generation to a group that isn't there: ILLEGAL_GENERATION from the group \
-                 coordinator of Kafka 3.9, GROUP_ID_NOT_FOUND from that of Kafka 4",
-        apply: missing_groups,
+        name: "strangers' commits",
+        reason: "a commit by nobody's member or to a group that isn't there: ILLEGAL_GENERATION from the \
+                 group coordinator of Kafka 3.9, UNKNOWN_MEMBER_ID or GROUP_ID_NOT_FOUND from that of Kafka 4",
+        apply: strangers_commits,
+    },
+    Allowance {
+        name: "old epochs",
+        reason: "a transactional batch of an old epoch is refused by the log of Kafka 3.9, which tells its \
+                 start, and by the coordinator of Kafka 4, which has none",
+        apply: old_epochs,
     },
 ];
 
@@ -152,12 +158,20 @@ fn asked_for_twice(response: &mut ResponseKind, _: &mut Answering) {
     }
 }
 
-fn missing_groups(response: &mut ResponseKind, _: &mut Answering) {
+fn strangers_commits(response: &mut ResponseKind, _: &mut Answering) {
     if let ResponseKind::OffsetCommit(response) = response {
-        let missing = Code::GroupIdNotFound.code();
+        let strange = [Code::GroupIdNotFound, Code::UnknownMemberId].map(|code| code.code());
         let rows = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-        rows.filter(|row| row.error_code == missing)
+        rows.filter(|row| strange.contains(&row.error_code))
             .for_each(|row| row.error_code = Code::IllegalGeneration.code());
+    }
+}
+
+fn old_epochs(response: &mut ResponseKind, _: &mut Answering) {
+    if let ResponseKind::Produce(response) = response {
+        let rows = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
+        rows.filter(|row| row.error_code == Code::InvalidProducerEpoch.code())
+            .for_each(|row| row.log_start_offset = -1);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a sequence knows of the cluster it talks to: enough to draw requests that are nearly right. It
 //! learns from answers alone, and those are the same at both ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::{RequestKind, ResponseKind};
 use rand::Rng;
@@ -241,15 +241,20 @@ impl World {
             false => topic.topic.to_string(),
             true => {
                 let known = self.topics.iter().find(|known| known.id == topic.topic_id);
-                known.map(|known| known.name.clone()).unwrap_or_default()
+                known.map_or_else(|| format!("{}missing", self.prefix), |known| known.name.clone())
             }
         };
-        let places = request
+        let places: BTreeSet<Place> = request
             .topics
             .iter()
             .flat_map(|topic| topic.partitions.iter().map(|row| (name(topic), row.partition)))
             .collect();
-        self.sessions.push(Session { id: response.session_id, next_epoch: 1, by_id, places });
+        self.sessions.push(Session {
+            id: response.session_id,
+            next_epoch: 1,
+            by_id,
+            places: places.into_iter().collect(),
+        });
     }
 
     fn learn_produce(&mut self, response: &kafka_protocol::messages::ProduceResponse) {

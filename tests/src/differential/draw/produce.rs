@@ -131,6 +131,8 @@ fn number(world: &World, rng: &mut StdRng, place: &Place, batch: &mut Batch) {
     let transacts = in_transaction(producer, place, rng);
     if transacts {
         batch.flags |= TRANSACTIONAL;
+        // Kafka 3.9 takes an epoch that nobody has into an open transaction, Kafka 4 does not.
+        batch.producer_epoch = batch.producer_epoch.min(producer.epoch);
     }
 }
 
