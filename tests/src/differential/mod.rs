@@ -1,16 +1,19 @@
 //! The embedded cluster against real Kafka: sequences of requests, drawn from a seed, go to both ends in
-//! the same order, and what comes back is compared field by field but for a short [list](allowed). Where
+//! the same order, and what comes back is compared field by field but for a short [list](allowed) of what may
+//! differ, and another of what Kafka 3.9 does [otherwise](allowed_kafka_3). Where
 //! the two differ, Kafka is right and `broker/` is mended.
 //!
 //! Only here may the harness use the protocol crate that the product uses too: it writes and reads
 //! structures, and judges nothing.
 
 pub mod allowed;
+pub mod allowed_kafka_3;
 mod batches;
 mod connection;
 mod draw;
 mod ends;
 mod ids;
+mod localise;
 mod recording;
 mod records;
 mod world;
@@ -132,7 +135,7 @@ pub fn play(
 
 fn ask(end: &mut dyn End, call: &Call, ids: &mut Ids, world: &World, kafka_3: bool) -> Result<Answer> {
     let mut own = call.clone();
-    allowed::localise(&mut own.request, ids);
+    localise::localise(&mut own.request, ids);
     let answer = end.ask(&own)?;
     let now_ms = end.now_ms();
     Ok(match answer {

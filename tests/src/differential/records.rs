@@ -84,3 +84,49 @@ fn i64_at(batch: &[u8], at: usize) -> i64 {
 fn put(batch: &mut [u8], at: usize, value: &[u8]) {
     batch[at..at + value.len()].copy_from_slice(value);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::differential::batches::{Batch, LOG_APPEND_TIME, Record};
+
+    fn batch(producer_id: i64, max_timestamp: i64, value: &[u8]) -> Bytes {
+        let value = Some(value.to_vec());
+        let record = Record { timestamp_delta: 0, offset_delta: 0, key: None, value, headers: 0 };
+        let mut batch = Batch::new(1_000, vec![record]);
+        (batch.producer_id, batch.max_timestamp, batch.flags) = (producer_id, max_timestamp, LOG_APPEND_TIME);
+        batch.encode()
+    }
+
+    fn seen(records: &Bytes) -> Bytes {
+        marked(records, |_| 7, |time| time > 5_000)
+    }
+
+    #[test]
+    fn two_ends_differ_in_ids_and_times_of_their_clocks_alone() {
+        assert_eq!(seen(&batch(1, 6_000, b"same")), seen(&batch(2, 7_000, b"same")));
+        assert_ne!(seen(&batch(1, 6_000, b"same")), seen(&batch(1, 6_000, b"sama")));
+        assert_ne!(seen(&batch(1, 4_000, b"same")), seen(&batch(1, 4_001, b"same")));
+    }
+
+    #[test]
+    fn a_wrong_checksum_and_a_cut_are_seen() {
+        let whole = batch(1, 6_000, b"same");
+        let mut spoilt = BytesMut::from(&whole[..]);
+        spoilt[CRC_AT] ^= 1;
+        assert_ne!(seen(&whole), seen(&spoilt.freeze()));
+        for cut in [0, 10, 30, 62] {
+            assert_ne!(seen(&whole), seen(&whole.slice(..cut)));
+        }
+    }
+
+    #[test]
+    fn an_ends_own_id_leaves_a_right_checksum_right_and_a_wrong_one_wrong() {
+        let own = localised(&batch(1, 6_000, b"same"), |_| 9);
+        assert_eq!(own, batch(9, 6_000, b"same"));
+        let mut spoilt = BytesMut::from(&batch(1, 6_000, b"same")[..]);
+        spoilt[CRC_AT] ^= 1;
+        let own = localised(&spoilt.freeze(), |_| 9);
+        assert!(!is_intact(&own));
+    }
+}

@@ -17,7 +17,6 @@ use rand::rngs::StdRng;
 use uuid::Uuid;
 
 use super::{one_of, text, topic_name, weighted};
-use crate::differential::allowed::BROKER;
 use crate::differential::world::World;
 
 const TIMEOUT_MS: i32 = 30_000;
@@ -211,5 +210,3 @@ pub fn api_versions(_: &mut World, _: &mut StdRng, version: i16) -> RequestKind 
         false => request,
     })
 }
-
-const _: () = assert!(BROKER.0 == 1, "assignments name it");
