@@ -13,6 +13,7 @@ impl WallClock {
         Self(Arc::new(now_ms))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "production's clock")]
     pub fn system() -> Self {
         Self::new(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

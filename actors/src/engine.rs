@@ -1,10 +1,14 @@
 //! The running side of one node: makes what runs equal to what the applied catalog asks for.
+//!
+//! [`record_start`], then [`Engine::start`], then one day [`Engine::stop`]; beside it
+//! [`coordinator`](crate::coordinator) places partitions. A node and a simulated node start alike.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use consensus::Consensus;
-use kafka::client::TcpDial;
+use catalog::Action;
+use consensus::{Consensus, SubmitError};
+use kafka::client::Dial;
 use ractor::{Actor, ActorRef};
 use tokio::sync::oneshot;
 
@@ -12,6 +16,29 @@ use crate::clock::WallClock;
 use crate::link::Surroundings;
 use crate::observe::Observatory;
 use crate::reconciler::{Reconciler, ReconcilerMessage};
+
+/// Between two tries to record a start.
+const RETRY_WAIT: Duration = Duration::from_millis(500);
+
+/// Records that this process runs the node from now on. The record raises the epoch of whatever the
+/// process before may still have under way, so nothing may run ahead of it. Tries until it is taken.
+///
+/// # Errors
+/// When consensus no longer runs, or refuses: neither passes by itself.
+pub async fn record_start(consensus: &Consensus, name: &str) -> Result<(), SubmitError> {
+    let (node, mut told) = (consensus.node_id(), false);
+    loop {
+        match consensus.submit(Action::StartNode { node, name: name.into() }).await {
+            Ok(_) => return Ok(()),
+            Err(error @ (SubmitError::Stopped | SubmitError::Refused(_))) => return Err(error),
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::warn!(%error, "this start can't be recorded yet; nothing is mirrored until it is");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY_WAIT).await;
+    }
+}
 
 /// Handle to the actors of one node.
 #[derive(Clone)]
@@ -22,19 +49,23 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the reconciler, which starts everything else. Call once per process start, on the
-    /// data plane's runtime, after the catalog is loaded and this start is recorded in it.
+    /// data plane's runtime, after the catalog is loaded and this start is recorded in it. `clock` and
+    /// `dial` are the way to the world outside.
     ///
     /// # Errors
     /// When the root actor can't be spawned.
-    pub async fn start(consensus: Consensus) -> Result<Self, ractor::SpawnErr> {
-        let clock = WallClock::system();
+    pub async fn start(
+        consensus: Consensus,
+        clock: WallClock,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, ractor::SpawnErr> {
         let observatory = Arc::new(Observatory::new(clock.clone()));
         let surroundings = Surroundings {
             node: consensus.node_id(),
             catalog: Arc::new(consensus.clone()),
             observatory: observatory.clone(),
             clock,
-            dial: Arc::new(TcpDial),
+            dial,
         };
         let (reconciler, _) = Actor::spawn(None, Reconciler, surroundings).await?;
         let mut applied = consensus.watch();

@@ -1,6 +1,6 @@
 //! Everything that runs on a node: who mirrors what, where it stands, what stopped it.
 //!
-//! - [`engine`]: starts and stops it all. [`reconciler`]: the applied catalog to link supervisors.
+//! - [`engine`]: starts and stops it all. [`coordinator`]: while this node leads, gives partitions to nodes. [`reconciler`]: the applied catalog to link supervisors.
 //! - [`link`]: one link's supervisor; [`plan`]: what it should start and stop, [`doubts`]: what it must
 //!   wait out, [`availability`]: whether its clusters answer, as values.
 //! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its
@@ -12,10 +12,14 @@
 //! Decisions are pure values (`machine`, `lane`, `plan`, `verdict`); actors and tasks perform
 //! them. Bytes never travel through mailboxes. Nothing here sees openraft.
 
+// Simulation runs this crate: chance and time come through its seams.
+#![warn(clippy::disallowed_methods)]
+
 pub mod appender;
 pub mod availability;
 pub mod catalog_port;
 pub mod clock;
+pub mod coordinator;
 pub mod credit;
 pub mod doubts;
 pub mod engine;

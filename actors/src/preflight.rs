@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use catalog::{Catalog, Link, MirrorStatus, MirrorTopic, TopicId};
-use kafka::client::{Client, TcpDial};
+use kafka::client::{Client, Dial};
 use kafka::topics::{self, CreateError};
 use kafka::{ClientConfig, ConfigError, Error, ErrorCode, TopicMetadata, offsets};
 use uuid::Uuid;
@@ -70,10 +70,11 @@ pub struct ClusterFacts {
 /// # Errors
 /// [`PreflightError::Invalid`] naming the key, or [`PreflightError::Unreachable`].
 pub async fn probe_cluster(
+    dial: Arc<dyn Dial>,
     name: &str,
     configs: &BTreeMap<String, String>,
 ) -> Result<ClusterFacts, PreflightError> {
-    let client = Client::new(ClientConfig::from_configs(configs)?, Arc::new(TcpDial));
+    let client = Client::new(ClientConfig::from_configs(configs)?, dial);
     let cluster = format!("cluster '{name}'");
     let metadata = client.metadata(Some(&[])).await.map_err(|e| unreachable(&cluster, &e))?;
     let cluster_id = metadata.cluster_id.ok_or_else(|| PreflightError::Unreachable {
@@ -106,13 +107,13 @@ pub fn client_configs(catalog: &Catalog, link: &Link) -> Result<(ClientConfig, C
 /// # Errors
 /// [`PreflightError`]: what stands in the way.
 pub async fn plan_mirror(
+    dial: Arc<dyn Dial>,
     catalog: &Catalog,
     link: &Link,
     request: &MirrorRequest,
 ) -> Result<MirrorPlan, PreflightError> {
     let (source, destination) = client_configs(catalog, link)?;
-    let client =
-        |config, cluster_id: &Arc<str>| Client::of_cluster(config, Arc::new(TcpDial), cluster_id.clone());
+    let client = |config, cluster_id: &Arc<str>| Client::of_cluster(config, dial.clone(), cluster_id.clone());
     let source = client(source, &link.source_cluster_id);
     let destination = client(destination, &link.destination_cluster_id);
     let source_name = format!("the source of link '{}'", link.name);
@@ -272,6 +273,7 @@ async fn check_existing(destination: &Client, name: &str, plan: &MirrorPlan) -> 
 /// # Errors
 /// [`PreflightError::TopicStays`], or [`PreflightError::Invalid`] for clusters that can't be asked.
 pub async fn delete_topic(
+    dial: Arc<dyn Dial>,
     catalog: &Catalog,
     link: &Link,
     topic: &str,
@@ -279,7 +281,7 @@ pub async fn delete_topic(
 ) -> Result<(), PreflightError> {
     let (_, destination) = client_configs(catalog, link)?;
     let cluster_id = link.destination_cluster_id.clone();
-    let destination = Client::of_cluster(destination, Arc::new(TcpDial), cluster_id);
+    let destination = Client::of_cluster(destination, dial, cluster_id);
     let stays = |message: String| {
         let (topic, cluster) = (topic.to_owned(), format!("cluster '{}'", link.destination));
         PreflightError::TopicStays { topic, cluster, message }

@@ -9,6 +9,9 @@
 //! The catalog never awaits, reads a clock, draws a random number or iterates a hash map:
 //! times and fresh ids arrive inside commands, so that equal logs give equal catalogs (CT-1).
 
+// Simulation runs this crate: chance and time come through its seams.
+#![warn(clippy::disallowed_methods)]
+
 pub mod apply;
 pub mod codec;
 pub mod command;

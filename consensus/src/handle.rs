@@ -20,6 +20,7 @@ use crate::error::{OpenError, SubmitError};
 use crate::network::Alone;
 use crate::options::{Clock, Options};
 use crate::raft::Raft;
+use crate::runtime::drawing_from;
 use crate::store::{self, Applied, Identity, Machine, Store};
 
 /// How long opening a group of one waits for its own leadership, which takes milliseconds. If it
@@ -132,9 +133,8 @@ impl Consensus {
         let snapshot = store.load().map_err(store_failed)?;
         let machine = Machine::new(store.clone(), snapshot);
         let applied = machine.watch();
-        let raft = Raft::new(identity.node_id, Arc::new(config), Alone, store, machine)
-            .await
-            .map_err(|e| start_failed(&path, e))?;
+        let raft = Raft::new(identity.node_id, Arc::new(config), Alone, store, machine);
+        let raft = drawing_from(options.entropy.clone(), raft).await.map_err(|e| start_failed(&path, e))?;
         let consensus = Self {
             inner: Arc::new(Inner {
                 raft,

@@ -9,9 +9,13 @@
 //! - `directory`: the data directory: its lock, its store file, how both come to be.
 //! - `store`: log, vote and snapshots in one redb file; what openraft asks of a store.
 //! - `network`: calls to the other members; a group of one has none.
+//! - `runtime`: where openraft's tasks run and draw from.
 //!
 //! It never knows Kafka, never decides what a command means (that is [`catalog::Catalog::apply`]),
 //! and never shows a type of openraft: that library can be replaced behind this crate.
+
+// Simulation runs this crate: chance and time come through its seams.
+#![warn(clippy::disallowed_methods)]
 
 mod directory;
 mod error;
@@ -19,6 +23,7 @@ mod handle;
 mod network;
 mod options;
 mod raft;
+mod runtime;
 mod store;
 
 pub use error::{OpenError, SubmitError};

@@ -30,7 +30,7 @@ const LOG_KEPT_ENTRIES: u64 = 1_000;
 /// Wall clock: milliseconds since 1970. Stamps commands; nothing is ever timed by it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Source of fresh node ids.
+/// Source of chance: fresh node ids, election timeouts.
 pub type Entropy = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl Options {
             snapshot_after_entries: SNAPSHOT_AFTER_ENTRIES,
             log_kept_entries: LOG_KEPT_ENTRIES,
             clock: Arc::new(wall_clock_ms),
-            entropy: Arc::new(rand::random::<u64>),
+            entropy: system_entropy(),
         }
     }
 
@@ -99,6 +99,12 @@ impl fmt::Debug for Options {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "production's source")]
+pub(crate) fn system_entropy() -> Entropy {
+    Arc::new(rand::random::<u64>)
+}
+
+#[expect(clippy::disallowed_methods, reason = "production's clock")]
 fn wall_clock_ms() -> i64 {
     // A clock before 1970 is a machine without a clock: 0 says so.
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

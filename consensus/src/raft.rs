@@ -5,8 +5,7 @@ use std::io::Cursor;
 use catalog::{Command, Outcome, Refusal};
 use openraft::BasicNode;
 
-/// The seam for simulation: its seeded runtime replaces this alias.
-pub(crate) type Runtime = openraft::TokioRuntime;
+use crate::runtime::Runtime;
 
 /// What applying an entry answered. Entries of Raft's own (blank, membership) answer `Done`.
 pub(crate) type Reply = Result<Outcome, Refusal>;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use crate::config::{ClientConfig, ConfigError, SaslSettings};
 use crate::connection::{BoxedStream, Connection, ConnectionOptions};
 use crate::error::Error;
+pub use crate::sasl::NONCE_BYTES;
 use crate::sasl::{self, Login};
 use crate::tls::{self, Tls};
 
@@ -34,7 +35,8 @@ pub trait Dial: Send + Sync {
     fn dial(&self, address: Arc<str>) -> DialFuture;
 
     /// Unpredictable bytes, for nonces and for spreading. A simulation takes them from its seed.
-    fn random(&self) -> [u8; sasl::NONCE_BYTES] {
+    #[expect(clippy::disallowed_methods, reason = "production's source")]
+    fn random(&self) -> [u8; NONCE_BYTES] {
         rand::random()
     }
 }
@@ -43,6 +45,7 @@ pub trait Dial: Send + Sync {
 pub struct TcpDial;
 
 impl Dial for TcpDial {
+    #[expect(clippy::disallowed_methods, reason = "production's network")]
     fn dial(&self, address: Arc<str>) -> DialFuture {
         Box::pin(async move {
             let stream = TcpStream::connect(&*address).await?;
@@ -109,6 +112,10 @@ impl Dialer {
     }
 
     /// Reads the secrets anew; on a thread that may block when files are among them.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only where secrets lie in files, as none do in simulation"
+    )]
     async fn prepare(&self) -> Result<Prepared, Error> {
         let (tls, sasl) = (self.tls.clone(), self.sasl.clone());
         let reads_files =
@@ -147,7 +154,7 @@ fn maybe_tls(error: Error) -> Error {
     }
 }
 
-fn share_of(lifetime: Duration, random: [u8; sasl::NONCE_BYTES]) -> Duration {
+fn share_of(lifetime: Duration, random: [u8; NONCE_BYTES]) -> Duration {
     let (low, high) = (*LIFETIME_PERCENT.start() * 255, *LIFETIME_PERCENT.end() * 255);
     let share = low + (high - low) / 255 * u32::from(random[0]);
     lifetime.mul_f64(f64::from(share) / (255.0 * 100.0))
@@ -160,7 +167,7 @@ mod tests {
     #[test]
     fn a_connection_ends_before_its_session_and_not_with_its_neighbours() {
         let hour = Duration::from_secs(3600);
-        let minutes = |first: u8| share_of(hour, [first; sasl::NONCE_BYTES]).as_secs_f64() / 60.0;
+        let minutes = |first: u8| share_of(hour, [first; NONCE_BYTES]).as_secs_f64() / 60.0;
         assert_eq!((minutes(0), minutes(255)), (51.0, 57.0));
         assert!(minutes(0) < minutes(1) && minutes(1) < minutes(2));
     }

@@ -11,6 +11,9 @@
 //!
 //! Knows nothing of links, mirrors or Raft.
 
+// Simulation runs this crate: chance and time come through its seams.
+#![warn(clippy::disallowed_methods)]
+
 pub mod batch;
 pub mod client;
 pub mod config;

@@ -25,6 +25,9 @@ pub struct ServerArgs {
     /// TOML file with the same keys as the flags, `_` for `-` [env: LOCKSTEP_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Stop when standard input ends, as on SIGTERM: for whoever starts a node and may be killed
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
     #[command(flatten)]
     pub flags: Layer,
 }
@@ -74,6 +77,7 @@ pub struct Settings {
     pub insecure: bool,
     pub log_format: LogFormat,
     pub log: String,
+    pub until_stdin_ends: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +110,8 @@ impl ServerArgs {
         let variables = Layer::from_variables(&variable)?;
         let file = self.config.or_else(|| variable("LOCKSTEP_CONFIG").map(PathBuf::from));
         let file = file.map(|file| Layer::from_file(&file)).transpose()?.unwrap_or_default();
-        self.flags.over(variables).over(file).settings()
+        let settings = self.flags.over(variables).over(file).settings()?;
+        Ok(Settings { until_stdin_ends: self.until_stdin_ends, ..settings })
     }
 }
 
@@ -172,6 +177,7 @@ impl Layer {
             insecure: self.insecure.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
+            until_stdin_ends: false,
         };
         let is_name = |name: &String| {
             (1..=NODE_NAME_CHARS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control)

@@ -3,7 +3,7 @@
 mod api;
 mod cli;
 mod config;
-mod coordinator;
+mod demo;
 mod process;
 mod server;
 mod telemetry;

@@ -8,22 +8,24 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actors::engine::Engine;
+use actors::clock::WallClock;
+use actors::coordinator;
+use actors::engine::{self, Engine};
 use anyhow::Context as _;
 use axum::Router;
-use catalog::Action;
 use consensus::{Consensus, Options};
+use kafka::client::TcpDial;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api::preflight::LivePreflight;
 use crate::api::{self, Api};
 use crate::config::{Settings, host_name};
-use crate::{coordinator, telemetry};
+use crate::telemetry;
 
 /// Consensus waits for the disk, the API for consensus: neither needs more.
 const CONTROL_THREADS: usize = 2;
@@ -34,7 +36,6 @@ const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(3);
 const HTTP_STOP_MAX: Duration = Duration::from_millis(500);
 const RUNTIME_STOP_MAX: Duration = Duration::from_millis(200);
 
-const START_RETRY_WAIT: Duration = Duration::from_millis(500);
 /// Histograms are folded at this pace; they hold every sample until then.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -66,7 +67,7 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
         Some(address) => Some(bind("--metrics-listen", address).await?),
         None => None,
     };
-    let mut signals = Signals::listen().context("listen for signals")?;
+    let mut signals = Signals::listen(settings.until_stdin_ends).context("listen for signals")?;
 
     let name = settings.node_name.clone().unwrap_or_else(host_name);
     let options = Options { renames: settings.node_name.is_some(), ..Options::new(&settings.data_dir, name) };
@@ -135,21 +136,14 @@ fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bo
     })
 }
 
-/// Records this start, then runs the data plane. The record raises the epoch of whatever the
-/// process before may still have under way, so nothing may run ahead of it.
+/// Records this start, then runs the data plane.
 async fn start_engine(consensus: Consensus, name: String, data: Handle) -> anyhow::Result<Engine> {
-    let node = consensus.node_id();
-    let mut told = false;
-    while let Err(error) = consensus.submit(Action::StartNode { node, name: name.as_str().into() }).await {
-        if let Some(reason) = consensus.status().stopped {
-            anyhow::bail!("consensus stopped: {reason}");
-        }
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(%error, "this start can't be recorded yet; nothing is mirrored until it is");
-        }
-        tokio::time::sleep(START_RETRY_WAIT).await;
+    if let Err(error) = engine::record_start(&consensus, &name).await {
+        let reason = consensus.status().stopped.unwrap_or_else(|| error.to_string());
+        anyhow::bail!("consensus stopped: {reason}");
     }
-    let engine = data.spawn(Engine::start(consensus)).await.context("start the actors")?;
+    let engine = Engine::start(consensus, WallClock::system(), Arc::new(TcpDial));
+    let engine = data.spawn(engine).await.context("start the actors")?;
     engine.context("start the actors")
 }
 
@@ -183,20 +177,43 @@ async fn upkeep(metrics: PrometheusHandle) {
     }
 }
 
+/// What tells a node to stop.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    /// Told once.
+    stdin_end: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn listen(until_stdin_ends: bool) -> std::io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, stdin_end: until_stdin_ends.then(stdin_end).transpose()? })
     }
 
     async fn next(&mut self) {
+        let stdin_end = async {
+            match &mut self.stdin_end {
+                Some(end) => drop(end.await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = stdin_end => self.stdin_end = None,
         }
     }
+}
+
+/// A thread of its own: a read of standard input can't be given up, and a runtime would wait for it.
+fn stdin_end() -> std::io::Result<oneshot::Receiver<()>> {
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        let read = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        // An input that can't be read has ended as well.
+        drop(read);
+        let _ = ended.send(());
+    })?;
+    Ok(end)
 }

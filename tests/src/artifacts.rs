@@ -21,12 +21,13 @@ pub const MIRROR_MAKER_DEFAULT: &str = "4.1.1";
 /// What a broker needs.
 const BROKER: [&str; 1] = ["kafka_2.13"];
 const MIRROR_MAKER: [&str; 2] = ["connect-mirror", "connect-runtime"];
+const TOOLS: [&str; 1] = ["kafka-tools"];
 /// Kafka names the API only; one binding, the version that fits its slf4j-api, makes the broker log.
 const SLF4J_BINDING: &str = "1.7.36";
 /// Written last: without it the directory doesn't count.
 const MARKER: &str = "complete";
 
-/// The jars of one Kafka version's brokers, or of its MirrorMaker 2.
+/// The jars of one Kafka version's brokers, of its MirrorMaker 2, or of its command-line tools.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
     pub version: String,
@@ -44,6 +45,12 @@ impl Artifacts {
     pub fn ensure_mirror_maker(version: &str) -> Result<Artifacts> {
         check_version(version)?;
         Self::ensure_modules(version, &format!("mirror-maker-{version}"), &MIRROR_MAKER)
+    }
+
+    /// Like [`ensure`](Self::ensure), of Kafka's command-line tools.
+    pub fn ensure_tools(version: &str) -> Result<Artifacts> {
+        check_version(version)?;
+        Self::ensure_modules(version, &format!("tools-{version}"), &TOOLS)
     }
 
     fn ensure_modules(version: &str, folder: &str, modules: &[&str]) -> Result<Artifacts> {

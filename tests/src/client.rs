@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::poll_until;
 use crate::wire::RawReader;
 
 const ADMIN_LIMIT: Duration = Duration::from_secs(30);
@@ -104,7 +105,16 @@ pub fn write_transaction(
     producer.init_transactions(PRODUCE_LIMIT).context("become transactional")?;
     producer.begin_transaction().context("begin a transaction")?;
     send_values(&producer, topic, partition, values, timestamp_ms)?;
-    producer.commit_transaction(PRODUCE_LIMIT).context("commit")
+    let mut reader = RawReader::new(bootstrap)?;
+    producer.flush(PRODUCE_LIMIT).context("flush")?;
+    let marker = reader.log_end(topic, partition)?;
+    producer.commit_transaction(PRODUCE_LIMIT).context("commit")?;
+    // A commit is answered before its marker is in the log; what is written next must come behind it.
+    poll_until(PRODUCE_LIMIT, PRODUCE_POLL, || {
+        reader.log_end(topic, partition).ok().filter(|end| *end > marker)
+    })
+    .with_context(|| format!("no marker in {topic}-{partition} at {marker}"))
+    .map(drop)
 }
 
 fn send_values(

@@ -281,7 +281,7 @@ fn http_agent() -> ureq::Agent {
 }
 
 /// The binary named in the environment, else the newest one built in this target directory.
-fn find_binary() -> Result<PathBuf> {
+pub fn find_binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
         let path = PathBuf::from(path);
         ensure!(path.is_file(), "{BINARY_VARIABLE} names {}, which is not a file", path.display());

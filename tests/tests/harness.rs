@@ -10,9 +10,11 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use tests::artifacts::KAFKA_VERSIONS;
+use tests::client::add_partitions;
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::compare::{self, Side};
 use tests::load::{Load, LoadConfig, LoadReport, PROFILES, Profile, create_topic};
+use tests::poll_until;
 use tests::scenario::Scenario;
 use tests::wire::{RawReader, RawRecord};
 
@@ -21,6 +23,7 @@ const PARTITIONS: i32 = 4;
 const RECORDS: u64 = 4_000;
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
 const CONSUMER_LIMIT: Duration = Duration::from_secs(30);
+const GROWTH_LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn both_witnesses_read_what_was_acknowledged() {
@@ -37,9 +40,22 @@ fn both_witnesses_read_what_was_acknowledged() {
         let by_record = compare::records(&side, &side)?;
         ensure!(by_batch.records == report.total(), "{by_batch:?}, acknowledged {}", report.total());
         ensure!(by_record.records == report.total(), "{by_record:?}, acknowledged {}", report.total());
+        check_growth(&cluster.bootstrap(), "orders")?;
         ensure!(by_batch.batches > 0 && by_batch.batches < by_batch.records, "{by_batch:?}");
         cluster.stop()
     });
+}
+
+/// A reader that looked before sees partitions that came later.
+fn check_growth(bootstrap: &str, topic: &str) -> Result<()> {
+    let mut reader = RawReader::new(bootstrap)?;
+    let before = reader.ends_if_exists(topic)?.context("no topic")?;
+    add_partitions(bootstrap, topic, before.len() + 1)?;
+    let seen = poll_until(GROWTH_LIMIT, Duration::from_millis(100), || {
+        let ends = reader.ends_if_exists(topic).ok().flatten();
+        ends.filter(|ends| ends.len() == before.len() + 1)
+    });
+    seen.context("the partition that was added isn't seen").map(drop)
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Subcommand;
-use harness::artifacts::kafka_home;
+use clap::{Subcommand, ValueEnum};
+use harness::artifacts::{Artifacts, KAFKA_DEFAULT, kafka_home};
 use harness::cluster::{KafkaCluster, KafkaConfig};
 use harness::poll_until;
 use harness::process::{Signal, command_line, signal_pid};
@@ -49,6 +49,41 @@ pub enum Command {
     },
     /// Shows the clusters that were started
     List,
+    /// Runs one of Kafka's own command-line tools
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example: cargo xtask kafka tool topics --bootstrap-server 127.0.0.1:19092 --list"
+    )]
+    Tool {
+        name: Tool,
+        /// What the tool itself takes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// As Kafka's scripts are called, without `kafka-` and `.sh`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Tool {
+    ConsoleConsumer,
+    ConsoleProducer,
+    ConsumerGroups,
+    GetOffsets,
+    ProducerPerfTest,
+    Topics,
+}
+
+impl Tool {
+    fn class(self) -> &'static str {
+        match self {
+            Tool::ConsoleConsumer => "org.apache.kafka.tools.consumer.ConsoleConsumer",
+            Tool::ConsoleProducer => "org.apache.kafka.tools.ConsoleProducer",
+            Tool::ConsumerGroups => "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+            Tool::GetOffsets => "org.apache.kafka.tools.GetOffsetShell",
+            Tool::ProducerPerfTest => "org.apache.kafka.tools.ProducerPerformance",
+            Tool::Topics => "org.apache.kafka.tools.TopicCommand",
+        }
+    }
 }
 
 /// What `up` leaves for `down` and `list`.
@@ -90,7 +125,17 @@ pub fn run(command: Command) -> Result<()> {
             matching.iter().try_for_each(down)
         }
         Command::List => list(),
+        Command::Tool { name, arguments } => tool(name, &arguments),
     }
+}
+
+/// Ends as the tool ends, with its exit code.
+fn tool(name: Tool, arguments: &[String]) -> Result<()> {
+    let jars = Artifacts::ensure_tools(KAFKA_DEFAULT)?;
+    let mut command = std::process::Command::new("java");
+    command.args(["-cp", &jars.class_path(), "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", name.class()]);
+    let status = command.args(arguments).status().context("run java; install a JDK of 17 or later")?;
+    std::process::exit(status.code().unwrap_or(1));
 }
 
 fn up(

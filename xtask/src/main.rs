@@ -6,6 +6,7 @@ mod exec;
 mod kafka;
 mod nightly;
 mod prerequisites;
+mod sim;
 mod suite;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// The product in a world that a seed decides: simulated hosts, network, disks and clocks
+    Sim(sim::Arguments),
     /// The tests on real Kafka in all variants, with new seeds, again and again; the log goes to
     /// docs/evidence
     Nightly {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Check => check::run(),
         Command::Test { seed } => suite::run(seed),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Nightly { minutes, kills } => nightly::run(minutes, kills),
     };
     match outcome {

@@ -19,8 +19,10 @@ use crate::suite::{build_binary, fresh_seed, kafka_tests};
 const ALL_CELLS_VARIABLE: &str = "LOCKSTEP_TEST_ALL_CELLS";
 /// Read by the tests crate: kills of the node in one test, where a normal run has 20.
 const KILLS_VARIABLE: &str = "LOCKSTEP_TEST_KILLS";
-/// Of what the failed tests of one binary wrote: the ends of the logs, then the reasons.
-const KEPT_LINES: usize = 200;
+/// Of what a failed test wrote before and after its reasons begin: before them stand the ends of all
+/// logs, and what they quote may be long.
+const KEPT_BEFORE: usize = 100;
+const KEPT_AFTER: usize = 150;
 
 pub fn run(minutes: u64, kills: u32) -> Result<()> {
     prerequisites::ensure_all()?;
@@ -95,9 +97,14 @@ fn failures(output: &str) -> String {
     let mut kept = Vec::new();
     for section in output.split("\nfailures:\n").skip(1) {
         let section = section.split("test result:").next().unwrap_or_default();
-        let lines: Vec<&str> = section.lines().collect();
-        let first = lines.len().saturating_sub(KEPT_LINES);
-        kept.extend(lines[first..].iter().map(|line| format!("    {line}")));
+        for test in section.split("\n---- ") {
+            let lines: Vec<&str> = test.lines().collect();
+            let reasons = lines.iter().position(|line| line.contains("panicked at")).unwrap_or_default();
+            let first = reasons.saturating_sub(KEPT_BEFORE);
+            let last = lines.len().min(reasons + KEPT_AFTER);
+            kept.extend(lines.first().filter(|_| first > 0).map(|name| format!("    ---- {name}")));
+            kept.extend(lines[first..last].iter().map(|line| format!("    {line}")));
+        }
     }
     kept.join("\n")
 }
@@ -112,6 +119,14 @@ mod tests {
                       test b ... FAILED\n\nfailures:\n\n---- b stdout ----\nb failed: why\n\nfailures:\n    b\n\n\
                       test result: FAILED. 0 passed\nlater\n";
         assert_eq!(passed_in(output), "    a: passed after 3.1 s");
+        let long = format!(
+            "\nfailures:\n\n---- c stdout ----\n{}panicked at x\nwhy\n{}",
+            "log\n".repeat(500),
+            "quoted\n".repeat(500)
+        );
+        let kept = failures(&long);
+        assert!(kept.contains("---- c stdout") && kept.contains("panicked at x\n    why"), "{kept}");
+        assert!(kept.lines().count() < 300, "{}", kept.lines().count());
         let told = failures(output);
         assert!(
             told.contains("b failed: why") && !told.contains("later") && !told.contains("passed"),

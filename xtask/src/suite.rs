@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rand::Rng;
 
 use crate::exec::{self, cargo};
-use crate::{check, prerequisites};
+use crate::{check, prerequisites, sim};
 
 /// Read by the tests crate; not taken from there, as xtask builds it without that part.
 const SEED_VARIABLE: &str = "LOCKSTEP_TEST_SEED";
@@ -27,6 +27,7 @@ pub fn run(seed: Option<u64>) -> Result<()> {
 fn run_steps(seed: u64) -> Result<()> {
     prerequisites::ensure_all()?;
     check::run()?;
+    sim::run_some(seed)?;
     let binary = build_binary()?;
     exec::run(&mut kafka_tests(seed, &binary, &[]))
 }
@@ -45,10 +46,15 @@ pub fn build_binary() -> Result<PathBuf> {
 /// Builds a package as its arguments say and returns its binary of this name.
 pub fn release_binary(package: &[&str], name: &str) -> Result<PathBuf> {
     exec::run(cargo(&["build", "--release"]).args(package))?;
+    built_binary("release", name)
+}
+
+/// Where a build under this profile leaves a binary.
+pub fn built_binary(profile: &str, name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("find the running xtask")?;
     // target/<profile>/xtask
     let target = own.ancestors().nth(2).context("xtask lies in no target directory")?;
-    let binary = target.join("release").join(name);
+    let binary = target.join(profile).join(name);
     ensure!(binary.is_file(), "the build left no {}", binary.display());
     Ok(binary)
 }

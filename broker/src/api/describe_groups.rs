@@ -10,7 +10,6 @@ use crate::fault::Caller;
 use crate::groups::{Member, Phase};
 use crate::state::State;
 
-const INSTANCE_FROM_VERSION: i16 = 4;
 /// An unknown group is an error from here on (KIP-1043), before it was a dead one.
 const NOT_FOUND_FROM_VERSION: i16 = 6;
 /// All that can be done to a group (read, delete, describe, describe configs, alter configs), as bits: there
@@ -55,7 +54,7 @@ fn describe(state: &State, caller: &Caller, id: &GroupId) -> DescribedGroup {
         return dead.with_error_code(Code::GroupIdNotFound.code()).with_error_message(Some(message));
     };
     let protocol = if group.phase() == Phase::Stable { group.protocol().cloned() } else { None };
-    let members = group.members().map(|member| describe_member(member, protocol.as_deref(), caller.version));
+    let members = group.members().map(|member| describe_member(member, protocol.as_deref()));
     described
         .with_group_state(StrBytes::from_string(group.phase().to_string()))
         .with_protocol_type(group.protocol_type().cloned().unwrap_or_default())
@@ -63,11 +62,10 @@ fn describe(state: &State, caller: &Caller, id: &GroupId) -> DescribedGroup {
         .with_protocol_data(protocol.clone().unwrap_or_default())
 }
 
-fn describe_member(member: &Member, protocol: Option<&str>, version: i16) -> DescribedGroupMember {
-    let instance_id = member.instance_id.clone().filter(|_| version >= INSTANCE_FROM_VERSION);
+fn describe_member(member: &Member, protocol: Option<&str>) -> DescribedGroupMember {
     DescribedGroupMember::default()
         .with_member_id(member.id.clone())
-        .with_group_instance_id(instance_id)
+        .with_group_instance_id(member.instance_id.clone())
         .with_client_id(member.client_id.clone())
         .with_client_host(member.client_host.clone())
         .with_member_metadata(protocol.map(|protocol| member.metadata(protocol)).unwrap_or_default())

@@ -14,6 +14,8 @@ const SEVERAL_FROM_VERSION: i16 = 4;
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const NO_BROKER: i32 = -1;
+/// Kafka's message of no error, up to version 3.
+const NO_ERROR: &str = "NONE";
 
 pub(crate) struct FindCoordinator;
 
@@ -35,7 +37,7 @@ impl Handler for FindCoordinator {
             let found = find(&request.key);
             // Old answers have a text for everything, also for no error.
             let message = found.error_message.filter(|message| !message.is_empty());
-            let message = message.unwrap_or(StrBytes::from_static_str("NONE"));
+            let message = message.unwrap_or(StrBytes::from_static_str(NO_ERROR));
             FindCoordinatorResponse::default()
                 .with_error_code(found.error_code)
                 .with_error_message(Some(message))

@@ -9,8 +9,6 @@ use crate::fault::Caller;
 use crate::groups::Group;
 use crate::state::State;
 
-const STATE_FROM_VERSION: i16 = 4;
-const TYPE_FROM_VERSION: i16 = 5;
 /// Of groups by the classic protocol: there are no others here.
 const GROUP_TYPE: &str = "classic";
 
@@ -30,21 +28,15 @@ impl Handler for ListGroups {
                 && passes(&request.types_filter, GROUP_TYPE)
         };
         let own = state.groups.iter().filter(|(id, _)| state.coordinator(id) == Some(caller.broker));
-        let groups =
-            own.filter(|(_, group)| wanted(group)).map(|(id, group)| list(id, group, caller.version));
+        let groups = own.filter(|(_, group)| wanted(group)).map(|(id, group)| list(id, group));
         Step::Done(ListGroupsResponse::default().with_groups(groups.collect()))
     }
 }
 
-fn list(id: &str, group: &Group, version: i16) -> ListedGroup {
-    let mut listed = ListedGroup::default()
+fn list(id: &str, group: &Group) -> ListedGroup {
+    ListedGroup::default()
         .with_group_id(GroupId(StrBytes::from_string(id.to_owned())))
-        .with_protocol_type(group.protocol_type().cloned().unwrap_or_default());
-    if version >= STATE_FROM_VERSION {
-        listed.group_state = StrBytes::from_string(group.phase().to_string());
-    }
-    if version >= TYPE_FROM_VERSION {
-        listed.group_type = StrBytes::from_static_str(GROUP_TYPE);
-    }
-    listed
+        .with_protocol_type(group.protocol_type().cloned().unwrap_or_default())
+        .with_group_state(StrBytes::from_string(group.phase().to_string()))
+        .with_group_type(StrBytes::from_static_str(GROUP_TYPE))
 }

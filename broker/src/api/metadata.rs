@@ -74,7 +74,7 @@ fn is_by_id(topic: &MetadataRequestTopic) -> bool {
 }
 
 fn authorized(topic: MetadataResponseTopic) -> MetadataResponseTopic {
-    if topic.error_code == 0 { topic.with_topic_authorized_operations(ALL_OPERATIONS) } else { topic }
+    if topic.name.is_some() { topic.with_topic_authorized_operations(ALL_OPERATIONS) } else { topic }
 }
 
 /// The answer to a request that asks for what its version doesn't know.

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actors::preflight::{self, ClusterFacts, MirrorPlan, MirrorRequest, PreflightError};
 use catalog::{Catalog, Link, TopicId};
+use kafka::client::TcpDial;
 
 /// Shorter than what the CLI waits for an answer, so that the reason arrives.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -41,7 +43,7 @@ pub struct LivePreflight;
 impl Preflight for LivePreflight {
     fn probe<'a>(&'a self, name: &'a str, configs: &'a BTreeMap<String, String>) -> Answer<'a, ClusterFacts> {
         let cluster = format!("cluster '{name}'");
-        Box::pin(limited(cluster, preflight::probe_cluster(name, configs)))
+        Box::pin(limited(cluster, preflight::probe_cluster(Arc::new(TcpDial), name, configs)))
     }
 
     fn plan<'a>(
@@ -51,7 +53,7 @@ impl Preflight for LivePreflight {
         request: &'a MirrorRequest,
     ) -> Answer<'a, MirrorPlan> {
         let clusters = format!("source or destination of link '{}'", link.name);
-        Box::pin(limited(clusters, preflight::plan_mirror(catalog, link, request)))
+        Box::pin(limited(clusters, preflight::plan_mirror(Arc::new(TcpDial), catalog, link, request)))
     }
 
     fn delete_topic<'a>(
@@ -62,7 +64,7 @@ impl Preflight for LivePreflight {
         topic_id: TopicId,
     ) -> Answer<'a, ()> {
         let cluster = format!("cluster '{}'", link.destination);
-        Box::pin(limited(cluster, preflight::delete_topic(catalog, link, topic, topic_id)))
+        Box::pin(limited(cluster, preflight::delete_topic(Arc::new(TcpDial), catalog, link, topic, topic_id)))
     }
 }
 

@@ -170,7 +170,8 @@ fn hint(code: u32) -> Option<&'static str> {
     use crate::api::error;
     Some(match code {
         error::NO_LINK => "'lockstep link list' shows the links there are",
-        error::NO_TOPIC => "check the name; 'lockstep mirror list' shows the mirror topics there are",
+        // Of the source's, or of a mirror: the message says which.
+        error::NO_TOPIC => "check the name; 'lockstep mirror list' shows the topics that are mirrored",
         error::EXISTS => "describe shows what is there; choose another name or delete it first",
         503 => "this usually passes: try again in a moment; 'lockstep status' shows the fleet",
         _ => return None,

@@ -9,7 +9,7 @@ mod configs;
 mod failure;
 mod link;
 mod mirror;
-mod output;
+pub mod output;
 mod properties;
 mod status;
 #[cfg(test)]
@@ -21,9 +21,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, ServerArgs};
+use crate::demo::DemoCommand;
 use crate::server;
-use client::Client;
-use failure::Failure;
+pub use client::{Client, typed};
+pub use failure::Failure;
 use output::Format;
 
 const EXAMPLE: &str = "\
@@ -41,6 +42,11 @@ Examples:
   lockstep server --data-dir /var/lib/lockstep               every other one
   lockstep server --config /etc/lockstep.toml                keys as the flags, _ for -";
 
+const DEMO_EXAMPLE: &str = "\
+Examples:
+  lockstep demo
+  lockstep demo --for 2m --port 7800 --records-per-second 10000";
+
 /// Offset-exact, byte-exact cluster linking for Apache Kafka
 #[derive(Debug, Parser)]
 #[command(name = "lockstep", version, after_help = EXAMPLE)]
@@ -51,6 +57,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See all of it prove itself on this machine, with nothing to install
+    #[command(after_help = DEMO_EXAMPLE)]
+    Demo(DemoCommand),
     /// Run a node
     #[command(after_help = SERVER_EXAMPLE)]
     Server(ServerArgs),
@@ -107,6 +116,7 @@ pub struct Scope {
 
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Demo(command) => return command.run().unwrap_or_else(Failure::tell),
         Command::Server(args) => serve(args),
         Command::Cluster(command) => command.run(),
         Command::Link(command) => command.run(),

@@ -102,6 +102,8 @@ impl RawReader {
         if found.is_none_or(|found| found.error_code == UNKNOWN_TOPIC) {
             return Ok(None);
         }
+        // It may have grown since the last look.
+        self.topics.remove(topic);
         self.ends(topic).map(Some)
     }
 

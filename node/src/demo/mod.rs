@@ -1,0 +1,219 @@
+//! `lockstep demo`: the product on one machine, proving itself. Two Kafka clusters in memory, a node as a
+//! child process, a link, live load; the node is killed on the way, and at the end a client that shares
+//! nothing with the product reads both clusters and compares them, record by record.
+//!
+//! Everything here is for show: nothing of it runs in a node.
+
+mod child;
+mod clusters;
+mod load;
+mod operator;
+mod proof;
+mod screen;
+mod story;
+mod wire;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::cli::Failure;
+use child::Child;
+use clusters::Clusters;
+use load::Load;
+use operator::Operator;
+use proof::Proof;
+use screen::Screen;
+use story::{Event, Story};
+
+/// What is mirrored.
+const TOPIC: &str = "orders";
+const PARTITIONS: i32 = 4;
+
+const FOR_MIN: Duration = Duration::from_secs(5);
+const FOR_MAX: Duration = Duration::from_secs(24 * 3600);
+/// As much as two clusters, a node, the load and the proof do together on two cores.
+const RECORDS_PER_SECOND_MAX: i64 = 50_000;
+/// What is shown is this old at most.
+const TICK: Duration = Duration::from_millis(250);
+/// After the last record, both ends must be equal within this.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
+/// A shell shows a command that SIGINT ended with this.
+const INTERRUPTED: u8 = 130;
+
+#[derive(Debug, Args)]
+pub struct DemoCommand {
+    /// How long records are produced, such as 30s or 5m
+    #[arg(long = "for", default_value = "30s", value_name = "TIME", value_parser = duration)]
+    lasts: Duration,
+    /// First of seven ports: the API, three brokers of east, three of west; any free ones by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - 6)))]
+    port: Option<u16>,
+    /// How fast records are produced
+    #[arg(long, default_value_t = 2_000, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=RECORDS_PER_SECOND_MAX))]
+    records_per_second: u32,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text).map_err(|error| format!("{error}; such as 30s or 5m"))?;
+    if (FOR_MIN..=FOR_MAX).contains(&parsed) {
+        Ok(parsed)
+    } else {
+        Err("must be 5s at least and 24h at most".to_owned())
+    }
+}
+
+impl DemoCommand {
+    /// Runs the demo to its end.
+    ///
+    /// # Errors
+    /// When it can't be started, and when the proof fails.
+    pub fn run(self) -> Result<ExitCode, Failure> {
+        let runtime = tokio::runtime::Runtime::new()
+            .map_err(|error| Failure::new(format!("start a runtime: {error}")))?;
+        let done = runtime.block_on(self.play());
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        done
+    }
+
+    async fn play(self) -> Result<ExitCode, Failure> {
+        let mut interrupts =
+            signal(SignalKind::interrupt()).map_err(|error| Failure::new(error.to_string()))?;
+        let mut terminations =
+            signal(SignalKind::terminate()).map_err(|error| Failure::new(error.to_string()))?;
+        let clusters = Clusters::start(self.port).await?;
+        let child = Child::prepare(self.port)?;
+        let mut stage = Stage::new(clusters, child);
+        let done = tokio::select! {
+            biased;
+            _ = interrupts.recv() => None,
+            _ = terminations.recv() => None,
+            done = stage.play(self.lasts, self.records_per_second) => Some(done),
+        };
+        stage.child.stop().await;
+        match done {
+            Some(done) => done,
+            None => {
+                stage.screen.say("interrupted: node and clusters are stopped, nothing is left behind");
+                Ok(ExitCode::from(INTERRUPTED))
+            }
+        }
+    }
+}
+
+/// Everything that takes part.
+struct Stage {
+    clusters: Clusters,
+    child: Child,
+    operator: Operator,
+    screen: Screen,
+}
+
+impl Stage {
+    fn new(clusters: Clusters, child: Child) -> Self {
+        let operator = Operator::new(&child.url());
+        Self { clusters, child, operator, screen: Screen::new() }
+    }
+
+    async fn play(&mut self, lasts: Duration, records_per_second: u32) -> Result<ExitCode, Failure> {
+        self.screen.say(&self.programme());
+        self.child.start(true).await?;
+        self.operator.link(&self.clusters).await?;
+        let load = Arc::new(Load::new(PARTITIONS));
+        let proof = Arc::new(Proof::new(PARTITIONS));
+        let mut tasks = JoinSet::new();
+        for partition in 0..PARTITIONS {
+            let rate = f64::from(records_per_second) / f64::from(PARTITIONS);
+            tasks.spawn(load.clone().run(self.clusters.east.bootstrap.clone(), partition, rate));
+            let (east, west) = (self.clusters.east.bootstrap.clone(), self.clusters.west.bootstrap.clone());
+            tasks.spawn(proof.clone().run(east, west, partition));
+        }
+        self.watch(lasts, &load, &proof).await?;
+        load.stop();
+        let equal = self.catch_up(&load, &proof).await;
+        tasks.abort_all();
+        self.screen.finish();
+        match equal {
+            Ok(()) => {
+                self.screen.show(&proof.certificate(&load.ends()));
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(why) => Err(Failure::new(why).hint(format!("the node's log: {}", self.child.keep_log()))),
+        }
+    }
+
+    /// Lets the story happen, and shows what comes of it.
+    async fn watch(&mut self, lasts: Duration, load: &Load, proof: &Proof) -> Result<(), Failure> {
+        let mut story = Story::new(lasts);
+        let began = tokio::time::Instant::now();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mirror = self.operator.look().await;
+            let elapsed = began.elapsed();
+            if let Some(difference) = proof.difference() {
+                return Err(
+                    Failure::new(difference).hint(format!("the node's log: {}", self.child.keep_log()))
+                );
+            }
+            for event in story.next(elapsed, &mirror) {
+                self.screen.event(elapsed, &event.to_string());
+                match event {
+                    Event::Kill => self.child.kill().await,
+                    Event::Restart => self.child.start(false).await?,
+                    Event::Recovered { .. } => {}
+                    Event::End => return Ok(()),
+                }
+            }
+            self.screen.update(elapsed, lasts, &mirror, load, proof);
+        }
+    }
+
+    /// Waits until all that was produced is at both ends and compared.
+    async fn catch_up(&mut self, load: &Load, proof: &Proof) -> Result<(), String> {
+        let deadline = tokio::time::Instant::now() + CATCH_UP_MAX;
+        load.settled(deadline).await?;
+        loop {
+            if let Some(difference) = proof.difference() {
+                return Err(difference);
+            }
+            let missing = proof.missing(&load.ends());
+            if missing == 0 {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let trouble = proof.trouble().map(|why| format!(" ({why})")).unwrap_or_default();
+                return Err(format!(
+                    "{missing} records weren't found equal at both ends within {CATCH_UP_MAX:?}{trouble}"
+                ));
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    fn programme(&self) -> String {
+        format!(
+            "Two Kafka clusters in memory, and a node that mirrors topic\n\
+             '{TOPIC}' from east to west while records are produced.\n\
+             \n  east  {}\n  west  {}\n  API   {}\n  log   {}\n\
+             \nAny Kafka client can look, such as\n  kcat -b {} -t {TOPIC} -C -o beginning\n\
+             and so can\n  export LOCKSTEP_URL={}\n  lockstep mirror describe {TOPIC} --link east-west\n",
+            self.clusters.east.bootstrap.replace(',', "\n        "),
+            self.clusters.west.bootstrap.replace(',', "\n        "),
+            self.child.url(),
+            self.child.log().display(),
+            first(&self.clusters.west.bootstrap),
+            self.child.url(),
+        )
+    }
+}
+
+fn first(addresses: &str) -> &str {
+    addresses.split(',').next().unwrap_or(addresses)
+}

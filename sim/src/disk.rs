@@ -1,0 +1,303 @@
+//! A node's disk in memory. It outlives the node; what it holds after a crash depends on the crash.
+//!
+//! - A **kill** loses nothing: what was written is the system's.
+//! - A **power cut** keeps what was synced, and of the rest any part, in sectors, as the seed has it.
+//!
+//! A process that was crashed can't write any more, whatever its destructors try. A crash can be set for
+//! a later write ([`Disk::doom`]): it then falls into the middle of a commit, and until its step ends the
+//! process is dead without knowing it ([`Life::is_over`]).
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::StorageBackend;
+
+use crate::chance::Chance;
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// How a node ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    Kill,
+    PowerCut,
+}
+
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<State>>);
+
+struct State {
+    chance: Chance,
+    current: Vec<u8>,
+    synced: Vec<u8>,
+    /// Written since the last sync.
+    pending: Vec<Write>,
+    /// Lives of the node that uses it.
+    life: u64,
+    syncs: u64,
+    /// How the life ends, and after how many more changes.
+    doom: Option<(Crash, u64)>,
+    /// The doom has come.
+    is_fallen: bool,
+}
+
+enum Write {
+    Bytes(usize, Vec<u8>),
+    Resize(usize),
+}
+
+impl Disk {
+    /// An empty one.
+    pub fn new(chance: Chance) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            chance,
+            current: Vec::new(),
+            synced: Vec::new(),
+            pending: Vec::new(),
+            life: 0,
+            syncs: 0,
+            doom: None,
+            is_fallen: false,
+        })))
+    }
+
+    /// The life of the process that starts now.
+    pub fn life(&self) -> Life {
+        Life { disk: self.clone(), life: self.state().life }
+    }
+
+    /// Ends the life that uses it.
+    pub fn crash(&self, crash: Crash) {
+        self.state().crash(crash);
+    }
+
+    /// Ends the life at its `changes`th change of the disk from now.
+    pub fn doom(&self, crash: Crash, changes: u64) {
+        self.state().doom = Some((crash, changes));
+    }
+
+    pub fn spare(&self) {
+        self.state().doom = None;
+    }
+
+    /// Whether the doom has come since the last call.
+    pub fn take_fallen(&self) -> bool {
+        std::mem::take(&mut self.state().is_fallen)
+    }
+
+    /// Another disk in its place.
+    pub fn replace(&self) {
+        let mut state = self.state();
+        (state.current, state.synced, state.pending) = Default::default();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn crash(&mut self, crash: Crash) {
+        self.life += 1;
+        if crash == Crash::Kill {
+            // What is pending is the system's to write: a power cut later may lose it yet.
+            return;
+        }
+        let mut image = std::mem::take(&mut self.synced);
+        let mut lost = 0;
+        for write in std::mem::take(&mut self.pending) {
+            match write {
+                Write::Resize(len) => image.resize(len, 0),
+                Write::Bytes(offset, data) => {
+                    for (index, sector) in data.chunks(SECTOR_BYTES).enumerate() {
+                        let start = offset + index * SECTOR_BYTES;
+                        match image.get_mut(start..start + sector.len()) {
+                            Some(place) if self.chance.percent(50) => place.copy_from_slice(sector),
+                            _ => lost += 1,
+                        }
+                    }
+                }
+            }
+        }
+        self.synced.clone_from(&image);
+        self.current = image;
+        tracing::info!("disk: power is cut, {lost} sectors are lost");
+    }
+}
+
+/// The disk in one life of its node.
+#[derive(Clone)]
+pub struct Life {
+    disk: Disk,
+    life: u64,
+}
+
+impl Life {
+    pub fn is_over(&self) -> bool {
+        self.disk.state().life != self.life
+    }
+
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.state();
+        if state.life == self.life { Ok(state) } else { Err(io::ErrorKind::NotConnected.into()) }
+    }
+
+    /// To change it. The change with which the doom comes isn't made.
+    fn change(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state()?;
+        match state.doom.take() {
+            Some((crash, 0)) => {
+                state.crash(crash);
+                state.is_fallen = true;
+                Err(io::ErrorKind::NotConnected.into())
+            }
+            doom => {
+                state.doom = doom.map(|(crash, changes)| (crash, changes - 1));
+                Ok(state)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "disk in life {}", self.life)
+    }
+}
+
+fn place(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+impl StorageBackend for Life {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.state()?.current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let (state, start) = (self.state()?, place(offset)?);
+        let found = state.current.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(found);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let (mut state, len) = (self.change()?, place(len)?);
+        state.current.resize(len, 0);
+        state.pending.push(Write::Resize(len));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.change()?;
+        let (mut bytes, mut hash) = (0, Fnv::default());
+        for write in std::mem::take(&mut state.pending) {
+            match write {
+                Write::Resize(len) => state.synced.resize(len, 0),
+                Write::Bytes(offset, data) => {
+                    bytes += data.len();
+                    hash.add(&offset.to_le_bytes());
+                    hash.add(&data);
+                    state.synced[offset..offset + data.len()].copy_from_slice(&data);
+                }
+            }
+        }
+        state.syncs += 1;
+        tracing::info!("disk: sync {} of {bytes} bytes, {:016x}", state.syncs, hash.0);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let (mut state, start) = (self.change()?, place(offset)?);
+        let place = state.current.get_mut(start..start + data.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        place.copy_from_slice(data);
+        state.pending.push(Write::Bytes(start, data.to_vec()));
+        Ok(())
+    }
+}
+
+/// FNV-1a over eight bytes at a time: tells whether two runs wrote the same.
+pub struct Fnv(pub u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub fn add(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0 ^ u64::from_le_bytes(word)).wrapping_mul(0x0100_0000_01b3);
+            // Multiplication carries upwards only.
+            self.0 ^= self.0 >> 32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn disk(seed: u64) -> Disk {
+        Disk::new(Chance::of(seed, "test"))
+    }
+
+    /// Two sectors are synced, then eight written.
+    fn write(life: &Life) -> io::Result<()> {
+        life.set_len(8 * SECTOR_BYTES as u64)?;
+        life.write(0, &[1; 2 * SECTOR_BYTES])?;
+        life.sync_data()?;
+        life.write(0, &[2; 8 * SECTOR_BYTES])
+    }
+
+    fn sectors(disk: &Disk) -> Vec<u8> {
+        let mut bytes = vec![0; 8 * SECTOR_BYTES];
+        disk.life().read(0, &mut bytes).unwrap();
+        bytes.iter().step_by(SECTOR_BYTES).copied().collect()
+    }
+
+    #[test]
+    fn a_power_cut_keeps_what_was_synced_and_any_part_of_the_rest() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..50 {
+            let disk = disk(seed);
+            let life = disk.life();
+            write(&life).unwrap();
+            disk.crash(Crash::PowerCut);
+            let found = sectors(&disk);
+            assert!(found[..2].iter().all(|byte| *byte > 0), "synced: {found:?}");
+            assert!(life.is_over() && life.write(0, &[3]).is_err(), "its process is dead");
+            seen.insert(found);
+        }
+        assert!(seen.len() > 30, "{} pictures", seen.len());
+    }
+
+    #[test]
+    fn a_kill_keeps_what_was_written_until_the_power_is_cut() {
+        let disk = disk(1);
+        let life = disk.life();
+        write(&life).unwrap();
+        disk.crash(Crash::Kill);
+        assert!(life.sync_data().is_err());
+        assert_eq!(sectors(&disk), [2; 8]);
+        disk.crash(Crash::PowerCut);
+        assert_ne!(sectors(&disk), [2; 8]);
+    }
+
+    #[test]
+    fn a_doom_falls_before_its_change() {
+        let disk = disk(1);
+        disk.doom(Crash::Kill, 3);
+        let life = disk.life();
+        assert!(write(&life).is_err());
+        assert!(disk.take_fallen() && !disk.take_fallen() && life.is_over());
+        assert_eq!(sectors(&disk), [1, 1, 0, 0, 0, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,91 @@
+//! The product in a world that a seed decides: real consensus, actors and Kafka client on simulated hosts,
+//! network, disks and clocks. README.md beside it says what is simulated and what isn't.
+//!
+//! - [`options`]: what a seed draws. [`world`]: one seed's hosts, step by step.
+//! - [`node`]: the product, wired. [`operator`]: what is asked of it. [`clusters`]: what it mirrors between.
+//! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
+//! - [`faults`]: what goes wrong. [`judge`], [`invariants`]: what must hold all the same.
+//! - [`trace`], [`shown`], [`run`]: what a run prints. [`processes`]: many runs, and the same run twice.
+//!
+//! It never waits for real time and never opens a socket or a file.
+
+// rustdoc is told nothing of the flag.
+#[cfg(not(any(tokio_unstable, doc)))]
+compile_error!(
+    "the simulation needs `--cfg tokio_unstable`, which the workspace's .cargo/config.toml sets: without it \
+     tokio isn't seeded. A set RUSTFLAGS, even an empty one, replaces that file's flags: unset it"
+);
+
+mod chance;
+mod clusters;
+mod disk;
+mod faults;
+mod invariants;
+mod judge;
+mod network;
+mod node;
+mod operator;
+mod options;
+mod processes;
+mod run;
+mod shown;
+mod time;
+mod trace;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "sim", about = "Lockstep in a world that a seed decides")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One seed in this process; prints its trace
+    One {
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Seeds in processes of their own
+    Seeds {
+        /// The first one
+        #[arg(long)]
+        seed: u64,
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+        /// Processes at once; as many as there are processors by default
+        #[arg(long)]
+        at_once: Option<usize>,
+    },
+    /// Runs seeds twice and compares what they print
+    Meta {
+        /// The first one
+        #[arg(long)]
+        seed: u64,
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let outcome = match Arguments::parse().command {
+        Command::One { seed } => run::run(seed),
+        Command::Seeds { seed, count, at_once } => {
+            processes::seeds(seed, count, at_once.unwrap_or_else(processors))
+        }
+        Command::Meta { seed, count } => processes::meta(seed, count),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

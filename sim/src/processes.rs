@@ -1,0 +1,152 @@
+//! Seeds, each in a process of its own: libraries keep state for the life of a process, and a second
+//! simulation in it would begin in another one.
+
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// Of a failed seed's trace.
+const LINES_SHOWN: usize = 60;
+
+/// Each of these must be in the traces that `meta` compares: equal traces of nothing prove nothing.
+const MUST_HAPPEN: [&str; 8] = [
+    "disk: sync",
+    "catalog: index",
+    "operator: Done",
+    "fault: ",
+    "dial: ",
+    "shown: link ",
+    "CHECKING",
+    "placement: ",
+];
+
+fn one(seed: u64) -> Result<Output> {
+    let own = std::env::current_exe().context("find this program")?;
+    let mut command = Command::new(own);
+    command.args(["one", "--seed", &seed.to_string()]);
+    command.output().context("start a process for a seed")
+}
+
+fn repeat(seed: u64) -> String {
+    format!("to repeat: cargo xtask sim --seed {seed}")
+}
+
+/// Runs `count` seeds from `first` on, a few at a time. One seed shows its trace.
+///
+/// # Errors
+/// When a seed fails.
+pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
+    let begun = Instant::now();
+    let next = AtomicU64::new(0);
+    let total = Mutex::new((Duration::ZERO, Vec::new()));
+    let worker = || -> Result<()> {
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            if place >= count {
+                return Ok(());
+            }
+            let seed = first.wrapping_add(place);
+            let output = one(seed)?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let last = text.lines().last().unwrap_or_default();
+            let mut total = total.lock().expect("no panic while held");
+            if count == 1 {
+                print!("{text}");
+            } else {
+                println!("{last}");
+            }
+            total.0 += simulated(last).unwrap_or_default();
+            if !output.status.success() {
+                if count > 1 {
+                    let lines: Vec<&str> = text.lines().collect();
+                    lines[lines.len().saturating_sub(LINES_SHOWN)..]
+                        .iter()
+                        .for_each(|line| println!("{line}"));
+                }
+                eprint!("{}", String::from_utf8_lossy(&output.stderr));
+                eprintln!("{}", repeat(seed));
+                total.1.push(seed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker never panics"))
+    })?;
+    let (simulated, failed) = total.into_inner().expect("no panic while held");
+    let wall = begun.elapsed().as_secs_f64();
+    println!(
+        "{count} seeds, {} failed, in {wall:.1} s: {:.0} seeds a minute, {:.0} simulated seconds a second",
+        failed.len(),
+        count as f64 * 60.0 / wall,
+        simulated.as_secs_f64() / wall
+    );
+    ensure!(failed.is_empty(), "failed: seeds {failed:?}");
+    Ok(())
+}
+
+/// From the last line of a seed's output.
+fn simulated(line: &str) -> Option<Duration> {
+    let (before, _) = line.split_once(" s simulated")?;
+    before.rsplit(' ').next()?.parse().ok().map(Duration::from_secs)
+}
+
+/// Runs each of `count` seeds twice and compares what the two processes print, byte by byte.
+///
+/// # Errors
+/// The first difference; a seed that fails; traces in which nothing happened.
+pub fn meta(first: u64, count: u64) -> Result<()> {
+    let mut all = String::new();
+    for seed in (0..count).map(|place| first.wrapping_add(place)) {
+        let (a, b) = (one(seed)?, one(seed)?);
+        let (text, again) = (String::from_utf8_lossy(&a.stdout), String::from_utf8_lossy(&b.stdout));
+        if let Some((number, left, right)) = first_difference(&text, &again) {
+            bail!(
+                "seed {seed} isn't repeatable: line {number} was\n  {left}\nand then\n  {right}\n{}",
+                repeat(seed)
+            );
+        }
+        ensure!(a.status.success(), "{}{}", String::from_utf8_lossy(&a.stderr), repeat(seed));
+        ensure!(!all.contains(&*text), "seed {seed} is like the one before");
+        println!("twice the same: {}", text.lines().last().unwrap_or_default());
+        all.push_str(&text);
+    }
+    let missing: Vec<&str> = MUST_HAPPEN.into_iter().filter(|what| !all.contains(what)).collect();
+    ensure!(missing.is_empty(), "in none of {count} seeds from {first} on was there {missing:?}");
+    Ok(())
+}
+
+fn first_difference<'a>(a: &'a str, b: &'a str) -> Option<(usize, &'a str, &'a str)> {
+    const END: &str = "(the end)";
+    let (mut left, mut right) = (a.split_inclusive('\n'), b.split_inclusive('\n'));
+    for number in 1.. {
+        match (left.next(), right.next()) {
+            (None, None) => return None,
+            (l, r) if l == r => {}
+            (l, r) => return Some((number, l.unwrap_or(END).trim_end(), r.unwrap_or(END).trim_end())),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_found_also_at_the_end() {
+        assert_eq!(first_difference("a\nb\n", "a\nb\n"), None);
+        assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some((2, "b", "c")));
+        assert_eq!(first_difference("a\n", "a\nb\n"), Some((2, "(the end)", "b")));
+        assert_eq!(first_difference("a", "a\n"), Some((1, "a", "a")));
+    }
+
+    #[test]
+    fn simulated_time_is_read_from_a_seeds_last_line() {
+        assert_eq!(simulated("seed 7 passed: 95 s simulated, 12 lines, 00"), Some(Duration::from_secs(95)));
+        assert_eq!(simulated("seed 7"), None);
+    }
+}

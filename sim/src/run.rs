@@ -1,0 +1,76 @@
+//! One seed in this process. What it prints is the same, byte for byte, whenever it is run.
+
+use std::io::{BufWriter, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Result, bail};
+
+use crate::disk::Fnv;
+use crate::options::Options;
+use crate::time::Time;
+use crate::trace::Trace;
+use crate::world::World;
+
+/// Lines are printed this often, so that a run that hangs has said how far it came.
+const PRINT_EVERY_STEPS: u64 = 1_000;
+
+/// # Errors
+/// When the seed fails.
+pub fn run(seed: u64) -> Result<()> {
+    let time = Time::default();
+    let trace = Trace::install(time.clone())?;
+    let has_panicked = note_panics();
+    let mut out = Printer { out: BufWriter::new(std::io::stdout().lock()), hash: Fnv::default(), lines: 0 };
+    let options = Options::of(seed);
+    out.print(&options.to_string())?;
+    let mut world = World::new(options, time);
+    let outcome = loop {
+        let steps = catch_unwind(AssertUnwindSafe(|| {
+            (0..PRINT_EVERY_STEPS).try_fold(true, |more, _| if more { world.step() } else { Ok(false) })
+        }));
+        out.print(&trace.take())?;
+        match steps {
+            Err(_) => break Err("panicked".to_owned()),
+            Ok(_) if has_panicked.load(Ordering::Relaxed) => break Err("panicked".to_owned()),
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => break Ok(()),
+            Ok(Err(error)) => break Err(format!("{error:#}")),
+        }
+    };
+    let (simulated_s, lines, hash) = (world.elapsed().as_secs(), out.lines, out.hash.0);
+    let passed = if outcome.is_ok() { "passed" } else { "FAILED" };
+    out.print(&format!("seed {seed} {passed}: {simulated_s} s simulated, {lines} lines, {hash:016x}\n"))?;
+    out.out.flush()?;
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(why) => bail!("seed {seed}: {why}"),
+    }
+}
+
+/// A panic fails its seed, also one that an actor's supervisor catches and lives with.
+fn note_panics() -> Arc<AtomicBool> {
+    let noted = Arc::new(AtomicBool::new(false));
+    let note = noted.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        note.store(true, Ordering::Relaxed);
+        tracing::error!("{panic}");
+    }));
+    noted
+}
+
+struct Printer<W: Write> {
+    out: W,
+    hash: Fnv,
+    lines: usize,
+}
+
+impl<W: Write> Printer<W> {
+    fn print(&mut self, text: &str) -> Result<()> {
+        self.hash.add(text.as_bytes());
+        self.lines += text.lines().count();
+        self.out.write_all(text.as_bytes())?;
+        Ok(())
+    }
+}
