@@ -216,6 +216,7 @@ fn least(name: &str) -> i64 {
         "compression.gzip.level" | "compression.zstd.level" => i64::MIN,
         "retention.bytes" | "retention.ms" => -1,
         "local.retention.bytes" | "local.retention.ms" => -2,
+        "remote.copy.lag.bytes" | "remote.copy.lag.ms" => -1,
         "min.insync.replicas" | "segment.ms" | "compression.lz4.level" | "max.compaction.lag.ms" => 1,
         "segment.bytes" => 14,
         _ => 0,

@@ -9,10 +9,11 @@ use broker::{Settings, TcpCluster};
 use kafka_protocol::messages::describe_transactions_response::TransactionState;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, DeleteTopicsRequest, DescribeTransactionsRequest,
-    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, RequestKind,
-    ResponseKind, TopicName, TransactionalId,
+    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
+    RequestKind, ResponseKind, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::Runtime;
@@ -95,9 +96,13 @@ impl End for Real {
 
     fn settle(&mut self, call: &Call, world: &World) -> Result<()> {
         match &call.request {
-            RequestKind::CreateTopics(_)
-            | RequestKind::CreatePartitions(_)
-            | RequestKind::DeleteTopics(_) => self.connection.settle_topics(world),
+            RequestKind::CreateTopics(_) | RequestKind::CreatePartitions(_) => {
+                self.connection.settle_topics(world)
+            }
+            RequestKind::DeleteTopics(_) => {
+                self.connection.settle_topics(world)?;
+                self.connection.settle_offsets(world)
+            }
             RequestKind::IncrementalAlterConfigs(_) => {
                 std::thread::sleep(CONFIGS_APPLY);
                 Ok(())
@@ -229,6 +234,18 @@ impl Connection {
         self.until("leaders", ApiKey::ListOffsets, 1, &RequestKind::ListOffsets(request), |response| {
             let ResponseKind::ListOffsets(response) = response else { return false };
             response.topics.iter().flat_map(|topic| &topic.partitions).all(|row| row.error_code == 0)
+        })
+    }
+
+    /// Until groups have forgotten what they committed of deleted topics.
+    fn settle_offsets(&mut self, world: &World) -> Result<()> {
+        let group = |group| OffsetFetchRequestGroup::default().with_group_id(group).with_topics(None);
+        let groups = world.groups().into_iter().map(group).collect();
+        let request = RequestKind::OffsetFetch(OffsetFetchRequest::default().with_groups(groups));
+        let deleted = |name: &str| world.topic(name).is_some_and(|topic| topic.partitions.is_none());
+        self.until("forgotten offsets", ApiKey::OffsetFetch, 8, &request, |response| {
+            let ResponseKind::OffsetFetch(response) = response else { return false };
+            !response.groups.iter().flat_map(|group| &group.topics).any(|topic| deleted(&topic.name))
         })
     }
 

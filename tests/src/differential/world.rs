@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_protocol::messages::{RequestKind, ResponseKind};
+use kafka_protocol::messages::{GroupId, RequestKind, ResponseKind};
+use kafka_protocol::protocol::StrBytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -88,6 +89,12 @@ impl World {
             Some((topic, number)) if topic.id.is_nil() => Uuid::from_u128(number),
             Some((topic, _)) => topic.id,
         }
+    }
+
+    /// All groups that a sequence commits to.
+    pub fn groups(&self) -> [GroupId; 2] {
+        let named = |number: i32| format!("{}group-{number}", self.prefix);
+        [0, 1].map(|number| GroupId(StrBytes::from_string(named(number))))
     }
 
     pub fn end(&self, place: &Place) -> i64 {

@@ -20,8 +20,8 @@ const RETENTION_UP_TO_VERSION: i16 = 4;
 const GROUPS_FROM_VERSION: i16 = 8;
 
 fn group(world: &World, rng: &mut StdRng) -> GroupId {
-    let name = one_of(rng, &["group-0", "group-0", "group-1"]);
-    GroupId(text(if rng.random_bool(0.03) { String::new() } else { format!("{}{name}", world.prefix) }))
+    let [often, seldom] = world.groups();
+    weighted(rng, &[(20, &often), (10, &seldom), (1, &GroupId::default())]).clone()
 }
 
 /// As a consumer does that assigns partitions to itself; sometimes as a member that nobody knows.
