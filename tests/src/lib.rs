@@ -4,6 +4,9 @@
 //! It never links product code: what it knows of the protocol and of record batches is written
 //! here a second time, so that a mistake in the product can't excuse itself.
 //!
+//! One part stands apart: [`differential`] plays requests to the embedded cluster and to real Kafka, and
+//! links the embedded cluster for it.
+//!
 //! Without the feature `witness` only the parts that start things are left; `xtask` uses those.
 
 pub mod artifacts;

@@ -1,7 +1,7 @@
 //! The embedded cluster against real Kafka: sequences of requests, drawn from a seed, go to both ends in
-//! the same order, and what comes back is compared field by field but for a short [list](allowed) of what may
-//! differ, and another of what Kafka 3.9 does [otherwise](allowed_kafka_3). Where
-//! the two differ, Kafka is right and `broker/` is mended.
+//! the same order, and what comes back is compared field by field but for a short [list](allowed) of what
+//! may differ, and another of what Kafka 3.9 does [otherwise](allowed_kafka_3) than Kafka 4. Where the two
+//! ends differ, Kafka is right and `broker/` is mended.
 //!
 //! Only here may the harness use the protocol crate that the product uses too: it writes and reads
 //! structures, and judges nothing.
