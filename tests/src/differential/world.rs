@@ -12,6 +12,8 @@ use uuid::Uuid;
 use super::batches::Batch;
 use super::connection::{Answer, Call};
 
+const CONCURRENT_TRANSACTIONS: i16 = 51;
+
 /// Of one partition.
 pub type Place = (String, i32);
 
@@ -31,6 +33,8 @@ pub struct Producer {
     pub next_sequence: BTreeMap<Place, i32>,
     /// Of the open transaction.
     pub added: Vec<Place>,
+    /// The coordinator has given its epoch away.
+    pub fenced: bool,
 }
 
 #[derive(Debug)]
@@ -220,6 +224,11 @@ impl World {
         response: &kafka_protocol::messages::InitProducerIdResponse,
     ) {
         if response.error_code != 0 {
+            let known =
+                self.producers.iter_mut().find(|producer| producer.transactional_id == transactional_id);
+            if let Some(known) = known.filter(|_| response.error_code == CONCURRENT_TRANSACTIONS) {
+                known.fenced = true;
+            }
             return;
         }
         let (id, epoch) = (response.producer_id.0, response.producer_epoch);
@@ -227,7 +236,14 @@ impl World {
             .retain(|producer| transactional_id.is_none() || producer.transactional_id != transactional_id);
         self.producers.retain(|producer| producer.id != id);
         let next_sequence = BTreeMap::new();
-        self.producers.push(Producer { id, epoch, transactional_id, next_sequence, added: Vec::new() });
+        self.producers.push(Producer {
+            id,
+            epoch,
+            transactional_id,
+            next_sequence,
+            added: Vec::new(),
+            fenced: false,
+        });
     }
 
     fn learn_fetch(

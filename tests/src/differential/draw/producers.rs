@@ -30,7 +30,9 @@ pub fn init_producer_id(world: &mut World, rng: &mut StdRng, version: i16) -> Re
         1..=8 => None,
         _ => Some(format!("{}txn-{}", world.prefix, rng.random_range(0..2))),
     };
-    let known = world.producers.iter().find(|producer| producer.transactional_id == transactional_id);
+    // With the epoch from before it was fenced, Kafka 4 lets a producer go on, Kafka 3.9 does not.
+    let mut known = world.producers.iter().filter(|producer| !producer.fenced);
+    let known = known.find(|producer| producer.transactional_id == transactional_id);
     let (id, epoch) = match (known, rng.random_range(0..10)) {
         (Some(known), 0..=2) => (known.id, known.epoch),
         (Some(known), 3) => (known.id, known.epoch.wrapping_add(1)),
