@@ -23,12 +23,24 @@ pub struct Known {
     pub kind: Kind,
 }
 
+impl Known {
+    /// Where the value of a topic that wasn't given one comes from.
+    pub fn default_source(&self) -> i8 {
+        match self.name {
+            // A new cluster of Kafka 4.1 and later has it set for all brokers (KIP-966).
+            "min.insync.replicas" => DYNAMIC_DEFAULT_BROKER_CONFIG,
+            _ => DEFAULT_CONFIG,
+        }
+    }
+}
+
 pub const fn known(name: &'static str, default: &'static str, kind: Kind) -> Known {
     Known { name, default, kind }
 }
 
 /// Where a value comes from (`DescribeConfigsResponse.ConfigSource`).
 pub const DYNAMIC_TOPIC_CONFIG: i8 = 1;
+pub const DYNAMIC_DEFAULT_BROKER_CONFIG: i8 = 3;
 pub const STATIC_BROKER_CONFIG: i8 = 4;
 pub const DEFAULT_CONFIG: i8 = 5;
 
@@ -42,6 +54,7 @@ pub const TOPIC_CONFIGS: &[Known] = &[
     known("compression.type", "producer", Kind::String),
     known("compression.zstd.level", "3", Kind::Int),
     known("delete.retention.ms", "86400000", Kind::Long),
+    known("errors.deadletterqueue.group.enable", "false", Kind::Boolean),
     known("file.delete.delay.ms", "60000", Kind::Long),
     known("flush.messages", FOREVER, Kind::Long),
     known("flush.ms", FOREVER, Kind::Long),
@@ -51,6 +64,7 @@ pub const TOPIC_CONFIGS: &[Known] = &[
     known("local.retention.bytes", "-2", Kind::Long),
     known("local.retention.ms", "-2", Kind::Long),
     known("max.compaction.lag.ms", FOREVER, Kind::Long),
+    known("max.decompressed.message.bytes", "2147483639", Kind::Int),
     known("max.message.bytes", "1048588", Kind::Int),
     known("message.timestamp.after.max.ms", "3600000", Kind::Long),
     known("message.timestamp.before.max.ms", FOREVER, Kind::Long),
@@ -59,6 +73,8 @@ pub const TOPIC_CONFIGS: &[Known] = &[
     known("min.compaction.lag.ms", "0", Kind::Long),
     known("min.insync.replicas", "1", Kind::Int),
     known("preallocate", "false", Kind::Boolean),
+    known("remote.copy.lag.bytes", "-1", Kind::Long),
+    known("remote.copy.lag.ms", "0", Kind::Long),
     known("remote.log.copy.disable", "false", Kind::Boolean),
     known("remote.log.delete.on.disable", "false", Kind::Boolean),
     known("remote.storage.enable", "false", Kind::Boolean),
@@ -128,6 +144,11 @@ impl TopicConfigs {
         self.get(name).parse().unwrap_or_default()
     }
 
+    /// How many of `replicas` must be in sync for `acks=all`: more than there are is never asked for.
+    pub fn in_sync_min(&self, replicas: usize) -> usize {
+        usize::try_from(self.number("min.insync.replicas")).unwrap_or(usize::MAX).min(replicas)
+    }
+
     pub fn rules(&self) -> Rules {
         let log_append_time = self.get("message.timestamp.type") == "LogAppendTime";
         Rules {
@@ -195,6 +216,7 @@ fn least(name: &str) -> i64 {
         "compression.gzip.level" | "compression.zstd.level" => i64::MIN,
         "retention.bytes" | "retention.ms" => -1,
         "local.retention.bytes" | "local.retention.ms" => -2,
+        "remote.copy.lag.bytes" | "remote.copy.lag.ms" => -1,
         "min.insync.replicas" | "segment.ms" | "compression.lz4.level" | "max.compaction.lag.ms" => 1,
         "segment.bytes" => 14,
         _ => 0,

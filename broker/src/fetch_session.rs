@@ -31,6 +31,8 @@ pub struct Wanted {
     pub offset: i64,
     pub last_fetched_epoch: i32,
     pub bytes_max: i32,
+    /// The topic of this id was there when the session's fetcher was last answered.
+    pub known: bool,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,7 @@ impl Sessions {
         session.update(request);
         if session.partitions.is_empty() {
             self.open.remove(&id);
-            return Ok(Asked { partitions: Vec::new(), answer: Answer::Sessionless });
+            return Ok(Asked { partitions: wanted(request), answer: Answer::Sessionless });
         }
         let partitions = session.partitions.iter().map(|cached| cached.wanted.clone()).collect();
         Ok(Asked { partitions, answer: Answer::Incremental(id) })
@@ -111,8 +113,10 @@ impl Sessions {
                 (NO_SESSION, answers)
             }
             Answer::Opens => {
-                let partitions = asked.partitions.iter().zip(&answers);
-                let partitions = partitions.map(|(wanted, (_, data))| Cached::told(wanted, data)).collect();
+                // In the order of the answers.
+                let asked = |key: &Key| asked.partitions.iter().find(|wanted| wanted.key == *key);
+                let told = answers.iter().filter_map(|(key, data)| Some(Cached::told(asked(key)?, data)));
+                let partitions = told.collect();
                 self.open.insert(new_id, Session { next_epoch: following(FIRST_EPOCH), by_id, partitions });
                 (new_id, answers)
             }
@@ -130,7 +134,7 @@ impl Session {
     fn update(&mut self, request: &FetchRequest) {
         for wanted in wanted(request) {
             match self.partitions.iter_mut().find(|cached| cached.wanted.key == wanted.key) {
-                Some(cached) => cached.wanted = wanted,
+                Some(cached) => cached.wanted = Wanted { known: cached.wanted.known, ..wanted },
                 None => self.partitions.push(Cached { wanted, told_high_watermark: -1, told_log_start: -1 }),
             }
         }
@@ -157,6 +161,7 @@ impl Session {
             || cached.told_log_start != data.log_start_offset;
         cached.told_high_watermark = if failed { -1 } else { data.high_watermark };
         cached.told_log_start = data.log_start_offset;
+        cached.wanted.known |= is_known(data);
         if with_records {
             let cached = self.partitions.remove(at);
             self.partitions.push(cached);
@@ -168,8 +173,13 @@ impl Session {
 impl Cached {
     fn told(wanted: &Wanted, data: &PartitionData) -> Self {
         let told_high_watermark = if data.error_code == 0 { data.high_watermark } else { -1 };
-        Self { wanted: wanted.clone(), told_high_watermark, told_log_start: data.log_start_offset }
+        let wanted = Wanted { known: is_known(data), ..wanted.clone() };
+        Self { wanted, told_high_watermark, told_log_start: data.log_start_offset }
     }
+}
+
+fn is_known(data: &PartitionData) -> bool {
+    data.error_code != Code::UnknownTopicId.code()
 }
 
 fn following(epoch: i32) -> i32 {
@@ -190,6 +200,7 @@ fn wanted(request: &FetchRequest) -> Vec<Wanted> {
                 offset: partition.fetch_offset,
                 last_fetched_epoch: partition.last_fetched_epoch,
                 bytes_max: partition.partition_max_bytes,
+                known: false,
             });
         }
     }

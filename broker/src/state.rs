@@ -282,8 +282,9 @@ impl State {
         if found.high_watermark() < end {
             return None;
         }
-        let in_sync_min = self.topic(topic).map_or(1, |topic| topic.configs.number("min.insync.replicas"));
-        let enough = found.in_sync.len() as i64 >= in_sync_min;
+        let in_sync_min =
+            self.topic(topic).map_or(1, |topic| topic.configs.in_sync_min(found.replicas.len()));
+        let enough = found.in_sync.len() >= in_sync_min;
         Some(if enough { Ok(()) } else { Err(Code::NotEnoughReplicasAfterAppend) })
     }
 

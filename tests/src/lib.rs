@@ -4,6 +4,9 @@
 //! It never links product code: what it knows of the protocol and of record batches is written
 //! here a second time, so that a mistake in the product can't excuse itself.
 //!
+//! One part stands apart: [`differential`] plays requests to the embedded cluster and to real Kafka, and
+//! links the embedded cluster for it.
+//!
 //! Without the feature `witness` only the parts that start things are left; `xtask` uses those.
 
 pub mod artifacts;
@@ -17,6 +20,8 @@ pub mod wire;
 pub mod client;
 #[cfg(feature = "witness")]
 pub mod compare;
+#[cfg(feature = "differential")]
+pub mod differential;
 #[cfg(feature = "witness")]
 pub mod load;
 #[cfg(feature = "witness")]
@@ -27,7 +32,7 @@ pub mod node;
 pub mod operator;
 #[cfg(feature = "witness")]
 pub mod pair;
-#[cfg(feature = "witness")]
+#[cfg(any(feature = "differential", feature = "witness"))]
 pub mod scenario;
 #[cfg(feature = "secured")]
 pub mod secured;

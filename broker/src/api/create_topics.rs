@@ -10,7 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::metadata::check_legal;
 use super::{ApiError, Handler, Step, outcome};
-use crate::configs::{DEFAULT_CONFIG, DYNAMIC_TOPIC_CONFIG, TOPIC_CONFIGS, TopicConfigs};
+use crate::configs::{DYNAMIC_TOPIC_CONFIG, TOPIC_CONFIGS, TopicConfigs};
 use crate::fault::Caller;
 use crate::state::State;
 
@@ -186,7 +186,7 @@ fn told(configs: &TopicConfigs) -> Vec<CreatableTopicConfigs> {
         CreatableTopicConfigs::default()
             .with_name(StrBytes::from_static_str(known.name))
             .with_value(Some(StrBytes::from_string(configs.get(known.name).to_owned())))
-            .with_config_source(if own { DYNAMIC_TOPIC_CONFIG } else { DEFAULT_CONFIG })
+            .with_config_source(if own { DYNAMIC_TOPIC_CONFIG } else { known.default_source() })
     };
     TOPIC_CONFIGS.iter().map(one).collect()
 }

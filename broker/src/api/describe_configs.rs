@@ -55,6 +55,8 @@ impl Handler for DescribeConfigs {
             let configs = found.into_iter().filter(wanted);
             let configs = configs.map(|found| row(found, request.include_synonyms, caller.version)).collect();
             let (code, message) = outcome(error);
+            // Without an error there is an empty text here, not none as elsewhere.
+            let message = message.or(Some(StrBytes::default()));
             DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
                 .with_resource_name(resource.resource_name.clone())
@@ -94,7 +96,10 @@ fn of_topic(configs: &TopicConfigs, known: &'static Known) -> Found {
     let value = Some(configs.get(known.name).to_owned());
     let own = configs.explicit(known.name).map(|_| (known.name, value.clone(), DYNAMIC_TOPIC_CONFIG));
     let default = behind(known.name).map(|name| (name, Some(known.default.to_owned()), DEFAULT_CONFIG));
-    Found { known, value, synonyms: own.into_iter().chain(default).collect(), read_only: false }
+    let set_for_all = Some(known.default_source()).filter(|source| *source != DEFAULT_CONFIG);
+    let set_for_all = set_for_all.map(|source| (known.name, Some(known.default.to_owned()), source));
+    let synonyms = own.into_iter().chain(set_for_all).chain(default).collect();
+    Found { known, value, synonyms, read_only: false }
 }
 
 fn of_broker(state: &State, broker: i32, known: &'static Known) -> Found {
@@ -115,7 +120,8 @@ fn row(found: Found, with_synonyms: bool, version: i16) -> DescribeConfigsResour
         .with_value(text(found.value))
         .with_read_only(found.read_only)
         .with_config_source(source)
-        .with_is_sensitive(found.known.kind == Kind::Password);
+        .with_is_sensitive(found.known.kind == Kind::Password)
+        .with_documentation(None);
     let row = match version >= TYPES_FROM_VERSION {
         true => row.with_config_type(found.known.kind as i8),
         false => row,

@@ -53,6 +53,10 @@ fn producers(state: &State, broker: i32, topic: &str, index: i32) -> Result<Vec<
         let message = "This server does not host this topic-partition.";
         return Err(ApiError::new(Code::UnknownTopicOrPartition, message));
     }
+    if state.topic(topic).is_none() {
+        let message = "This server does not host this topic-partition.";
+        return Err(ApiError::new(Code::UnknownTopicOrPartition, message));
+    }
     let partition = state.replica(broker, topic, index, -1)?;
     Ok(partition.log.producers.iter().map(|(id, producer)| described(id, producer)).collect())
 }

@@ -65,12 +65,16 @@ impl Handler for Fetch {
 impl Reading {
     fn poll(&self, state: &mut State, expired: bool) -> Option<FetchResponse> {
         let mut room = self.bytes_max;
-        let (mut bytes, mut urgent) = (0, self.asked.partitions.is_empty());
-        let mut answers = Vec::new();
+        let (mut bytes, mut urgent) = (0, false);
+        let (mut answers, mut missing) = (Vec::new(), Vec::new());
         for wanted in &self.asked.partitions {
             let data = match self.read(state, wanted, room, bytes == 0) {
                 Ok(data) => data,
-                Err(code) => self.refused(state, wanted, code),
+                Err(code @ (Code::UnknownTopicId | Code::UnknownTopicOrPartition)) => {
+                    missing.push((wanted.key.clone(), self.refused(state, wanted, code)));
+                    continue;
+                }
+                Err(code) => self.refused(state, wanted, code).with_aborted_transactions(None),
             };
             let got = data.records.as_ref().map_or(0, Bytes::len);
             room = room.saturating_sub(got);
@@ -78,13 +82,19 @@ impl Reading {
             urgent |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
             answers.push((wanted.key.clone(), data));
         }
-        (expired || urgent || bytes >= self.bytes_min).then(|| self.answer(state, answers))
+        let enough = expired || urgent || answers.is_empty() || bytes >= self.bytes_min;
+        // What isn't there comes last, unknown ids before unknown names, and makes nobody hurry.
+        missing
+            .sort_by_key(|(_, data): &(Key, PartitionData)| data.error_code != Code::UnknownTopicId.code());
+        answers.append(&mut missing);
+        enough.then(|| self.answer(state, answers))
     }
 
     fn read(&self, state: &State, wanted: &Wanted, room: usize, first: bool) -> Result<PartitionData, Code> {
         let partition = self.find(state, wanted)?;
         if let Some(diverging) = self.diverging(partition, wanted)? {
-            return Ok(self.empty(partition, wanted).with_diverging_epoch(diverging));
+            let data = self.empty(partition, wanted).with_aborted_transactions(None);
+            return Ok(data.with_diverging_epoch(diverging));
         }
         let (start, end) = (partition.log.start(), partition.log.end());
         if wanted.offset < start || wanted.offset > end {
@@ -99,13 +109,15 @@ impl Reading {
                 .with_producer_id(ProducerId(aborted.producer_id))
                 .with_first_offset(aborted.first_offset)
         });
-        let aborted = self.read_committed.then(|| aborted.collect());
+        let aborted = (self.read_committed && !chunk.too_small).then(|| aborted.collect());
         Ok(self.empty(partition, wanted).with_aborted_transactions(aborted).with_records(Some(chunk.records)))
     }
 
     fn find<'s>(&self, state: &'s State, wanted: &Wanted) -> Result<&'s Partition, Code> {
         let Key { topic, topic_id, partition } = &wanted.key;
         let name = match self.by_id() {
+            // A session keeps the name of a topic that was deleted since.
+            true if wanted.known => state.name_of(*topic_id).ok_or(Code::UnknownTopicOrPartition)?,
             true => state.name_of(*topic_id).ok_or(Code::UnknownTopicId)?,
             false => topic,
         };

@@ -35,10 +35,12 @@ impl Handler for FindCoordinator {
             FindCoordinatorResponse::default().with_coordinators(coordinators)
         } else {
             let found = find(&request.key);
-            let message = if found.error_code == 0 { Some(NO_ERROR) } else { None };
+            // Old answers have a text for everything, also for no error.
+            let message = found.error_message.filter(|message| !message.is_empty());
+            let message = message.unwrap_or(StrBytes::from_static_str(NO_ERROR));
             FindCoordinatorResponse::default()
                 .with_error_code(found.error_code)
-                .with_error_message(message.map(StrBytes::from_static_str))
+                .with_error_message(Some(message))
                 .with_node_id(found.node_id)
                 .with_host(found.host)
                 .with_port(found.port)
@@ -64,5 +66,13 @@ fn find(state: &State, key_type: i8, key: &StrBytes) -> Coordinator {
 }
 
 fn nobody(answer: Coordinator, code: Code) -> Coordinator {
-    answer.with_node_id(BrokerId(NO_BROKER)).with_port(NO_BROKER).with_error_code(code.code())
+    let message = match code {
+        Code::InvalidRequest => "The kind of coordinator is not known.",
+        _ => "The coordinator is not available.",
+    };
+    answer
+        .with_node_id(BrokerId(NO_BROKER))
+        .with_port(NO_BROKER)
+        .with_error_code(code.code())
+        .with_error_message(Some(StrBytes::from_static_str(message)))
 }

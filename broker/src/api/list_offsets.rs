@@ -11,12 +11,14 @@ use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::{Handler, Step};
 use crate::fault::Caller;
+use crate::log::TimestampedOffset;
 use crate::partition::Partition;
 use crate::state::State;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
+const MAX_TIMESTAMP_FROM_VERSION: i16 = 7;
 
 const CONSUMER: i32 = -1;
 /// Asks as a tool does: any replica answers, with its log end.
@@ -51,7 +53,12 @@ impl Handler for ListOffsets {
             }
         }
         let topics = request.topics.iter().map(|topic| {
-            let partitions = topic.partitions.iter().map(|partition| {
+            // What is asked for twice is answered once.
+            let once = topic
+                .partitions
+                .iter()
+                .filter(|partition| asked.remove(&(topic.name.to_string(), partition.partition_index)));
+            let partitions = once.map(|partition| {
                 let index = partition.partition_index;
                 let found = if twice.contains(&(topic.name.to_string(), index)) {
                     Err(Code::InvalidRequest)
@@ -83,6 +90,9 @@ fn look_up(
     topic: &str,
     asked: &ListOffsetsPartition,
 ) -> Result<Found, Code> {
+    if !is_supported(asked.timestamp, caller.version) {
+        return Err(Code::UnsupportedVersion);
+    }
     let (replica, index, epoch) = (request.replica_id.0, asked.partition_index, asked.current_leader_epoch);
     let partition = if replica == DEBUGGING {
         state.replica(caller.broker, topic, index, epoch)?
@@ -97,10 +107,18 @@ fn look_up(
     Ok(match asked.timestamp {
         LATEST => Found { timestamp: -1, offset: readable, leader_epoch: partition.leader_epoch },
         EARLIEST => earliest(partition),
-        MAX_TIMESTAMP if caller.version >= 7 => by_record(partition, partition.log.youngest(), readable),
-        timestamp if timestamp < 0 => return Err(Code::UnsupportedVersion),
-        timestamp => by_record(partition, partition.log.at_timestamp(timestamp), readable),
+        MAX_TIMESTAMP => by_record(partition.log.youngest(), readable),
+        timestamp => by_record(partition.log.at_timestamp(timestamp), readable),
     })
+}
+
+/// Negative timestamps have meanings, and each its first version.
+fn is_supported(timestamp: i64, version: i16) -> bool {
+    match timestamp {
+        LATEST | EARLIEST => true,
+        MAX_TIMESTAMP => version >= MAX_TIMESTAMP_FROM_VERSION,
+        other => other >= 0,
+    }
 }
 
 fn earliest(partition: &Partition) -> Found {
@@ -109,12 +127,11 @@ fn earliest(partition: &Partition) -> Found {
     Found { timestamp: -1, offset, leader_epoch }
 }
 
-fn by_record(partition: &Partition, found: Option<crate::log::TimestampedOffset>, readable: i64) -> Found {
+fn by_record(found: Option<TimestampedOffset>, readable: i64) -> Found {
     match found.filter(|found| found.offset < readable) {
         None => NOT_FOUND,
-        Some(found) => {
-            let leader_epoch = partition.log.epoch_at(found.offset).unwrap_or(-1);
-            Found { timestamp: found.timestamp, offset: found.offset, leader_epoch }
+        Some(TimestampedOffset { timestamp, offset, leader_epoch }) => {
+            Found { timestamp, offset, leader_epoch }
         }
     }
 }

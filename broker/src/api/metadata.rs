@@ -7,7 +7,6 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use uuid::Uuid;
 
 use super::{ApiError, Handler, Step};
 use crate::configs::TopicConfigs;
@@ -15,8 +14,11 @@ use crate::fault::Caller;
 use crate::partition::Partition;
 use crate::state::{State, Topic};
 
+const BY_ID_FROM_VERSION: i16 = 12;
 /// Authorized operations that weren't asked for.
 pub(crate) const NOT_ASKED: i32 = i32::MIN;
+/// Read, write, create, delete, alter, describe, and describe and alter configs, as bits.
+const ALL_OPERATIONS: i32 = 0b1101_1111_1000;
 
 pub(crate) struct Metadata;
 
@@ -30,12 +32,26 @@ impl Handler for Metadata {
             None => true,
             Some(topics) => caller.version == 0 && topics.is_empty(),
         };
-        let topics = if all {
+        let asked = || request.topics.iter().flatten();
+        if caller.version < BY_ID_FROM_VERSION && asked().any(|topic| is_by_id(topic) || topic.name.is_none())
+        {
+            return Step::Done(refused(asked()));
+        }
+        let by_id = asked().any(is_by_id);
+        let topics: Vec<MetadataResponseTopic> = if all {
             state.topics.iter().map(|(name, topic)| describe(state, name, topic)).collect()
         } else {
             let create = request.allow_auto_topic_creation || caller.version < 4;
-            let asked = request.topics.unwrap_or_default();
-            asked.iter().map(|topic| named(state, topic, create)).collect()
+            // One id, and names no longer count. What is asked for twice is answered once.
+            let mut asked: Vec<&MetadataRequestTopic> =
+                asked().filter(|topic| !by_id || is_by_id(topic)).collect();
+            asked.sort_by(|one, other| (&one.name, one.topic_id).cmp(&(&other.name, other.topic_id)));
+            asked.dedup();
+            asked.into_iter().map(|topic| named(state, topic, create)).collect()
+        };
+        let topics = match request.include_topic_authorized_operations {
+            false => topics,
+            true => topics.into_iter().map(authorized).collect(),
         };
         let live = state.live();
         let brokers = live.iter().filter_map(|id| state.endpoint(*id)).map(|endpoint| {
@@ -53,6 +69,25 @@ impl Handler for Metadata {
     }
 }
 
+fn is_by_id(topic: &MetadataRequestTopic) -> bool {
+    !topic.topic_id.is_nil()
+}
+
+fn authorized(topic: MetadataResponseTopic) -> MetadataResponseTopic {
+    if topic.name.is_some() { topic.with_topic_authorized_operations(ALL_OPERATIONS) } else { topic }
+}
+
+/// The answer to a request that asks for what its version doesn't know.
+fn refused<'a>(asked: impl Iterator<Item = &'a MetadataRequestTopic>) -> MetadataResponse {
+    let topics = asked.map(|topic| {
+        MetadataResponseTopic::default()
+            .with_error_code(Code::InvalidRequest.code())
+            .with_name(Some(topic.name.clone().unwrap_or_default()))
+            .with_topic_id(topic.topic_id)
+    });
+    MetadataResponse::default().with_topics(topics.collect())
+}
+
 fn named(state: &mut State, asked: &MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
     let refused = |name: Option<TopicName>, code: Code| {
         MetadataResponseTopic::default()
@@ -61,9 +96,8 @@ fn named(state: &mut State, asked: &MetadataRequestTopic, create: bool) -> Metad
             .with_topic_id(asked.topic_id)
             .with_topic_authorized_operations(NOT_ASKED)
     };
-    let Some(name) = &asked.name else {
-        let known =
-            state.name_of(asked.topic_id).filter(|_| asked.topic_id != Uuid::nil()).map(str::to_owned);
+    let Some(name) = asked.name.as_ref().filter(|_| !is_by_id(asked)) else {
+        let known = state.name_of(asked.topic_id).filter(|_| is_by_id(asked)).map(str::to_owned);
         let Some(name) = known else { return refused(None, Code::UnknownTopicId) };
         return describe(state, &name, &state.topics[&name]);
     };

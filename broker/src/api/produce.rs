@@ -13,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::{Handler, Step, Wait};
 use crate::fault::Caller;
-use crate::log::{Appended, Header, Refusal, sole_batch};
+use crate::log::{Appended, Header, MAGIC, Producer, Refusal, first_header, sole_batch};
 use crate::state::State;
 use crate::transactions::Key;
 
@@ -24,7 +24,6 @@ const LEADER: i16 = 1;
 const LEADER_FROM_VERSION: i16 = 10;
 /// Clients understand `TRANSACTION_ABORTABLE` from here on.
 const ABORTABLE_FROM_VERSION: i16 = 11;
-const NO_PRODUCER_ID: i64 = -1;
 
 pub(crate) struct Produce;
 
@@ -45,19 +44,12 @@ impl Handler for Produce {
     fn handle(state: &mut State, caller: &Caller, request: ProduceRequest) -> Step<ProduceResponse> {
         let mut waiting = Vec::new();
         let mut responses = Vec::new();
-        let producers = transactional_producers(&request);
-        let refused = match &request.transactional_id {
-            None if !producers.is_empty() => Some(Code::TransactionalIdAuthorizationFailed),
-            Some(_) if producers.iter().filter(|(id, _)| *id > NO_PRODUCER_ID).count() > 1 => {
-                Some(Code::InvalidProducerIdMapping)
-            }
-            _ => None,
-        };
+        let refused = refuse_all(state, caller, &request);
         for topic in &request.topic_data {
             let mut rows = Vec::new();
             for partition in &topic.partition_data {
-                let appended = match refused {
-                    Some(code) => Err(bare(code)),
+                let appended = match &refused {
+                    Some(refusal) => Err(refusal.clone()),
                     None => append(state, caller, &request, &topic.name, partition),
                 };
                 if let Ok(Appended { end, .. }) = appended {
@@ -95,12 +87,41 @@ fn has_error(response: &ProduceResponse) -> bool {
     response.responses.iter().flat_map(|topic| &topic.partition_responses).any(|row| row.error_code != 0)
 }
 
-/// Producer ids and epochs of the transactional batches.
-fn transactional_producers(request: &ProduceRequest) -> BTreeSet<(i64, i16)> {
-    let batches = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
-    let headers = batches.filter_map(|partition| Header::read(partition.records.as_deref()?));
-    let transactional = headers.filter(Header::is_transactional);
-    transactional.map(|header| (header.producer_id, header.producer_epoch)).collect()
+/// Why all partitions get one and the same error, whatever each of them holds.
+fn refuse_all(state: &State, caller: &Caller, request: &ProduceRequest) -> Option<Refusal> {
+    let explained = |code, message: &str| Some(Refusal { message: Some(message.to_owned()), ..bare(code) });
+    let rows = || {
+        request.topic_data.iter().flat_map(|topic| topic.partition_data.iter().map(move |row| (topic, row)))
+    };
+    for (_, row) in rows() {
+        match first_header(row.records.as_deref().unwrap_or_default()) {
+            Err(code) => return explained(code, "a batch that can't be read"),
+            Ok(Some(header)) if header.magic == MAGIC && header.is_transactional() => {
+                if request.transactional_id.is_none() {
+                    return Some(bare(Code::TransactionalIdAuthorizationFailed));
+                }
+                break;
+            }
+            Ok(_) => {}
+        }
+    }
+    let there = rows().filter(|(topic, row)| state.partition(&topic.name, row.index).is_some());
+    let mut producers = BTreeSet::new();
+    for (_, row) in there {
+        match sole_batch(row.records.as_deref().unwrap_or_default(), caller.version) {
+            Err(Code::UnknownServerError) => return Some(bare(Code::UnknownServerError)),
+            Err(_) => {}
+            Ok(batch) => producers.extend(
+                Header::read(batch)
+                    .filter(|header| header.is_transactional() && header.has_producer())
+                    .map(|header| (header.producer_id, header.producer_epoch)),
+            ),
+        }
+    }
+    if producers.len() > 1 {
+        return explained(Code::InvalidProducerIdMapping, "transactional batches of more than one producer");
+    }
+    None
 }
 
 /// Before the first batch of a transaction a leader asks the coordinator whether the partition is part of
@@ -115,7 +136,9 @@ fn verify(
     let header = Header::read(batch).filter(|header| header.is_transactional() && header.has_producer());
     let (Some(header), Some(id)) = (header, &request.transactional_id) else { return Ok(()) };
     let led = state.led(caller.broker, &key.0, key.1, -1).map_err(bare)?;
-    if led.log.producers.get(header.producer_id).is_some_and(|producer| producer.open_since.is_some()) {
+    let goes_on =
+        |producer: &Producer| producer.open_since.is_some() && producer.epoch == header.producer_epoch;
+    if led.log.producers.get(header.producer_id).is_some_and(goes_on) {
         return Ok(());
     }
     let now_ms = state.now_ms;
@@ -162,9 +185,8 @@ fn append(
     let now_ms = state.now_ms;
     let Some(found) = state.topics.get_mut(topic) else { return Err(bare(Code::UnknownTopicOrPartition)) };
     let rules = found.configs.rules();
-    let min_in_sync = found.configs.number("min.insync.replicas");
     let partition = &mut found.partitions[data.index as usize];
-    if request.acks == ALL && (in_sync as i64) < min_in_sync {
+    if request.acks == ALL && in_sync < found.configs.in_sync_min(partition.replicas.len()) {
         return Err(Refusal { tells_log_start: true, ..bare(Code::NotEnoughReplicas) });
     }
     partition.log.append(batch, &rules, partition.leader_epoch, now_ms)

@@ -74,14 +74,14 @@ fn append(state: &mut State, broker: i32, asked: &WritableTxnMarker, key: &Key) 
     let (topic, index) = (key.0.as_str(), key.1);
     let found = state.partition(topic, index).filter(|found| found.replicas.contains(&broker));
     found.ok_or(Code::UnknownTopicOrPartition)?;
-    let in_sync = state.led(broker, topic, index, -1)?.in_sync.len() as i64;
+    let in_sync = state.led(broker, topic, index, -1)?.in_sync.len();
     let now_ms = state.now_ms;
     let found = state.topics.get_mut(topic).ok_or(Code::UnknownTopicOrPartition)?;
-    if in_sync < found.configs.number("min.insync.replicas") {
-        return Err(Code::NotEnoughReplicas);
-    }
     let rules = found.configs.rules();
     let partition = &mut found.partitions[index as usize];
+    if in_sync < found.configs.in_sync_min(partition.replicas.len()) {
+        return Err(Code::NotEnoughReplicas);
+    }
     let (leader_epoch, high_watermark) = (partition.leader_epoch, partition.high_watermark());
     let marker = Marker {
         producer_id: asked.producer_id.0,

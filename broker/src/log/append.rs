@@ -77,10 +77,21 @@ pub fn sole_batch(records: &[u8], version: i16) -> Result<&[u8], Code> {
     if codec == ZSTD && version < ZSTD_FROM_VERSION {
         return Err(Code::UnsupportedCompressionType);
     }
+    if codec > ZSTD && version < ZSTD_FROM_VERSION {
+        return Err(Code::UnknownServerError);
+    }
     match next_batch(&records[batch.len()..])? {
         Some(_) => Err(Code::InvalidRecord),
         None => Ok(batch),
     }
+}
+
+/// The header of the batch at the start of `records`, when all of it is there.
+///
+/// # Errors
+/// `CORRUPT_MESSAGE`.
+pub fn first_header(records: &[u8]) -> Result<Option<Header>, Code> {
+    Ok(next_batch(records)?.and_then(Header::read))
 }
 
 /// The batch at the start of `records`, None when it isn't whole (`ByteBufferLogInputStream`).
@@ -160,8 +171,9 @@ impl Log {
         let Marker { producer_id, producer_epoch, commit, coordinator_epoch } = marker;
         self.producers.check_marker(producer_id, producer_epoch, coordinator_epoch)?;
         let bytes = control_batch(producer_id, producer_epoch, commit, coordinator_epoch, now_ms);
+        let log_append_time = rules.timestamp_type == TimestampType::LogAppendTime;
         let assigned =
-            Assigned { base_offset: self.end, leader_epoch, max_timestamp: now_ms, log_append_time: false };
+            Assigned { base_offset: self.end, leader_epoch, max_timestamp: now_ms, log_append_time };
         let (header, bytes) = assign(&bytes, &assigned);
         let offset = header.base_offset;
         let began = self.producers.marked(producer_id, producer_epoch, coordinator_epoch, now_ms);
@@ -176,14 +188,20 @@ impl Log {
         let bytes = batch.bytes.len() as u64;
         let active = self.segments.back();
         let full = active.is_some_and(|active| {
-            let aged =
-                active.max_timestamp != NO_TIMESTAMP && now_ms - active.max_timestamp > rules.segment_ms;
-            active.bytes > 0 && (active.bytes + bytes > rules.segment_bytes || aged)
+            // Age is what lies between the timestamps of a segment's batches, not how long it exists.
+            let age_ms = match active.first_timestamp {
+                Some(first) if first >= 0 => batch.header.max_timestamp - first,
+                _ => now_ms - active.created_ms,
+            };
+            active.bytes > 0 && (active.bytes + bytes > rules.segment_bytes || age_ms > rules.segment_ms)
         });
         if full {
             self.segments.push_back(Segment::at(self.end));
         }
         if let Some(active) = self.segments.back_mut() {
+            if active.first_timestamp.is_none() {
+                (active.first_timestamp, active.created_ms) = (Some(batch.header.max_timestamp), now_ms);
+            }
             active.bytes += bytes;
             active.max_timestamp = active.max_timestamp.max(batch.header.max_timestamp);
         }
@@ -212,6 +230,9 @@ fn check_frame(batch: &[u8], rules: &Rules) -> Result<Header, Refusal> {
     if batch.len() < HEADER_BYTES || !header.is_intact(batch) {
         return Err(Refusal::bare(Code::CorruptMessage));
     }
+    if header.codec() > ZSTD {
+        return Err(Refusal::plain(Code::UnknownServerError));
+    }
     Ok(header)
 }
 
@@ -235,30 +256,30 @@ fn read_records(header: &Header, batch: &[u8]) -> Result<Vec<Record>, Refusal> {
 
 fn check_records(header: &Header, records: &[Record], rules: &Rules, now_ms: i64) -> Result<(), Refusal> {
     let create_time = rules.timestamp_type == TimestampType::CreateTime;
-    let mut only_timestamps = true;
+    let mut timestamps = false;
     let mut wrong = Vec::new();
     for (index, record) in (0..).zip(records) {
         if rules.compacted && !record.has_key {
-            only_timestamps = false;
             wrong.push((index, "a compacted topic takes no record without a key".to_owned()));
-        } else if create_time
-            && (header.has_log_append_time() || out_of_bounds(record.timestamp, rules, now_ms))
-        {
-            wrong.push((index, format!("timestamp {} is out of range", record.timestamp)));
+        } else if create_time && record.timestamp != NO_TIMESTAMP {
+            if out_of_bounds(record.timestamp, rules, now_ms) {
+                timestamps = true;
+                wrong.push((index, format!("timestamp {} is out of range", record.timestamp)));
+            }
+        } else if header.has_log_append_time() {
+            timestamps = true;
+            wrong.push((index, "a producer doesn't set LogAppendTime".to_owned()));
         }
     }
     if wrong.is_empty() {
         return Ok(());
     }
-    let code = if only_timestamps { Code::InvalidTimestamp } else { Code::InvalidRecord };
+    let code = if timestamps { Code::InvalidTimestamp } else { Code::InvalidRecord };
     let message = Some(format!("{} of {} records were refused", wrong.len(), records.len()));
     Err(Refusal { code, message, records: wrong, tells_log_start: true })
 }
 
 fn out_of_bounds(timestamp: i64, rules: &Rules, now_ms: i64) -> bool {
-    if timestamp == NO_TIMESTAMP {
-        return false;
-    }
     let age_ms = now_ms.wrapping_sub(timestamp);
     age_ms > rules.timestamp_before_max_ms || age_ms.wrapping_neg() > rules.timestamp_after_max_ms
 }

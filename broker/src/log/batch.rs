@@ -23,6 +23,8 @@ const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+/// Those above and the delete horizon.
+const KNOWN_ATTRIBUTES: i16 = 0x7f;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -123,7 +125,8 @@ pub fn assign(batch: &[u8], assigned: &Assigned) -> (Header, Bytes) {
         if assigned.log_append_time { attributes | LOG_APPEND_TIME } else { attributes & !LOG_APPEND_TIME };
     let max_timestamp = assigned.max_timestamp.to_be_bytes();
     if wanted != attributes || out[35..43] != max_timestamp {
-        out[21..23].copy_from_slice(&wanted.to_be_bytes());
+        // Written anew: bits that mean nothing are lost here, and only here.
+        out[21..23].copy_from_slice(&(wanted & KNOWN_ATTRIBUTES).to_be_bytes());
         out[35..43].copy_from_slice(&max_timestamp);
         let crc = crc32c::crc32c(&out[CHECKED_FROM..]);
         out[17..21].copy_from_slice(&crc.to_be_bytes());

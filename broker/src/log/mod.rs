@@ -14,8 +14,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 pub use aborted::AbortedTransaction;
-pub use append::{Appended, Marker, Refusal, Rules, TimestampType, sole_batch};
-pub use batch::Header;
+pub use append::{Appended, Marker, Refusal, Rules, TimestampType, first_header, sole_batch};
+pub use batch::{Header, MAGIC};
 pub use producers::{Producer, Producers};
 pub use read::TimestampedOffset;
 
@@ -43,6 +43,9 @@ struct Segment {
     base: i64,
     bytes: u64,
     max_timestamp: i64,
+    /// Of its first batch, which came at `created_ms`.
+    first_timestamp: Option<i64>,
+    created_ms: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -245,6 +248,6 @@ impl Log {
 
 impl Segment {
     fn at(base: i64) -> Self {
-        Self { base, bytes: 0, max_timestamp: NO_TIMESTAMP }
+        Self { base, bytes: 0, max_timestamp: NO_TIMESTAMP, first_timestamp: None, created_ms: 0 }
     }
 }

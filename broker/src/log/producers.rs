@@ -147,6 +147,8 @@ impl Producers {
         }
         let in_order = if header.producer_epoch != current.epoch {
             first == 0 || current.epoch == NO_EPOCH
+        } else if current.epoch == NO_EPOCH {
+            true
         } else {
             let last = current.last_sequence();
             i64::from(first) == i64::from(last) + 1 || (first == 0 && last == i32::MAX)

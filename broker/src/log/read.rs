@@ -10,12 +10,16 @@ pub struct Chunk {
     /// Whole batches, then perhaps the beginning of one: a broker cuts at a byte, not at a batch.
     pub records: Bytes,
     pub aborted: Vec<AbortedTransaction>,
+    /// Nothing came though there were bytes to come: not even the first batch fits.
+    pub too_small: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimestampedOffset {
     pub timestamp: i64,
     pub offset: i64,
+    /// Of the batch: the log may have forgotten where that epoch began.
+    pub leader_epoch: i32,
 }
 
 impl Log {
@@ -25,7 +29,7 @@ impl Log {
         let first = self.batches.partition_point(|batch| batch.header.last_offset() < offset);
         let Some(begin) = self.batches.get(first).filter(|_| offset < limit) else { return Chunk::default() };
         if begin.bytes.len() > bytes_max && !at_least_one {
-            return Chunk::default();
+            return Chunk { too_small: bytes_max > 0, ..Chunk::default() };
         }
         let begins = begin.header.base_offset;
         let segment_end = self.segments.iter().map(|segment| segment.base).find(|base| *base > begins);
@@ -34,12 +38,22 @@ impl Log {
         let within: Vec<&Batch> =
             self.batches.range(first..).take_while(|batch| batch.header.last_offset() < limit).collect();
         let end = within.last().map_or(offset, |batch| batch.header.last_offset() + 1);
-        Chunk { records: joined(&within, bytes_max), aborted: self.aborted.within(offset, end) }
+        Chunk {
+            records: joined(&within, bytes_max),
+            aborted: self.aborted.within(offset, end),
+            too_small: false,
+        }
     }
 
-    /// The first record that is at least as young as `timestamp`.
+    /// The first record that is at least as young as `timestamp`. Looked for in one segment only, the first
+    /// that has held such a record: what it held may be deleted by now, and then there is none.
     pub fn at_timestamp(&self, timestamp: i64) -> Option<TimestampedOffset> {
-        let candidates = self.batches.iter().filter(|batch| batch.header.max_timestamp >= timestamp);
+        let segment = self.segments.iter().position(|segment| segment.max_timestamp >= timestamp)?;
+        let base = self.segments[segment].base;
+        let end = self.segments.get(segment + 1).map_or(self.end, |next| next.base);
+        let candidates = self.batches.iter().filter(|batch| {
+            (base..end).contains(&batch.header.base_offset) && batch.header.max_timestamp >= timestamp
+        });
         candidates.flat_map(stamped).find(|found| found.timestamp >= timestamp && found.offset >= self.start)
     }
 
@@ -73,6 +87,7 @@ fn stamped(batch: &Batch) -> Vec<TimestampedOffset> {
     let stamp = |record: &records::Record| TimestampedOffset {
         timestamp: record.timestamp,
         offset: base + record.offset_delta,
+        leader_epoch: batch.header.leader_epoch,
     };
     records.iter().map(stamp).collect()
 }

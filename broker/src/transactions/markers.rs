@@ -181,10 +181,12 @@ impl State {
     ) -> Progress {
         let (now_ms, copies) = (self.now_ms, self.settings.marker_copies);
         let Some(topic) = self.topics.get_mut(&key.0) else { return Progress::Done };
-        let (rules, in_sync_min) = (topic.configs.rules(), topic.configs.number("min.insync.replicas"));
+        let rules = topic.configs.rules();
         let partition = usize::try_from(key.1).ok().and_then(|index| topic.partitions.get_mut(index));
         let Some(partition) = partition else { return Progress::Done };
-        if partition.leader.is_none() || (partition.in_sync.len() as i64) < in_sync_min {
+        if partition.leader.is_none()
+            || partition.in_sync.len() < topic.configs.in_sync_min(partition.replicas.len())
+        {
             return Progress::Waits;
         }
         let leader_epoch = partition.leader_epoch;

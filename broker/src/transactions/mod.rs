@@ -317,8 +317,8 @@ impl Transaction {
 
     /// Aborts with an epoch that no client has.
     fn fence(&mut self, at: Moment) {
+        self.last_epoch = self.producer_epoch;
         self.producer_epoch = self.producer_epoch.saturating_add(1);
-        self.last_epoch = NO_EPOCH;
         self.prepare(false, at);
     }
 

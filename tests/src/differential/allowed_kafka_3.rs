@@ -1,0 +1,101 @@
+//! Where Kafka 3.9 itself answers otherwise than Kafka 4, which the embedded cluster follows: what may
+//! differ when one of the ends is of that version.
+
+use kafka_protocol::error::ResponseError as Code;
+use kafka_protocol::messages::ResponseKind;
+
+use super::allowed::{Allowance, Answering};
+
+pub const OF_KAFKA_3: &[Allowance] = &[
+    Allowance {
+        name: "configs",
+        reason: "Kafka 4 has topic configs that 3.9 lacks, and the other way round; what \
+                 min.insync.replicas falls back to has another source (KIP-966), and which broker configs \
+                 stand behind times is told otherwise",
+        apply: configs_of_kafka_3,
+    },
+    Allowance {
+        name: "asked for twice",
+        reason: "ListOffsets refuses a partition that is asked for twice: Kafka 3.9 in as many rows, Kafka \
+                 4 in one",
+        apply: asked_for_twice,
+    },
+    Allowance {
+        name: "strangers' commits",
+        reason: "a commit by nobody's member or to a group that isn't there: ILLEGAL_GENERATION from the \
+                 group coordinator of Kafka 3.9, UNKNOWN_MEMBER_ID or GROUP_ID_NOT_FOUND from that of Kafka 4",
+        apply: strangers_commits,
+    },
+    Allowance {
+        name: "old epochs",
+        reason: "a transactional batch of an old epoch is refused by the log of Kafka 3.9, which tells its \
+                 start, and by the coordinator of Kafka 4, which has none",
+        apply: old_epochs,
+    },
+];
+
+/// Of one of the two versions only, or with a default that has changed.
+const CHANGED_CONFIGS: &[&str] = &[
+    "errors.deadletterqueue.group.enable",
+    "max.decompressed.message.bytes",
+    "message.downconversion.enable",
+    "message.format.version",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.difference.max.ms",
+    "remote.copy.lag.bytes",
+    "remote.copy.lag.ms",
+];
+const MIN_IN_SYNC: &str = "min.insync.replicas";
+const TOLD_OTHERWISE: &[&str] = &[MIN_IN_SYNC, "flush.ms", "retention.ms", "segment.jitter.ms", "segment.ms"];
+const DYNAMIC_TOPIC_CONFIG: i8 = 1;
+
+fn configs_of_kafka_3(response: &mut ResponseKind, _: &mut Answering) {
+    let source = |name: &str, source: &mut i8| {
+        if name == MIN_IN_SYNC && *source != DYNAMIC_TOPIC_CONFIG {
+            *source = 0;
+        }
+    };
+    match response {
+        ResponseKind::CreateTopics(response) => {
+            for configs in response.topics.iter_mut().filter_map(|topic| topic.configs.as_mut()) {
+                configs.retain(|config| !CHANGED_CONFIGS.contains(&config.name.as_str()));
+                configs.iter_mut().for_each(|config| source(&config.name, &mut config.config_source));
+            }
+        }
+        ResponseKind::DescribeConfigs(response) => {
+            for row in &mut response.results {
+                row.configs.retain(|config| !CHANGED_CONFIGS.contains(&config.name.as_str()));
+                for config in &mut row.configs {
+                    source(&config.name, &mut config.config_source);
+                    if TOLD_OTHERWISE.contains(&config.name.as_str()) {
+                        config.synonyms.clear();
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn asked_for_twice(response: &mut ResponseKind, _: &mut Answering) {
+    if let ResponseKind::ListOffsets(response) = response {
+        response.topics.iter_mut().for_each(|topic| topic.partitions.dedup());
+    }
+}
+
+fn strangers_commits(response: &mut ResponseKind, _: &mut Answering) {
+    if let ResponseKind::OffsetCommit(response) = response {
+        let strange = [Code::GroupIdNotFound, Code::UnknownMemberId].map(|code| code.code());
+        let rows = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        rows.filter(|row| strange.contains(&row.error_code))
+            .for_each(|row| row.error_code = Code::IllegalGeneration.code());
+    }
+}
+
+fn old_epochs(response: &mut ResponseKind, _: &mut Answering) {
+    if let ResponseKind::Produce(response) = response {
+        let rows = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
+        rows.filter(|row| row.error_code == Code::InvalidProducerEpoch.code())
+            .for_each(|row| row.log_start_offset = -1);
+    }
+}

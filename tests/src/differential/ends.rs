@@ -1,0 +1,274 @@
+//! The two kinds of cluster that a sequence can be played to, one broker each.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use broker::{Settings, TcpCluster};
+use kafka_protocol::messages::describe_transactions_response::TransactionState;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsRequest, BrokerId, DeleteTopicsRequest, DescribeTransactionsRequest,
+    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
+    RequestKind, ResponseKind, TopicName, TransactionalId,
+};
+use kafka_protocol::protocol::StrBytes;
+use tokio::runtime::Runtime;
+
+use super::connection::{Answer, Call, Connection};
+use super::draw::Versions;
+use super::world::World;
+use crate::poll_until;
+
+/// What a broker is told by its controller reaches it in milliseconds; a busy machine takes the rest.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+const SETTLE_POLL: Duration = Duration::from_millis(2);
+/// A broker applies changed configs right behind what it shows of them.
+const CONFIGS_APPLY: Duration = Duration::from_millis(100);
+/// All partitions of the transaction coordinator are there when as many ids have found theirs.
+const WARMING_IDS: usize = 24;
+/// Kinds of coordinator.
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+
+/// A cluster that answers.
+pub trait End {
+    fn name(&self) -> &str;
+    fn versions(&mut self) -> Result<Versions>;
+    fn ask(&mut self, call: &Call) -> Result<Answer>;
+    /// By the cluster's own clock.
+    fn now_ms(&self) -> i64;
+    /// Waits until what `call` began has come about: brokers answer before that.
+    fn settle(&mut self, call: &Call, world: &World) -> Result<()>;
+    /// Removes what the sequence made.
+    fn leave(&mut self, world: &World) -> Result<()>;
+}
+
+/// A real broker, used by one sequence after another.
+pub struct Real {
+    name: String,
+    connection: Connection,
+}
+
+impl Real {
+    /// Waits until the broker hands out producer ids with and without transactions.
+    pub fn ready(version: &str, address: SocketAddr) -> Result<Real> {
+        let mut real = Real { name: format!("Kafka {version}"), connection: Connection::new(address) };
+        for kind in [GROUP, TRANSACTION] {
+            let request = FindCoordinatorRequest::default().with_key_type(kind);
+            let request = RequestKind::FindCoordinator(request.with_key(StrBytes::from_static_str("warm")));
+            real.connection.until("coordinator", ApiKey::FindCoordinator, 2, &request, |response| {
+                matches!(response, ResponseKind::FindCoordinator(response) if response.error_code == 0)
+            })?;
+        }
+        for number in 0..WARMING_IDS {
+            let id = (number > 0).then(|| TransactionalId(StrBytes::from_string(format!("warm-{number}"))));
+            let request = InitProducerIdRequest::default().with_transactional_id(id);
+            let request = RequestKind::InitProducerId(request.with_transaction_timeout_ms(60_000));
+            real.connection.until("producer id", ApiKey::InitProducerId, 1, &request, |response| {
+                matches!(response, ResponseKind::InitProducerId(response) if response.error_code == 0)
+            })?;
+        }
+        Ok(real)
+    }
+}
+
+impl End for Real {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn versions(&mut self) -> Result<Versions> {
+        self.connection.versions()
+    }
+
+    fn ask(&mut self, call: &Call) -> Result<Answer> {
+        self.connection.ask(call)
+    }
+
+    fn now_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.as_millis() as i64
+    }
+
+    fn settle(&mut self, call: &Call, world: &World) -> Result<()> {
+        match &call.request {
+            RequestKind::CreateTopics(_) | RequestKind::CreatePartitions(_) => {
+                self.connection.settle_topics(world)
+            }
+            RequestKind::DeleteTopics(_) => {
+                self.connection.settle_topics(world)?;
+                self.connection.settle_offsets(world)
+            }
+            RequestKind::IncrementalAlterConfigs(_) => {
+                std::thread::sleep(CONFIGS_APPLY);
+                Ok(())
+            }
+            _ => self.connection.settle_transactions(call),
+        }
+    }
+
+    fn leave(&mut self, world: &World) -> Result<()> {
+        let there = world.topics.iter().filter(|topic| topic.partitions.is_some());
+        let names = there.map(|topic| topic_name(&topic.name)).collect();
+        let request = DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(30_000);
+        let request = RequestKind::DeleteTopics(request);
+        self.connection.ask(&Call { api: ApiKey::DeleteTopics, version: 1, request }).map(drop)
+    }
+}
+
+/// An embedded cluster, a new one for each sequence.
+pub struct Embedded {
+    connection: Connection,
+    started: Instant,
+    started_ms: i64,
+    _cluster: TcpCluster,
+}
+
+impl Embedded {
+    /// Its clock says `now_ms` and goes on from there.
+    pub fn start(runtime: &Runtime, now_ms: i64, seed: u64) -> Result<Embedded> {
+        let started = Instant::now();
+        let clock = move || now_ms + started.elapsed().as_millis() as i64;
+        let settings = |endpoints| Settings::new("embedded", endpoints, seed);
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let cluster = runtime.block_on(TcpCluster::listen(ip, &[0], settings, Arc::new(clock)));
+        let cluster = cluster.context("start an embedded cluster")?;
+        let address = cluster.bootstrap.parse().context("the embedded cluster's address")?;
+        let connection = Connection::new(address);
+        Ok(Embedded { connection, started, started_ms: now_ms, _cluster: cluster })
+    }
+}
+
+impl End for Embedded {
+    fn name(&self) -> &str {
+        "embedded"
+    }
+
+    fn versions(&mut self) -> Result<Versions> {
+        self.connection.versions()
+    }
+
+    fn ask(&mut self, call: &Call) -> Result<Answer> {
+        self.connection.ask(call)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.started_ms + self.started.elapsed().as_millis() as i64
+    }
+
+    fn settle(&mut self, call: &Call, _: &World) -> Result<()> {
+        self.connection.settle_transactions(call)
+    }
+
+    fn leave(&mut self, _: &World) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Connection {
+    pub(super) fn versions(&mut self) -> Result<Versions> {
+        let request = RequestKind::ApiVersions(ApiVersionsRequest::default());
+        let answer = self.ask(&Call { api: ApiKey::ApiVersions, version: 0, request })?;
+        let Answer::Response(response) = answer else { bail!("ApiVersions: {answer:?}") };
+        let ResponseKind::ApiVersions(response) = *response else { bail!("ApiVersions: {response:?}") };
+        ensure!(response.error_code == 0, "ApiVersions: error {}", response.error_code);
+        let ranges = response.api_keys.iter();
+        Ok(ranges.map(|range| (range.api_key, (range.min_version, range.max_version))).collect())
+    }
+
+    /// Asks until the answer is right.
+    fn until(
+        &mut self,
+        what: &str,
+        api: ApiKey,
+        version: i16,
+        request: &RequestKind,
+        right: impl Fn(&ResponseKind) -> bool,
+    ) -> Result<()> {
+        let call = Call { api, version, request: request.clone() };
+        let mut last = None;
+        let done = poll_until(SETTLE_LIMIT, SETTLE_POLL, || match self.ask(&call) {
+            Ok(Answer::Response(response)) if right(&response) => Some(Ok(())),
+            Ok(other) => {
+                last = Some(other);
+                None
+            }
+            Err(error) => Some(Err(error)),
+        });
+        done.unwrap_or_else(|| bail!("no {what} after {SETTLE_LIMIT:?}: {last:?}"))
+    }
+
+    /// Until the broker leads all partitions that there are, and has forgotten all others.
+    fn settle_topics(&mut self, world: &World) -> Result<()> {
+        let asked = world.topics.iter();
+        let asked =
+            asked.map(|topic| MetadataRequestTopic::default().with_name(Some(topic_name(&topic.name))));
+        let request = MetadataRequest::default()
+            .with_topics(Some(asked.collect()))
+            .with_allow_auto_topic_creation(false);
+        self.until("topics", ApiKey::Metadata, 9, &RequestKind::Metadata(request), |response| {
+            let ResponseKind::Metadata(response) = response else { return false };
+            world.topics.iter().all(|topic| {
+                let row = response
+                    .topics
+                    .iter()
+                    .find(|row| row.name.as_ref().is_some_and(|name| name.as_str() == topic.name));
+                let led =
+                    row.map_or(0, |row| row.partitions.iter().filter(|row| row.error_code == 0).count());
+                led == usize::try_from(topic.partitions.unwrap_or(0)).unwrap_or(0)
+            })
+        })?;
+        let topics = world.topics.iter().filter_map(|topic| Some((topic, topic.partitions?)));
+        let topics = topics.map(|(topic, count)| {
+            let row = |index| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(-1);
+            ListOffsetsTopic::default()
+                .with_name(topic_name(&topic.name))
+                .with_partitions((0..count).map(row).collect())
+        });
+        let request =
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect());
+        self.until("leaders", ApiKey::ListOffsets, 1, &RequestKind::ListOffsets(request), |response| {
+            let ResponseKind::ListOffsets(response) = response else { return false };
+            response.topics.iter().flat_map(|topic| &topic.partitions).all(|row| row.error_code == 0)
+        })
+    }
+
+    /// Until groups have forgotten what they committed of deleted topics.
+    fn settle_offsets(&mut self, world: &World) -> Result<()> {
+        let group = |group| OffsetFetchRequestGroup::default().with_group_id(group).with_topics(None);
+        let groups = world.groups().into_iter().map(group).collect();
+        let request = RequestKind::OffsetFetch(OffsetFetchRequest::default().with_groups(groups));
+        let deleted = |name: &str| world.topic(name).is_some_and(|topic| topic.partitions.is_none());
+        self.until("forgotten offsets", ApiKey::OffsetFetch, 8, &request, |response| {
+            let ResponseKind::OffsetFetch(response) = response else { return false };
+            !response.groups.iter().flat_map(|group| &group.topics).any(|topic| deleted(&topic.name))
+        })
+    }
+
+    /// Until the markers of a transaction are written that `call` has ended.
+    fn settle_transactions(&mut self, call: &Call) -> Result<()> {
+        let id = match &call.request {
+            RequestKind::EndTxn(request) => &request.transactional_id,
+            RequestKind::InitProducerId(InitProducerIdRequest { transactional_id: Some(id), .. }) => id,
+            _ => return Ok(()),
+        };
+        if id.is_empty() {
+            return Ok(());
+        }
+        let request = DescribeTransactionsRequest::default().with_transactional_ids(vec![id.clone()]);
+        let request = RequestKind::DescribeTransactions(request);
+        self.until("end of the transaction", ApiKey::DescribeTransactions, 0, &request, |response| {
+            let ResponseKind::DescribeTransactions(response) = response else { return false };
+            let ending = |state: &TransactionState| state.transaction_state.starts_with("Prepare");
+            !response.transaction_states.iter().any(ending)
+        })
+    }
+}
+
+fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
+}
