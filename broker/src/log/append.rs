@@ -117,7 +117,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Refusal`]: nothing was appended.
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         batch: &[u8],
         rules: &Rules,
@@ -160,7 +160,7 @@ impl Log {
     ///
     /// # Errors
     /// `INVALID_PRODUCER_EPOCH`, `TRANSACTION_COORDINATOR_FENCED`.
-    pub fn append_marker(
+    pub(crate) fn append_marker(
         &mut self,
         marker: Marker,
         rules: &Rules,
