@@ -1,6 +1,9 @@
-//! The in-memory cluster (`broker`) to clients that aren't ours: consumer groups with librdkafka.
+//! The in-memory cluster (`broker`) to clients that aren't ours: consumer groups with librdkafka, and
+//! Kafka's own command-line tools.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use broker::{Caller, Fault, GroupSettings, Settings, Stop, TcpCluster, TopicConfigs, system_clock};
@@ -10,6 +13,7 @@ use rdkafka::ClientConfig;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use tests::artifacts::{Artifacts, KAFKA_DEFAULT};
 
 const TOPIC: &str = "shared";
 const PARTITIONS: i32 = 4;
@@ -142,4 +146,45 @@ fn silence(cluster: &TcpCluster, client: &'static str) {
     drop_all::<HeartbeatRequest>(cluster, client);
     drop_all::<JoinGroupRequest>(cluster, client);
     drop_all::<LeaveGroupRequest>(cluster, client);
+}
+
+/// Java's producer, consumer and admin client: what the console producer writes, the console consumer reads
+/// in a group, and the group's tool shows where it stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafkas_own_tools_write_read_and_describe() {
+    let cluster = cluster().await;
+    let bootstrap = ["--bootstrap-server", &cluster.bootstrap];
+    let lines: String = (0..40).map(|number| format!("{number}\n")).collect();
+    tool("ConsoleProducer", &[&bootstrap[..], &["--topic", TOPIC]].concat(), &lines);
+
+    let group = ["--topic", TOPIC, "--group", GROUP, "--from-beginning", "--max-messages", "40"];
+    let limit = ["--timeout-ms", "60000"];
+    let read = tool("consumer.ConsoleConsumer", &[&bootstrap[..], &group, &limit].concat(), "");
+    each_once(vec![read.lines().map(|line| line.parse().expect("a number")).collect()], 0..40);
+
+    let describe = ["--describe", "--group", GROUP];
+    let told = tool("consumer.group.ConsumerGroupCommand", &[&bootstrap[..], &describe].concat(), "");
+    let rows: Vec<Vec<&str>> = told
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .filter(|row: &Vec<_>| row.contains(&TOPIC))
+        .collect();
+    let committed: usize = rows.iter().map(|row| row[3].parse::<usize>().expect("an offset")).sum();
+    assert_eq!((rows.len(), committed), (PARTITIONS as usize, 40), "{told}");
+    assert!(rows.iter().all(|row| row[3] == row[4] && row[5] == "0"), "offset, end, lag: {told}");
+}
+
+/// What a tool of Kafka's prints.
+fn tool(class: &str, arguments: &[&str], input: &str) -> String {
+    let jars = Artifacts::ensure_tools(KAFKA_DEFAULT).expect("Kafka's tools");
+    let mut command = Command::new("java");
+    command.args(["-Xmx256m", "-cp", &jars.class_path(), "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
+    command.arg(format!("org.apache.kafka.tools.{class}")).args(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("java");
+    // Dropped at once: the tool reads to the end of its input.
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("its output");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{class}: {}: {text}", output.status);
+    text
 }
