@@ -313,6 +313,7 @@ impl Task {
             .map(|a| ((a.topic.clone(), a.partition), a))
             .collect();
         let now_ms = self.clock.now_ms();
+        let mut slowest_ms = None;
         for (key, run) in request.parts {
             let answer = answers.remove(&(key.topic.to_string(), key.partition));
             let answer = answer.ok_or_else(|| Error::Protocol {
@@ -326,9 +327,14 @@ impl Task {
                 entry.meters.bytes.increment(appended.bytes as u64);
                 entry.meters.records.increment(appended.records as u64);
                 entry.meters.batches.increment(1);
+                slowest_ms = slowest_ms.max(Some(now_ms - appended.newest_ms));
                 make_ready(&mut self.ready, &key, entry);
             }
             self.reap(&key);
+        }
+        if let Some(slowest_ms) = slowest_ms {
+            // A producer's clock may be ahead of ours.
+            self.meters.end_to_end_seconds.record(slowest_ms.max(0) as f64 / 1_000.0);
         }
         Ok(())
     }

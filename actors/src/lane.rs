@@ -112,6 +112,8 @@ pub struct Appended {
     pub end_offset: i64,
     pub records: i64,
     pub bytes: usize,
+    /// Of its newest record, milliseconds since 1970.
+    pub newest_ms: i64,
 }
 
 #[derive(Debug)]
@@ -240,6 +242,7 @@ impl Lane {
                     end_offset: flight.next_offset,
                     records: flight.records,
                     bytes: flight.size_bytes,
+                    newest_ms: flight.max_timestamp_ms,
                 });
             }
             // Behind a stop, answers only tell that nothing is under way any more.

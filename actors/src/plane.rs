@@ -118,6 +118,9 @@ pub struct PlaneMeters {
     /// From asking to the answer, with the time the broker waited for data.
     pub fetch_seconds: Histogram,
     pub produce_seconds: Histogram,
+    /// From the newest record's timestamp to the acknowledgement, of a request's slowest batch: what a
+    /// reader of the mirror waits for live records. Copying old ones shows how old they are.
+    pub end_to_end_seconds: Histogram,
     pub source_response_bytes: Counter,
     pub destination_response_bytes: Counter,
 }
@@ -128,6 +131,7 @@ impl PlaneMeters {
         Self {
             fetch_seconds: histogram!("lockstep_fetch_seconds", &labels),
             produce_seconds: histogram!("lockstep_produce_seconds", &labels),
+            end_to_end_seconds: histogram!("lockstep_end_to_end_seconds", &labels),
             source_response_bytes: counter!("lockstep_source_response_bytes_total", &labels),
             destination_response_bytes: counter!("lockstep_destination_response_bytes_total", &labels),
         }

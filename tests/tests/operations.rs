@@ -72,6 +72,10 @@ fn an_operator_changes_everything_live_and_the_mirror_stays_exact() {
         ensure!(records == report.total(), "{records} at both ends, {} acknowledged", report.total());
         wait_no_lag(&node, WEST, LINK, TOPIC)?;
         check_active(&node, WEST, LINK, TOPIC)?;
+        for name in ["fetch", "produce", "end_to_end"] {
+            let name = format!("lockstep_{name}_seconds_count");
+            ensure!(node.metric(&name)? > 0.0, "{name} counts nothing");
+        }
 
         lose_source(&node, &mut east)?;
         delete_all(&node, &mut reader, &mut east)?;
