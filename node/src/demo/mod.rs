@@ -82,10 +82,12 @@ impl DemoCommand {
     }
 
     async fn play(self) -> Result<ExitCode, Failure> {
-        let mut interrupts =
-            signal(SignalKind::interrupt()).map_err(|error| Failure::new(error.to_string()))?;
-        let mut terminations =
-            signal(SignalKind::terminate()).map_err(|error| Failure::new(error.to_string()))?;
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::new(format!("listen for signals: {error}")));
+        let mut interrupts = listen(SignalKind::interrupt())?;
+        let mut terminations = listen(SignalKind::terminate())?;
+        // The terminal was closed.
+        let mut hangups = listen(SignalKind::hangup())?;
         let clusters = Clusters::start(self.port).await?;
         let child = Child::prepare(self.port)?;
         let mut stage = Stage::new(clusters, child);
@@ -93,6 +95,7 @@ impl DemoCommand {
             biased;
             _ = interrupts.recv() => None,
             _ = terminations.recv() => None,
+            _ = hangups.recv() => None,
             done = stage.play(self.lasts, self.records_per_second) => Some(done),
         };
         stage.child.stop().await;
