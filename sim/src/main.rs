@@ -3,8 +3,10 @@
 //!
 //! - [`options`]: what a seed draws. [`world`]: one seed's hosts, step by step.
 //! - [`node`]: the product, wired. [`operator`]: what is asked of it. [`clusters`]: what it mirrors between.
+//! - [`producer`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
-//! - [`faults`]: what goes wrong. [`judge`], [`invariants`]: what must hold all the same.
+//! - [`faults`], [`strike`], [`mischief`]: what goes wrong, and [`struck`]: what that excuses.
+//! - [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
 //! - [`trace`], [`shown`], [`run`]: what a run prints. [`processes`]: many runs, and the same run twice.
 //!
 //! It never waits for real time and never opens a socket or a file.
@@ -16,21 +18,31 @@ compile_error!(
      tokio isn't seeded. A set RUSTFLAGS, even an empty one, replaces that file's flags: unset it"
 );
 
+mod batches;
 mod chance;
 mod clusters;
 mod disk;
 mod faults;
+mod history;
 mod invariants;
 mod judge;
+mod mirrors;
+mod mischief;
 mod network;
 mod node;
 mod operator;
 mod options;
+mod oracle;
 mod processes;
+mod producer;
 mod run;
 mod shown;
+mod strike;
+mod struck;
 mod time;
 mod trace;
+mod verifier;
+mod wire;
 mod world;
 
 use std::process::ExitCode;
