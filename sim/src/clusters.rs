@@ -31,8 +31,7 @@ pub const SOURCE: Registered =
 pub const DESTINATION: Registered =
     Registered { name: "south", id: "south-cluster-id", hosts: &["south-1", "south-2", "south-3"] };
 /// The one that never answers.
-pub const UNREACHABLE: Registered =
-    Registered { name: "west", id: "west-cluster-id", hosts: &["west-1"] };
+pub const UNREACHABLE: Registered = Registered { name: "west", id: "west-cluster-id", hosts: &["west-1"] };
 
 pub const ALL: [Registered; 3] = [SOURCE, DESTINATION, UNREACHABLE];
 
@@ -75,18 +74,18 @@ pub struct Embedded {
 impl Embedded {
     pub fn new(side: Side, options: &Options, time: &Time) -> Self {
         let Registered { name, id, hosts } = side.registered();
-        let endpoints = (1..).zip(hosts).map(|(id, host)| Endpoint {
-            id,
-            host: (*host).to_owned(),
-            port: BROKER_PORT,
-        });
+        let endpoints =
+            (1..).zip(hosts).map(|(id, host)| Endpoint { id, host: (*host).to_owned(), port: BROKER_PORT });
         let mut chance = Chance::of(options.seed, name);
         let mut settings = Settings::new(id, endpoints.collect(), chance.next());
         settings.default_replication = hosts.len() as i16;
         settings.producer_id_expiration_check_ms = options.producer_check_ms;
         let clock = time.clone();
         let cluster = broker::Cluster::new(settings, Arc::new(move || clock.wall_ms()));
-        let mischief = Mischief::put_in_the_way_of(&cluster, SharedChance::of(options.seed, &format!("{name} mischief")));
+        let mischief = Mischief::put_in_the_way_of(
+            &cluster,
+            SharedChance::of(options.seed, &format!("{name} mischief")),
+        );
         Self { cluster, mischief }
     }
 
@@ -95,7 +94,9 @@ impl Embedded {
             for SourceTopic { name, partitions, replication, in_sync_min, .. } in topics {
                 let mut configs = broker::TopicConfigs::default();
                 // Old records are to stay; what goes, goes by a fault.
-                for (key, value) in [("retention.ms", "-1"), ("min.insync.replicas", &in_sync_min.to_string())] {
+                for (key, value) in
+                    [("retention.ms", "-1"), ("min.insync.replicas", &in_sync_min.to_string())]
+                {
                     configs.set(key, value).expect("a config of Kafka's");
                 }
                 state.create_topic(name, *partitions, *replication, configs);

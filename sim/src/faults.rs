@@ -77,7 +77,9 @@ impl Kind {
             0..20 => Self::draw_node(chance),
             20..32 => Self::draw_broker(chance, side),
             32..42 => Self::Lead { side, which },
-            42..45 if unclean.source => Self::LeadUnclean { side: Side::Source, which, lost: chance.between(1..=200) },
+            42..45 if unclean.source => {
+                Self::LeadUnclean { side: Side::Source, which, lost: chance.between(1..=200) }
+            }
             45..48 if unclean.destination => {
                 Self::LeadUnclean { side: Side::Destination, which, lost: chance.between(1..=200) }
             }

@@ -46,7 +46,8 @@ impl History {
                     continue;
                 }
                 let new = partition.log.batches().rev();
-                let new: Vec<_> = new.take_while(|batch| batch.header.last_offset() >= past.taken_to).collect();
+                let new: Vec<_> =
+                    new.take_while(|batch| batch.header.last_offset() >= past.taken_to).collect();
                 for batch in new.into_iter().rev().filter(|b| b.header.last_offset() < high_watermark) {
                     past.add(&batch.bytes);
                 }

@@ -52,9 +52,16 @@ struct State {
 /// What it wants of the node.
 enum Wish {
     Submit(Action),
-    Mirror { link: Arc<Link>, request: MirrorRequest },
+    Mirror {
+        link: Arc<Link>,
+        request: MirrorRequest,
+    },
     /// With the topic at the destination, as `--delete-topic` has it, or without.
-    Delete { link: Arc<Link>, mirror: Arc<MirrorTopic>, with_topic: bool },
+    Delete {
+        link: Arc<Link>,
+        mirror: Arc<MirrorTopic>,
+        with_topic: bool,
+    },
 }
 
 impl Operator {
@@ -145,7 +152,12 @@ async fn settle(consensus: &Consensus, judge: &Witness) {
     }
 }
 
-async fn plan(dial: &Arc<SimDial>, catalog: &Catalog, link: &Link, request: &MirrorRequest) -> Option<MirrorPlan> {
+async fn plan(
+    dial: &Arc<SimDial>,
+    catalog: &Catalog,
+    link: &Link,
+    request: &MirrorRequest,
+) -> Option<MirrorPlan> {
     let asked = format!("mirror {} of {} on {}", request.mirror_topic, request.source_topic, link.name);
     match tokio::time::timeout(PATIENCE, preflight::plan_mirror(dial.clone(), catalog, link, request)).await {
         Ok(Ok(plan)) => {
@@ -222,7 +234,8 @@ impl State {
     }
 
     fn create_cluster(&self, cluster: &Registered) -> Action {
-        let bootstrap: Vec<String> = cluster.hosts.iter().map(|host| format!("{host}:{BROKER_PORT}")).collect();
+        let bootstrap: Vec<String> =
+            cluster.hosts.iter().map(|host| format!("{host}:{BROKER_PORT}")).collect();
         let configs = BTreeMap::from([
             ("bootstrap.servers".to_owned(), bootstrap.join(",")),
             ("request.timeout.ms".to_owned(), self.request_timeout_ms.to_string()),
@@ -246,7 +259,8 @@ impl State {
         let source_topic = self.chance.pick(&self.topics).clone();
         let mirror_topic = format!("{source_topic}.mirror-{}", self.mirrors);
         let replication_factor = *self.chance.pick(&[None, Some(2), Some(3)]);
-        let request = MirrorRequest { source_topic, mirror_topic, replication_factor, configs: BTreeMap::new() };
+        let request =
+            MirrorRequest { source_topic, mirror_topic, replication_factor, configs: BTreeMap::new() };
         Wish::Mirror { link, request }
     }
 

@@ -1,6 +1,7 @@
 //! What a seed draws before anything runs. Printed first, so that a failure says what world it was.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::chance::Chance;
@@ -8,21 +9,24 @@ use crate::clusters::{Mood, UNREACHABLE};
 use crate::faults::{self, Fault, Unclean};
 
 /// Time for the operator, for producers and for faults; what follows is quiet.
-const BUSY: std::ops::RangeInclusive<u64> = 15..=45;
+const BUSY: RangeInclusive<u64> = 15..=45;
 
-/// Without faults, at the end: longer than the slowest thing that must then come right. That is a request
-/// on a connection that lost a message (30 s at most), then the longest wait before the next look (30 s),
-/// then the ambiguity wait (20 s), then the records themselves.
-const QUIET: Duration = Duration::from_secs(110);
+/// Without faults, at the end, at least: what was under way may still arrive for 12 s, and the product
+/// waits for 20 s where it is in doubt.
+const QUIET_MIN: Duration = Duration::from_secs(25);
+/// And at most: longer than the slowest thing that must then come right. That is a request on a connection
+/// that lost a message (30 s at most), then the longest wait before the next look (30 s), then the
+/// ambiguity wait (20 s), then the records themselves.
+const QUIET_MAX: Duration = Duration::from_secs(110);
 
 /// Commands of the operator, beside those that found clusters and links.
-const COMMANDS: std::ops::RangeInclusive<u64> = 8..=40;
+const COMMANDS: RangeInclusive<u64> = 8..=40;
 
 /// One way, between any two hosts.
-const LATENCY_MS: std::ops::RangeInclusive<u64> = 1..=60;
+const LATENCY_MS: RangeInclusive<u64> = 2..=60;
 
 /// How soon a broker notices that it may forget a producer: Kafka's default is ten minutes.
-const PRODUCER_CHECK_MS: std::ops::RangeInclusive<u64> = 50..=20_000;
+const PRODUCER_CHECK_MS: RangeInclusive<u64> = 50..=20_000;
 
 /// Percent of seeds in which acknowledged records may be lost, for either cluster.
 const UNCLEAN_PERCENT: u64 = 12;
@@ -60,7 +64,8 @@ pub struct SourceTopic {
 pub struct Options {
     pub seed: u64,
     pub busy: Duration,
-    pub quiet: Duration,
+    /// The run ends when all has come right, at the earliest and at the latest so long after.
+    pub quiet: RangeInclusive<Duration>,
     pub latency_max: Duration,
     pub commands: u64,
     pub topics: Vec<SourceTopic>,
@@ -77,14 +82,12 @@ impl Options {
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::of(seed, "options");
         let busy = Duration::from_secs(chance.between(BUSY));
-        let unclean = Unclean {
-            source: chance.percent(UNCLEAN_PERCENT),
-            destination: chance.percent(UNCLEAN_PERCENT),
-        };
+        let unclean =
+            Unclean { source: chance.percent(UNCLEAN_PERCENT), destination: chance.percent(UNCLEAN_PERCENT) };
         Self {
             seed,
             busy,
-            quiet: QUIET,
+            quiet: QUIET_MIN..=QUIET_MAX,
             latency_max: Duration::from_millis(chance.between(LATENCY_MS)),
             commands: chance.between(COMMANDS),
             topics: (1..=chance.between(1..=4)).map(|number| topic(number, &mut chance)).collect(),
@@ -113,7 +116,7 @@ fn topic(number: u64, chance: &mut Chance) -> SourceTopic {
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}", self.seed)?;
-        writeln!(f, "  busy for {:?}, then quiet for {:?}", self.busy, self.quiet)?;
+        writeln!(f, "  busy for {:?}, then quiet for up to {:?}", self.busy, self.quiet.end())?;
         writeln!(f, "  latency up to {:?}, {} commands", self.latency_max, self.commands)?;
         writeln!(f, "  requests of the product wait {} ms", self.request_timeout_ms)?;
         writeln!(f, "  producers that may be forgotten are every {} ms", self.producer_check_ms)?;

@@ -100,7 +100,8 @@ impl Producers {
             for partition in 0..topic.partitions {
                 let mut producer = self.producer(topic, partition);
                 // Its records are none of those that the producer will write.
-                producer.chance = Chance::of(self.options.seed, &format!("before {} {partition}", topic.name));
+                producer.chance =
+                    Chance::of(self.options.seed, &format!("before {} {partition}", topic.name));
                 producer.written = 1 << 32;
                 for _ in 0..producer.chance.between(0..=topic.preloaded_max) {
                     producer.preload(source);

@@ -82,7 +82,11 @@ impl Field {
             }
             Kind::Network { side, broker, arrives_later, lasts } => {
                 let host = side.host(broker);
-                if arrives_later { sim.hold(node::HOST, host) } else { sim.partition(node::HOST, host) }
+                if arrives_later {
+                    sim.hold(node::HOST, host)
+                } else {
+                    sim.partition(node::HOST, host)
+                }
                 self.endings.push((until(lasts), Ending::Network { side, broker, arrives_later }));
             }
             Kind::DeleteRecords { which, percent, may_overtake } => {
@@ -148,7 +152,11 @@ impl Field {
         let end = self.side(side).cluster.with(|state| {
             let live = state.live();
             let partition = state.partition_mut(topic, *index)?;
-            let heir = partition.replicas.iter().copied().find(|id| live.contains(id) && Some(*id) != partition.leader)?;
+            let heir = partition
+                .replicas
+                .iter()
+                .copied()
+                .find(|id| live.contains(id) && Some(*id) != partition.leader)?;
             let (start, end) = (partition.log.start(), partition.log.end());
             // No replica ends inside a batch.
             let wanted = end.saturating_sub_unsigned(lost).max(start);
@@ -207,5 +215,7 @@ impl Field {
 }
 
 fn keys(state: &State) -> impl Iterator<Item = Key> {
-    state.topics().flat_map(|(name, topic)| (0..topic.partitions.len() as i32).map(|index| (name.to_owned(), index)))
+    state
+        .topics()
+        .flat_map(|(name, topic)| (0..topic.partitions.len() as i32).map(|index| (name.to_owned(), index)))
 }

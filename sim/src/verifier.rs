@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,6 @@ use crate::history::Key;
 use crate::mirrors::Mirrors;
 use crate::oracle::Oracle;
 use crate::struck::Struck;
-use crate::time::Time;
 use crate::wire::{Wire, topic_name};
 
 pub const HOST: &str = "verifier";
@@ -25,7 +24,7 @@ pub const HOST: &str = "verifier";
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 const READ_BYTES_MAX: i32 = 1 << 20;
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One partition's log as it was read.
 #[derive(Clone, Debug, Default)]
@@ -39,29 +38,43 @@ struct Read {
 type Logs = BTreeMap<Key, Read>;
 
 /// Cheap to clone.
-#[derive(Clone)]
-pub struct Verifier {
-    time: Time,
-    /// When it reads.
-    at: Duration,
-    read: Arc<Mutex<Option<Result<(Logs, Logs), String>>>>,
+#[derive(Clone, Default)]
+pub struct Verifier(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    is_asked: bool,
+    /// The source's logs and the destination's.
+    read: Option<Result<(Logs, Logs), String>>,
 }
 
 impl Verifier {
-    pub fn new(time: Time, at: Duration) -> Self {
-        Self { time, at, read: Arc::default() }
-    }
-
     /// Its host.
     pub async fn run(self) -> turmoil::Result {
-        while self.time.elapsed() < self.at {
+        while !self.state().is_asked {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        let read = async { Ok::<_, io::Error>((read_all(Side::Source).await?, read_all(Side::Destination).await?)) };
+        let read = async {
+            let source = read_all(Side::Source).await?;
+            Ok::<_, io::Error>((source, read_all(Side::Destination).await?))
+        };
         let read = read.await.map_err(|error| error.to_string());
         tracing::info!("verifier: has read both clusters");
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        self.state().read = Some(read);
         std::future::pending().await
+    }
+
+    /// To read everything now.
+    pub fn ask(&self) {
+        self.state().is_asked = true;
+    }
+
+    pub fn has_read(&self) -> bool {
+        self.state().read.is_some()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compares each of these mirror partitions with its source and with the oracle.
@@ -75,17 +88,19 @@ impl Verifier {
         oracle: &Oracle,
         struck: &Struck,
     ) -> Result<(), String> {
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let (sources, destinations) = read.as_ref().ok_or("the verifier hasn't read yet")?.as_ref()?;
+        let state = self.state();
+        let (sources, destinations) = state.read.as_ref().ok_or("the verifier hasn't read yet")?.as_ref()?;
         for key in wanted {
             let (topic, partition) = key;
             let source_topic = &mirrors.get(topic).ok_or("no such mirror")?.source_topic;
             let source_key = (source_topic.to_string(), *partition);
             let source = sources.get(&source_key).ok_or_else(|| format!("{source_key:?} can't be read"))?;
-            let mirror = destinations.get(key).ok_or_else(|| format!("{topic}[{partition}] can't be read"))?;
+            let mirror =
+                destinations.get(key).ok_or_else(|| format!("{topic}[{partition}] can't be read"))?;
             equal(source, mirror).map_err(|why| format!("{topic}[{partition}]: {why}"))?;
             if !struck.is_unclean_source(source_topic, *partition) {
-                holds(mirror, &oracle.of(&source_key)).map_err(|why| format!("{topic}[{partition}]: {why}"))?;
+                holds(mirror, &oracle.of(&source_key))
+                    .map_err(|why| format!("{topic}[{partition}]: {why}"))?;
             }
         }
         Ok(())
@@ -109,7 +124,10 @@ fn equal(source: &Read, mirror: &Read) -> Result<(), String> {
 
 /// All that was acknowledged from the mirror's log start on is in it.
 fn holds(mirror: &Read, acknowledged: &BTreeMap<i64, u64>) -> Result<(), String> {
-    match acknowledged.range(mirror.start..).find(|(offset, record)| mirror.records.get(offset) != Some(record)) {
+    match acknowledged
+        .range(mirror.start..)
+        .find(|(offset, record)| mirror.records.get(offset) != Some(record))
+    {
         None => Ok(()),
         Some((offset, _)) => Err(format!("what was acknowledged at offset {offset} isn't there")),
     }
@@ -148,7 +166,9 @@ async fn read(leader: &mut Wire, key: &Key) -> io::Result<Read> {
             rest = behind;
         }
         if position == before {
-            return Err(io::Error::other(format!("nothing at offset {position} of {key:?}, which ends at {end}")));
+            return Err(io::Error::other(format!(
+                "nothing at offset {position} of {key:?}, which ends at {end}"
+            )));
         }
     }
     Ok(read)

@@ -13,6 +13,7 @@ use crate::clusters::{self, DESTINATION, Embedded, Side, UNREACHABLE};
 use crate::disk::Disk;
 use crate::faults::{Fault, Kind};
 use crate::history::Key;
+use crate::invariants;
 use crate::judge::{Judge, Logs, Row, Seen, Shown};
 use crate::node::{self, Seat, View};
 use crate::operator::Operator;
@@ -25,13 +26,13 @@ use crate::time::Time;
 use crate::verifier::{self, Verifier};
 
 /// Hosts run this long one after the other; messages arrive between.
-const STEP: Duration = Duration::from_millis(1);
+const STEP: Duration = Duration::from_millis(2);
 /// What the node shows and what logs hold is looked at this often: each look copies some of it.
-const LOOK_EVERY_STEPS: u64 = 10;
+const LOOK_EVERY_STEPS: u64 = 5;
 /// Segments that wait at a socket, at most; turmoil panics beyond it.
 const SOCKET_SEGMENTS_MAX: usize = 65_536;
-/// What the verifier has for reading everything, at the end of the quiet time.
-const VERIFIER_TIME: Duration = Duration::from_secs(20);
+/// Whether all has come right is looked at this often.
+const END_EVERY_STEPS: u64 = 250;
 
 pub struct World<'a> {
     options: Arc<Options>,
@@ -59,7 +60,7 @@ impl World<'_> {
             .rng_seed(Chance::of(seed, "network").next())
             .enable_random_order()
             .tick_duration(STEP)
-            .simulation_duration(options.busy + options.quiet + STEP)
+            .simulation_duration(options.busy + *options.quiet.end() + STEP)
             .min_message_latency(STEP)
             .max_message_latency(options.latency_max)
             .tcp_capacity(SOCKET_SEGMENTS_MAX)
@@ -78,7 +79,7 @@ impl World<'_> {
             Producers { options: options.clone(), time: time.clone(), oracle: field.oracle.clone() };
         producers.preload(&field.source);
         sim.host(producer::HOST, move || producers.clone().run());
-        let verifier = Verifier::new(time.clone(), options.busy + options.quiet - VERIFIER_TIME);
+        let verifier = Verifier::default();
         let reader = verifier.clone();
         sim.host(verifier::HOST, move || reader.clone().run());
         let judge = Judge::of_all();
@@ -112,7 +113,7 @@ impl World<'_> {
     /// A violated invariant, a host that ended, or what isn't as it must be at the end.
     pub fn step(&mut self) -> Result<bool> {
         let now = self.sim.elapsed();
-        if now >= self.options.busy + self.options.quiet {
+        if self.is_over(now) {
             self.check_end()?;
             return Ok(false);
         }
@@ -139,6 +140,30 @@ impl World<'_> {
             Some(violation) => bail!(violation),
             None => Ok(true),
         }
+    }
+
+    /// All has come right and was read, or the time is over. Asks the verifier to read when it is time to.
+    fn is_over(&self, now: Duration) -> bool {
+        let (busy, quiet) = (self.options.busy, &self.options.quiet);
+        if now < busy + *quiet.start() || !self.steps.is_multiple_of(END_EVERY_STEPS) {
+            return now >= busy + *quiet.end();
+        }
+        let has_come_right = self.seat.operator.is_done() && self.has_come_right();
+        if has_come_right {
+            self.verifier.ask();
+        }
+        has_come_right && self.verifier.has_read()
+    }
+
+    fn has_come_right(&self) -> bool {
+        let Some(view) = self.seat.view() else { return false };
+        let applied = view.applied.borrow().clone();
+        let facts = Facts::of(&applied, &view);
+        let mut found = false;
+        with_logs(&self.field, |logs| {
+            found = invariants::has_come_right(logs, &facts.shown(&applied, &self.field)).is_ok();
+        });
+        found
     }
 
     pub fn elapsed(&self) -> Duration {

@@ -55,8 +55,9 @@ fn judge(image: &Image<'_>, judged_to: i64) -> Result<i64, String> {
         record_by_record(image, &stored)?;
         next = stored.next_offset();
     }
-    if next == log.end() {
-        Ok(next)
+    // All of it may be deleted, and then nothing needs to be stored.
+    if next == log.end() || log.start() == log.end() {
+        Ok(log.end())
     } else {
         Err(format!("the last batch ends at offset {next}, the log at {}", log.end()))
     }
@@ -72,7 +73,9 @@ fn record_by_record(image: &Image<'_>, stored: &Stored) -> Result<(), String> {
     for (offset, record) in (stored.base_offset..).zip(&records) {
         let found = image.source.records_at(offset);
         if !found.contains(record) {
-            return Err(format!("at offset {offset} stands record {record:x}, the source had {found:x?} there"));
+            return Err(format!(
+                "at offset {offset} stands record {record:x}, the source had {found:x?} there"
+            ));
         }
     }
     Ok(())

@@ -50,10 +50,14 @@ fn judge(image: &Image<'_>, bytes: &bytes::Bytes) -> Result<(), String> {
     let candidates = image.source.batches_at(offset);
     // Nobody compresses here but the product, what isn't a record.
     let is_filler = stored.is_compressed() && stored.last_offset < image.mirror.fill_to(image.key.1);
-    if is_filler || candidates.iter().any(|theirs| theirs.shape == stored.shape && theirs.payload == stored.payload)
+    if is_filler
+        || candidates.iter().any(|theirs| theirs.shape == stored.shape && theirs.payload == stored.payload)
     {
         return Ok(());
     }
     let shapes: Vec<_> = candidates.iter().map(|theirs| theirs.shape).collect();
-    Err(format!("the batch at offset {offset} of shape {:?} is none of the source's, {shapes:?}", stored.shape))
+    Err(format!(
+        "the batch at offset {offset} of shape {:?} is none of the source's, {shapes:?}",
+        stored.shape
+    ))
 }

@@ -25,11 +25,15 @@ impl Invariant for NeverBack {
 
 impl NeverBack {
     fn follow(&mut self, row: &Row) -> Result<(), String> {
-        let (epoch, Some(position)) = (row.assignment_epoch, row.view.mirror_end_offset) else { return Ok(()) };
+        let (epoch, Some(position)) = (row.assignment_epoch, row.view.mirror_end_offset) else {
+            return Ok(());
+        };
         match self.0.insert(row.key.clone(), (epoch, position)) {
             Some((before_epoch, before)) if before_epoch == epoch && position < before => {
                 let (topic, partition) = &row.key;
-                Err(format!("{topic}[{partition}] went from offset {before} back to {position} in epoch {epoch}"))
+                Err(format!(
+                    "{topic}[{partition}] went from offset {before} back to {position} in epoch {epoch}"
+                ))
             }
             _ => Ok(()),
         }

@@ -13,6 +13,8 @@ mod dp_4;
 mod dp_5;
 mod lv_1;
 
+pub use lv_1::has_come_right;
+
 use crate::judge::Seen;
 
 pub trait Invariant: Send {
