@@ -7,16 +7,20 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::exec;
+use crate::mutants;
 use crate::suite::{built_binary, fresh_seed};
 
 /// Optimised, with assertions: `Cargo.toml` says how.
-const PROFILE: &str = "sim";
+pub const PROFILE: &str = "sim";
 
 /// What `meta` compares by default: enough for each kind of event to happen in one of them.
 const META_SEEDS: u64 = 5;
 
 /// In the suite: about half a minute on two cores.
 const SUITE_SEEDS: u64 = 50;
+
+/// What a known bug is hunted with by default.
+const MUTANT_SEEDS: u64 = 200;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -47,11 +51,22 @@ enum What {
         #[arg(long, default_value_t = META_SEEDS, value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
     },
+    /// Puts known bugs back into a copy of the last commit, one at a time, and runs seeds until an
+    /// invariant catches each
+    Mutants {
+        /// The first one
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many, at most, for each bug
+        #[arg(long, default_value_t = MUTANT_SEEDS, value_parser = clap::value_parser!(u64).range(1..))]
+        count: u64,
+    },
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         Some(What::Meta { seed, count }) => simulate("meta", *seed, *count),
+        Some(What::Mutants { seed, count }) => mutants::run(*seed, *count),
         None => simulate("seeds", arguments.seeds.seed, arguments.seeds.count),
     }
 }
