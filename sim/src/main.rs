@@ -82,6 +82,8 @@ enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
     },
+    /// Seeds that once failed
+    Regressions,
 }
 
 fn main() -> ExitCode {
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
             processes::seeds(seed, count, at_once.unwrap_or_else(processors))
         }
         Command::Meta { seed, count } => processes::meta(seed, count),
+        Command::Regressions => processes::regressions(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

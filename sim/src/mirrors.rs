@@ -21,6 +21,12 @@ pub struct Mirror {
 }
 
 impl Mirrors {
+    #[cfg(test)]
+    pub fn of(topic: &str, source_topic: &str) -> Self {
+        let mirror = Mirror { source_topic: source_topic.into(), fill_to: BTreeMap::new() };
+        Self(BTreeMap::from([(topic.into(), mirror)]))
+    }
+
     pub fn learn(&mut self, applied: &Applied) {
         let links = applied.catalog.links.values().filter(|link| *link.destination == *DESTINATION.name);
         for mirror in links.flat_map(|link| link.mirrors.values()) {

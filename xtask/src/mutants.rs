@@ -72,7 +72,10 @@ fn copy_of_head() -> Result<PathBuf> {
         git(&copy, &["checkout", "--quiet", "--force", "--detach", head.trim()])?;
     } else {
         git(&root, &["worktree", "prune"])?;
-        git(&root, &["worktree", "add", "--quiet", "--force", "--detach", &copy.to_string_lossy(), head.trim()])?;
+        git(
+            &root,
+            &["worktree", "add", "--quiet", "--force", "--detach", &copy.to_string_lossy(), head.trim()],
+        )?;
     }
     Ok(copy)
 }

@@ -12,6 +12,8 @@ mod dp_3;
 mod dp_4;
 mod dp_5;
 mod lv_1;
+#[cfg(test)]
+mod tests;
 
 pub use lv_1::has_come_right;
 
