@@ -115,7 +115,7 @@ impl Kind {
     fn draw_requests(chance: &mut Chance, side: Side) -> Self {
         // Produce requests are where doubt comes from.
         let api = if chance.percent(60) { ApiKey::Produce } else { *chance.pick(&APIS) };
-        let trick = match chance.between(0..=4) {
+        let trick = match chance.between(0..=5) {
             0 => Trick::Delay(milliseconds(chance, LATE_MS)),
             1 => Trick::Drop,
             2 => Trick::LoseAnswer,
