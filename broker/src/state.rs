@@ -34,6 +34,8 @@ pub struct Settings {
     pub default_replication: i16,
     pub socket_request_max_bytes: usize,
     pub producer_id_expiration_ms: i64,
+    /// `producer.id.expiration.check.interval.ms`.
+    pub producer_id_expiration_check_ms: i64,
     pub transactional_id_expiration_ms: i64,
     pub transaction_max_timeout_ms: i32,
     /// So long after its answer to EndTxn does a coordinator write the markers.
@@ -57,6 +59,7 @@ impl Settings {
             default_replication: 1,
             socket_request_max_bytes: 100 << 20,
             producer_id_expiration_ms: DAY_MS,
+            producer_id_expiration_check_ms: 600_000,
             transactional_id_expiration_ms: 7 * DAY_MS,
             transaction_max_timeout_ms: 900_000,
             marker_delay_ms: 5,
@@ -69,8 +72,6 @@ impl Settings {
 }
 
 const DAY_MS: i64 = 86_400_000;
-/// `producer.id.expiration.check.interval.ms`.
-const PRODUCER_EXPIRATION_CHECK_MS: i64 = 600_000;
 
 #[derive(Debug)]
 pub struct Topic {
@@ -107,7 +108,7 @@ impl State {
         let timers = Timers {
             retention_ms: now_ms + settings.retention_check_ms,
             log_start_ms: now_ms + settings.log_start_save_ms,
-            producers_ms: now_ms + PRODUCER_EXPIRATION_CHECK_MS,
+            producers_ms: now_ms + settings.producer_id_expiration_check_ms,
         };
         Self {
             random: SmallRng::seed_from_u64(settings.seed),
@@ -149,7 +150,7 @@ impl State {
             self.each_partition(|partition| partition.log.save_start());
         }
         if now_ms >= self.timers.producers_ms {
-            self.timers.producers_ms = now_ms + PRODUCER_EXPIRATION_CHECK_MS;
+            self.timers.producers_ms = now_ms + self.settings.producer_id_expiration_check_ms;
             let expiration_ms = self.settings.producer_id_expiration_ms;
             self.each_partition(|partition| partition.log.producers.expire(now_ms, expiration_ms));
         }
@@ -315,6 +316,20 @@ impl State {
         self.topics.insert(name.to_owned(), Topic { id, configs, partitions });
         self.changed();
         id
+    }
+
+    /// Adds partitions to a topic, placed as `CreatePartitions` places them.
+    pub fn grow_topic(&mut self, name: &str, by: usize) {
+        let Some(topic) = self.topics.get(name) else { return };
+        let present = topic.partitions.len();
+        let replication = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+        let added: Vec<Partition> = (present..present + by)
+            .map(|turn| self.new_partition(self.placed(turn, replication as i16)))
+            .collect();
+        if let Some(topic) = self.topics.get_mut(name) {
+            topic.partitions.extend(added);
+        }
+        self.changed();
     }
 
     pub(crate) fn new_partition(&self, replicas: Vec<i32>) -> Partition {

@@ -255,3 +255,22 @@ async fn an_unclean_election_loses_what_was_acknowledged() {
     assert_eq!((latest(&mut wire, -1).await, latest(&mut wire, -2).await), (1, 1));
     assert_eq!(wire.produce(TOPIC, &BatchOf::plain(&["c"])).await.base_offset, 1);
 }
+
+/// Found by the simulation: a producer of which more than five batches were lost was known, and none of its
+/// batches with it, so that no sequence was the next one.
+#[tokio::test]
+async fn after_an_unclean_election_a_producer_goes_on_where_the_log_ends() {
+    let world = World::new(2);
+    world.topic(TOPIC, 1, 2);
+    let leader = world.leader(TOPIC);
+    let mut wire = world.connect(leader);
+    for sequence in 0..9 {
+        assert_eq!(wire.produce(TOPIC, &BatchOf::of(7, 0, sequence, &["a"])).await.error_code, 0);
+    }
+    let heir = 3 - leader;
+    assert!(world.cluster.with(|state| state.partition_mut(TOPIC, 0).unwrap().lead_unclean(heir, 3)));
+    let mut wire = world.connect(heir);
+    assert_eq!(wire.produce(TOPIC, &BatchOf::of(7, 0, 9, &["a"])).await.error_code, 45);
+    assert_eq!(wire.produce(TOPIC, &BatchOf::of(7, 0, 1, &["a"])).await.base_offset, 1, "a duplicate");
+    assert_eq!(wire.produce(TOPIC, &BatchOf::of(7, 0, 3, &["a"])).await.base_offset, 3);
+}

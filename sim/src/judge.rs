@@ -1,12 +1,18 @@
 //! Hears what happens in a simulation and holds it against the invariants.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use actors::observe::PartitionView;
+use broker::{Partition, State as Cluster};
 use catalog::{Action, Refusal};
 use consensus::Applied;
 
 use crate::disk::Life;
+use crate::history::{History, Key, Past};
 use crate::invariants::{self, Invariant};
+use crate::mirrors::{Mirror, Mirrors};
+use crate::struck::Struck;
 
 /// What the simulation sees. Invariants take what concerns them.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +28,68 @@ pub enum Seen<'a> {
     Refused(&'a Refusal),
     /// It wasn't proposed at all.
     NotProposed,
+    /// Both clusters' logs as they are now.
+    Logs(&'a Logs<'a>),
+    /// What the node shows now.
+    Shown(&'a Shown<'a>),
+    /// After the quiet time.
+    End(&'a Logs<'a>, &'a Shown<'a>),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Logs<'a> {
+    pub source: &'a Cluster,
+    pub destination: &'a Cluster,
+    pub mirrors: &'a Mirrors,
+    pub history: &'a History,
+    pub struck: &'a Struck,
+}
+
+/// One partition of a mirror topic at the destination.
+pub struct Image<'a> {
+    pub key: Key,
+    pub partition: &'a Partition,
+    pub source: &'a Past,
+    pub mirror: &'a Mirror,
+}
+
+impl<'a> Logs<'a> {
+    /// All that must be images of their sources: topics that are there, and whose brokers lost nothing.
+    pub fn images(&self) -> impl Iterator<Item = Image<'a>> {
+        let Self { destination, mirrors, history, struck, .. } = *self;
+        mirrors.iter().flat_map(move |(name, mirror)| {
+            let partitions = destination.topic(name).map(|topic| &topic.partitions).into_iter().flatten();
+            (0..).zip(partitions).filter_map(move |(index, partition)| {
+                let source = history.of(&mirror.source_topic, index)?;
+                let key = (name.to_string(), index);
+                let is_judged = !struck.is_unclean_mirror(name, index);
+                is_judged.then_some(Image { key, partition, source, mirror })
+            })
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    pub applied: &'a Applied,
+    pub rows: &'a [Row],
+    /// State by link's name.
+    pub links: &'a BTreeMap<String, &'static str>,
+    /// Bytes between fetch and acknowledgement, by link's name, as the product counts them.
+    pub credit_in_use: &'a BTreeMap<String, usize>,
+    pub mirrors: &'a Mirrors,
+    pub history: &'a History,
+    pub struck: &'a Struck,
+}
+
+/// What the node shows of one mirror partition.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub link: String,
+    pub key: Key,
+    /// Of its assignment in the catalog.
+    pub assignment_epoch: u64,
+    pub view: PartitionView,
 }
 
 /// Cheap to clone.

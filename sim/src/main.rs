@@ -3,8 +3,10 @@
 //!
 //! - [`options`]: what a seed draws. [`world`]: one seed's hosts, step by step.
 //! - [`node`]: the product, wired. [`operator`]: what is asked of it. [`clusters`]: what it mirrors between.
+//! - [`producer`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
-//! - [`faults`]: what goes wrong. [`judge`], [`invariants`]: what must hold all the same.
+//! - [`faults`], [`strike`], [`mischief`]: what goes wrong, and [`struck`]: what that excuses.
+//! - [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
 //! - [`trace`], [`shown`], [`run`]: what a run prints. [`processes`]: many runs, and the same run twice.
 //!
 //! It never waits for real time and never opens a socket or a file.
@@ -16,21 +18,31 @@ compile_error!(
      tokio isn't seeded. A set RUSTFLAGS, even an empty one, replaces that file's flags: unset it"
 );
 
+mod batches;
 mod chance;
 mod clusters;
 mod disk;
 mod faults;
+mod history;
 mod invariants;
 mod judge;
+mod mirrors;
+mod mischief;
 mod network;
 mod node;
 mod operator;
 mod options;
+mod oracle;
 mod processes;
+mod producer;
 mod run;
 mod shown;
+mod strike;
+mod struck;
 mod time;
 mod trace;
+mod verifier;
+mod wire;
 mod world;
 
 use std::process::ExitCode;
@@ -70,6 +82,8 @@ enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
     },
+    /// Seeds that once failed
+    Regressions,
 }
 
 fn main() -> ExitCode {
@@ -80,6 +94,7 @@ fn main() -> ExitCode {
             processes::seeds(seed, count, at_once.unwrap_or_else(processors))
         }
         Command::Meta { seed, count } => processes::meta(seed, count),
+        Command::Regressions => processes::regressions(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

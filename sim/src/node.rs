@@ -20,6 +20,8 @@ use crate::network::SimDial;
 use crate::operator::Operator;
 use crate::time::Time;
 
+pub const HOST: &str = "node-1";
+
 /// What is left of a node when its process ends.
 pub struct Seat {
     pub name: &'static str,
@@ -72,10 +74,10 @@ impl Seat {
         self.set_view(Some(View { applied: consensus.watch(), observatory: None }));
         tokio::spawn(coordinator::run(consensus.clone()));
         let witness = Witness { judge: self.judge.clone(), life: life.clone() };
-        tokio::spawn(self.operator.clone().work(consensus.clone(), witness));
+        let dial = Arc::new(SimDial::new(self.chance.clone()));
+        tokio::spawn(self.operator.clone().work(consensus.clone(), dial.clone(), witness));
         engine::record_start(&consensus, self.name).await?;
         let time = self.time.clone();
-        let dial = Arc::new(SimDial::new(self.chance.clone()));
         let engine = Engine::start(consensus.clone(), WallClock::new(move || time.wall_ms()), dial).await?;
         tracing::info!("node: data plane runs");
         let observatory = Some(engine.observatory().clone());

@@ -1,5 +1,6 @@
 //! The person at the node's API: registers clusters, makes links and mirrors, pauses, resumes, deletes.
-//! It submits the commands that the API's handlers submit, one at a time, as long as the node is there.
+//! It asks what the API's handlers ask and submits what they submit, one at a time, as long as the node is
+//! there.
 //!
 //! It outlives the node and draws its next wish from the catalog that it finds.
 
@@ -7,20 +8,28 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use actors::preflight::{self, MirrorPlan, MirrorRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use catalog::command::{NewLink, NewMirror};
-use catalog::{Action, Catalog, Link, LinkId, MirrorKey, ProducerIdentity, TopicId};
+use catalog::{Action, Catalog, Link, LinkId, MirrorKey, MirrorStatus, MirrorTopic};
 use consensus::{Consensus, SubmitError};
 
 use crate::chance::Chance;
-use crate::clusters::{BROKER_PORT, CLUSTERS, Cluster};
+use crate::clusters::{self, BROKER_PORT, DESTINATION, Registered, SOURCE, UNREACHABLE};
 use crate::judge::{Seen, Witness};
+use crate::network::SimDial;
 use crate::options::Options;
+use crate::time::Time;
 
-const PARTITIONS_MAX: u64 = 4;
 /// Before a node that couldn't take a command is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Then a person gives up what a cluster doesn't answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two commands, at most, until there is a mirror.
+const FOUNDING_PAUSE_MS: u64 = 500;
+/// Between two looks whether a mirror was left paused, once the busy time is over.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -28,20 +37,43 @@ pub struct Operator(Arc<Mutex<State>>);
 
 struct State {
     chance: Chance,
+    time: Time,
+    /// Until then it has wishes.
+    until: Duration,
     /// Between two commands, on average.
     pause: Duration,
-    commands_left: u64,
-    topics: u64,
+    request_timeout_ms: u64,
+    topics: Vec<String>,
+    /// Mirrors made so far: no name is given twice.
+    mirrors: u64,
     is_done: bool,
 }
 
+/// What it wants of the node.
+enum Wish {
+    Submit(Action),
+    Mirror {
+        link: Arc<Link>,
+        request: MirrorRequest,
+    },
+    /// With the topic at the destination, as `--delete-topic` has it, or without.
+    Delete {
+        link: Arc<Link>,
+        mirror: Arc<MirrorTopic>,
+        with_topic: bool,
+    },
+}
+
 impl Operator {
-    pub fn new(options: &Options) -> Self {
+    pub fn new(options: &Options, time: Time) -> Self {
         Self(Arc::new(Mutex::new(State {
             chance: Chance::of(options.seed, "operator"),
+            time,
+            until: options.busy,
             pause: options.busy / u32::try_from(options.commands).unwrap_or(u32::MAX),
-            commands_left: options.commands,
-            topics: 0,
+            request_timeout_ms: options.request_timeout_ms,
+            topics: options.topics.iter().map(|topic| topic.name.clone()).collect(),
+            mirrors: 0,
             is_done: false,
         })))
     }
@@ -52,20 +84,30 @@ impl Operator {
     }
 
     /// At work with one process of the node.
-    pub async fn work(self, consensus: Consensus, judge: Witness) {
+    pub async fn work(self, consensus: Consensus, dial: Arc<SimDial>, judge: Witness) {
         settle(&consensus, &judge).await;
         loop {
-            let pause = self.state().pause_now();
+            let found = consensus.watch().borrow().clone();
+            let pause = self.state().pause_now(&found.catalog);
             tokio::time::sleep(pause).await;
             let found = consensus.watch().borrow().clone();
-            let Some(action) = self.state().next(&found.catalog) else { break };
-            tracing::info!("operator: {action:?}");
-            // Not a person's command, and with real clusters not the operator's.
-            if matches!(action, Action::MirrorReady { .. }) {
-                let answer = consensus.submit(action).await;
-                tracing::info!("operator: {answer:?}");
-            } else {
-                submit(&consensus, &judge, action).await;
+            let Some(wish) = self.state().next(&found.catalog) else { break };
+            match wish {
+                Wish::Submit(action) => submit(&consensus, &judge, action).await,
+                Wish::Mirror { link, request } => {
+                    let plan = plan(&dial, &found.catalog, &link, &request).await;
+                    if let Some(plan) = plan {
+                        submit(&consensus, &judge, create_mirror(&link, plan)).await;
+                    }
+                }
+                Wish::Delete { link, mirror, with_topic } => {
+                    let key = link.key(&mirror.name);
+                    submit(&consensus, &judge, Action::DeleteMirror { mirror: key.clone() }).await;
+                    let is_gone = consensus.watch().borrow().catalog.mirror(&key).is_none();
+                    if with_topic && is_gone {
+                        delete_topic(&dial, &found.catalog, &link, &mirror).await;
+                    }
+                }
             }
         }
         self.state().is_done = true;
@@ -77,6 +119,7 @@ impl Operator {
 }
 
 async fn submit(consensus: &Consensus, judge: &Witness, action: Action) {
+    tracing::info!("operator: {action:?}");
     judge.see(Seen::Submitting(&action));
     match consensus.submit(action).await {
         Ok(outcome) => {
@@ -109,42 +152,98 @@ async fn settle(consensus: &Consensus, judge: &Witness) {
     }
 }
 
+async fn plan(
+    dial: &Arc<SimDial>,
+    catalog: &Catalog,
+    link: &Link,
+    request: &MirrorRequest,
+) -> Option<MirrorPlan> {
+    let asked = format!("mirror {} of {} on {}", request.mirror_topic, request.source_topic, link.name);
+    match tokio::time::timeout(PATIENCE, preflight::plan_mirror(dial.clone(), catalog, link, request)).await {
+        Ok(Ok(plan)) => {
+            tracing::info!("operator: {asked}, source offsets {:?}", plan.source_offsets);
+            Some(plan)
+        }
+        Ok(Err(error)) => {
+            tracing::info!("operator: {asked}: {error}");
+            None
+        }
+        Err(_) => {
+            tracing::info!("operator: {asked}: no answer");
+            None
+        }
+    }
+}
+
+async fn delete_topic(dial: &Arc<SimDial>, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) {
+    let deleted =
+        preflight::delete_topic(dial.clone(), catalog, link, &mirror.name, mirror.destination_topic_id);
+    match tokio::time::timeout(PATIENCE, deleted).await {
+        Ok(Ok(())) => tracing::info!("operator: topic {} is deleted", mirror.name),
+        Ok(Err(error)) => tracing::info!("operator: {error}"),
+        Err(_) => tracing::info!("operator: whether topic {} is deleted isn't known", mirror.name),
+    }
+}
+
 impl State {
-    fn pause_now(&mut self) -> Duration {
+    fn pause_now(&mut self, catalog: &Catalog) -> Duration {
+        // There is much to do before anything is mirrored.
+        if catalog.links.values().all(|link| link.mirrors.is_empty()) {
+            return Duration::from_millis(self.chance.between(0..=FOUNDING_PAUSE_MS));
+        }
+        if self.time.elapsed() >= self.until {
+            return TIDY_EVERY;
+        }
         let twice_ms = u64::try_from(self.pause.as_millis() * 2).unwrap_or(u64::MAX);
         Duration::from_millis(self.chance.between(0..=twice_ms))
     }
 
-    fn next(&mut self, catalog: &Catalog) -> Option<Action> {
-        if let Some(cluster) = CLUSTERS.iter().find(|c| !catalog.clusters.contains_key(c.name)) {
-            return Some(create_cluster(cluster));
+    fn next(&mut self, catalog: &Catalog) -> Option<Wish> {
+        if let Some(cluster) = clusters::ALL.iter().find(|c| !catalog.clusters.contains_key(c.name)) {
+            return Some(Wish::Submit(self.create_cluster(cluster)));
         }
-        let [source, destinations @ ..] = &CLUSTERS;
-        if let Some(to) =
-            destinations.iter().find(|to| !catalog.links.values().any(|l| *l.destination == *to.name))
+        if let Some(to) = [DESTINATION, UNREACHABLE]
+            .iter()
+            .find(|to| !catalog.links.values().any(|l| *l.destination == *to.name))
         {
-            return Some(self.create_link(source, to));
+            return Some(Wish::Submit(self.create_link(&SOURCE, to)));
         }
-        self.commands_left = self.commands_left.checked_sub(1)?;
-        let links: Vec<&Arc<Link>> = catalog.links.values().collect();
-        let link = (*self.chance.pick(&links)).clone();
-        let mirrors: Vec<MirrorKey> = link.mirrors.keys().map(|topic| link.key(topic)).collect();
+        if self.time.elapsed() >= self.until {
+            return tidy(catalog);
+        }
+        // Mirrors run to a cluster that answers, and are asked for to the other one as well.
+        let to = if self.chance.percent(90) { DESTINATION } else { UNREACHABLE };
+        let link = catalog.links.values().find(|link| *link.destination == *to.name)?.clone();
+        let mirrors: Vec<Arc<MirrorTopic>> = link.mirrors.values().cloned().collect();
         if mirrors.is_empty() {
-            return Some(self.create_mirror(&link));
+            return Some(self.mirror(link));
         }
         let mirror = self.chance.pick(&mirrors).clone();
+        let key = link.key(&mirror.name);
         Some(match self.chance.between(0..=99) {
-            0..35 => self.create_mirror(&link),
-            35..60 => self.mirror_ready(mirror),
-            60..70 => Action::PauseMirror { mirror },
-            70..80 => Action::ResumeMirror { mirror },
-            80..90 => Action::DeleteMirror { mirror },
-            90..95 => self.alter_link(&link),
-            _ => create_cluster(self.chance.pick(&CLUSTERS)),
+            0..40 => self.mirror(link),
+            40..55 => Wish::Submit(Action::PauseMirror { mirror: key }),
+            55..75 => Wish::Submit(Action::ResumeMirror { mirror: key }),
+            75..83 => Wish::Delete { link, mirror, with_topic: self.chance.percent(50) },
+            83..95 => Wish::Submit(self.alter_link(&link)),
+            _ => {
+                let cluster = *self.chance.pick(&clusters::ALL);
+                Wish::Submit(self.create_cluster(&cluster))
+            }
         })
     }
 
-    fn create_link(&mut self, from: &Cluster, to: &Cluster) -> Action {
+    fn create_cluster(&self, cluster: &Registered) -> Action {
+        let bootstrap: Vec<String> =
+            cluster.hosts.iter().map(|host| format!("{host}:{BROKER_PORT}")).collect();
+        let configs = BTreeMap::from([
+            ("bootstrap.servers".to_owned(), bootstrap.join(",")),
+            ("request.timeout.ms".to_owned(), self.request_timeout_ms.to_string()),
+        ]);
+        Action::CreateCluster { name: cluster.name.into(), cluster_id: cluster.id.into(), configs }
+    }
+
+    fn create_link(&mut self, from: &Registered, to: &Registered) -> Action {
         Action::CreateLink(NewLink {
             id: LinkId(URL_SAFE_NO_PAD.encode(self.chance.bytes::<16>()).into()),
             name: format!("{}-{}", from.name, to.name).into(),
@@ -155,40 +254,39 @@ impl State {
         })
     }
 
-    fn create_mirror(&mut self, link: &Link) -> Action {
-        self.topics += 1;
-        let topic: Arc<str> = format!("topic-{}", self.topics).into();
-        Action::CreateMirror(NewMirror {
-            mirror: link.key(&topic),
-            source_topic: topic,
-            source_topic_id: TopicId(self.chance.bytes()),
-            partitions: self.chance.between(1..=PARTITIONS_MAX) as u32,
-            replication_factor: None,
-            configs: BTreeMap::new(),
-        })
-    }
-
-    /// As the mirror's setup does when its destination answers: clusters that never do would leave every
-    /// mirror without a running partition.
-    fn mirror_ready(&mut self, mirror: MirrorKey) -> Action {
-        let producer_id = self.chance.between(1..=1_000_000) as i64;
-        Action::MirrorReady {
-            mirror,
-            destination_topic_id: TopicId(self.chance.bytes()),
-            producer: ProducerIdentity { producer_id, producer_epoch: 0 },
-        }
+    fn mirror(&mut self, link: Arc<Link>) -> Wish {
+        self.mirrors += 1;
+        let source_topic = self.chance.pick(&self.topics).clone();
+        let mirror_topic = format!("{source_topic}.mirror-{}", self.mirrors);
+        let replication_factor = *self.chance.pick(&[None, Some(2), Some(3)]);
+        let request =
+            MirrorRequest { source_topic, mirror_topic, replication_factor, configs: BTreeMap::new() };
+        Wish::Mirror { link, request }
     }
 
     fn alter_link(&mut self, link: &Link) -> Action {
-        let age_ms = self.chance.between(1_000..=60_000);
+        let age_ms = self.chance.between(200..=10_000);
         let changed = ("metadata.max.age.ms".to_owned(), age_ms.to_string());
         let configs = link.configs.clone().into_iter().chain([changed]).collect();
         Action::AlterLinkConfigs { link: link.id.clone(), expected: link.configs.clone(), configs }
     }
 }
 
-fn create_cluster(cluster: &Cluster) -> Action {
-    let bootstrap = format!("{}:{BROKER_PORT}", cluster.host);
-    let configs = BTreeMap::from([("bootstrap.servers".to_owned(), bootstrap)]);
-    Action::CreateCluster { name: cluster.name.into(), cluster_id: cluster.id.into(), configs }
+/// In the end every mirror is to run.
+fn tidy(catalog: &Catalog) -> Option<Wish> {
+    let mut mirrors = catalog.links.values().flat_map(|link| link.mirrors.values().map(move |m| (link, m)));
+    let (link, paused) = mirrors.find(|(_, mirror)| mirror.status == MirrorStatus::Paused)?;
+    Some(Wish::Submit(Action::ResumeMirror { mirror: link.key(&paused.name) }))
+}
+
+fn create_mirror(link: &Link, plan: MirrorPlan) -> Action {
+    let mirror: MirrorKey = link.key(&plan.mirror_topic.as_str().into());
+    Action::CreateMirror(NewMirror {
+        mirror,
+        source_topic: plan.source_topic.as_str().into(),
+        source_topic_id: plan.source_topic_id,
+        partitions: plan.partitions,
+        replication_factor: plan.replication_factor,
+        configs: plan.topic_configs,
+    })
 }

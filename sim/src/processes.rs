@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 const LINES_SHOWN: usize = 60;
 
 /// Each of these must be in the traces that `meta` compares: equal traces of nothing prove nothing.
-const MUST_HAPPEN: [&str; 8] = [
+const MUST_HAPPEN: [&str; 12] = [
     "disk: sync",
     "catalog: index",
     "operator: Done",
@@ -21,7 +21,14 @@ const MUST_HAPPEN: [&str; 8] = [
     "shown: link ",
     "CHECKING",
     "placement: ",
+    " RUNNING at ",
+    "mischief: ",
+    "over: ",
+    "verifier: compares",
 ];
+
+/// Seeds that once failed, and with what.
+const REGRESSIONS: &str = include_str!("../regressions.txt");
 
 fn one(seed: u64) -> Result<Output> {
     let own = std::env::current_exe().context("find this program")?;
@@ -85,6 +92,26 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
         simulated.as_secs_f64() / wall
     );
     ensure!(failed.is_empty(), "failed: seeds {failed:?}");
+    Ok(())
+}
+
+/// Runs all seeds that once failed.
+///
+/// # Errors
+/// The first that fails again.
+pub fn regressions() -> Result<()> {
+    for line in REGRESSIONS.lines().filter(|line| !line.starts_with('#')) {
+        let (seed, what) = line.split_once(' ').context("a line of regressions.txt is `seed what`")?;
+        let seed = seed.parse().context("a seed in regressions.txt")?;
+        let output = one(seed)?;
+        ensure!(
+            output.status.success(),
+            "{}{}\nonce it was: {what}",
+            String::from_utf8_lossy(&output.stderr),
+            repeat(seed)
+        );
+        println!("still right: seed {seed} ({what})");
+    }
     Ok(())
 }
 

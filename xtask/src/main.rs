@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod exec;
 mod kafka;
+mod mutants;
 mod nightly;
 mod prerequisites;
 mod sim;

@@ -433,6 +433,10 @@ impl PartitionActorState {
             Event::NotFooted { why: NotFooted::Verdict(Verdict::Retry { message }), .. } => {
                 tracing::debug!(%topic, partition, "not yet: {message}");
             }
+            Event::NotFooted { why: NotFooted::NotQuiet { until }, .. } => {
+                let wait = until.saturating_duration_since(Instant::now());
+                tracing::info!(%topic, partition, "not yet: a request from before may arrive within {wait:?}");
+            }
             Event::NotFooted { why, .. } => tracing::info!(%topic, partition, "not yet: {why:?}"),
             Event::LeaderMoved => tracing::info!(%topic, partition, "a partition leader moved"),
             Event::LogEndMoved => {

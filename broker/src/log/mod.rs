@@ -98,7 +98,7 @@ impl Log {
     }
 
     /// All batches that are still stored, in order; the first may begin below the log start.
-    pub fn batches(&self) -> impl Iterator<Item = &Batch> {
+    pub fn batches(&self) -> impl DoubleEndedIterator<Item = &Batch> {
         self.batches.iter()
     }
 

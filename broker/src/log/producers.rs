@@ -22,6 +22,18 @@ pub struct Remembered {
     pub timestamp: i64,
 }
 
+impl Remembered {
+    fn of(header: &Header) -> Self {
+        Self {
+            base_sequence: header.base_sequence,
+            last_sequence: header.last_sequence(),
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            timestamp: header.max_timestamp,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Producer {
     pub epoch: i16,
@@ -184,13 +196,7 @@ impl Producers {
         }
         let producer = self.known.entry(header.producer_id).or_insert_with(Producer::unknown);
         producer.take_epoch(header.producer_epoch);
-        producer.batches.push_back(Remembered {
-            base_sequence: header.base_sequence,
-            last_sequence: header.last_sequence(),
-            base_offset: header.base_offset,
-            last_offset: header.last_offset(),
-            timestamp: header.max_timestamp,
-        });
+        producer.batches.push_back(Remembered::of(header));
         if producer.batches.len() > BATCHES_REMEMBERED {
             producer.batches.pop_front();
         }
@@ -216,19 +222,27 @@ impl Producers {
         producer.open_since.take()
     }
 
-    /// What is left of this memory in a replica that has the log only up to `end`: batches above it are
-    /// forgotten, and a producer of which nothing is left is known by the stored batches alone.
+    /// What a replica that has the log only up to `end` knows of these producers: of each that isn't
+    /// forgotten the last batches of its epoch that it stores, as it has read them itself, and those that
+    /// were deleted since.
     pub(super) fn truncate(&mut self, end: i64, batches: &VecDeque<Batch>) {
         self.known.retain(|producer_id, producer| {
             producer.batches.retain(|batch| batch.last_offset < end);
             producer.open_since = producer.open_since.filter(|first| *first < end);
-            match producer.batches.back() {
-                Some(batch) => {
-                    producer.last_timestamp = batch.timestamp;
-                    true
-                }
-                None => batches.iter().any(|batch| batch.header.producer_id == *producer_id),
+            let own = |header: &Header| header.producer_id == *producer_id && !header.is_control();
+            let is_known = batches.iter().any(|batch| batch.header.producer_id == *producer_id);
+            let first_kept = producer.batches.front().map_or(end, |batch| batch.base_offset);
+            let missing = BATCHES_REMEMBERED - producer.batches.len();
+            let stored = batches.iter().rev().map(|batch| batch.header);
+            let stored = stored.filter(|header| own(header) && header.base_offset < first_kept);
+            let stored = stored.take_while(|header| header.producer_epoch == producer.epoch);
+            for header in stored.take(missing) {
+                producer.batches.push_front(Remembered::of(&header));
             }
+            if let Some(batch) = producer.batches.back() {
+                producer.last_timestamp = batch.timestamp;
+            }
+            is_known || !producer.batches.is_empty()
         });
     }
 }

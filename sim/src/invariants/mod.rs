@@ -1,12 +1,21 @@
 //! What must always hold: one file an invariant, named by its id in the design.
 //!
-//! Each keeps its own record of what was seen and shares no code with what it judges. Invariants of the
-//! data plane (DP-1 to DP-5) join here with the clusters whose logs they read: a variant of
-//! [`Seen`] for what they hear, a file, a line in [`all`].
+//! Each keeps its own record of what was seen and shares no code with what it judges. A new one is a file,
+//! a line in [`all`] and, for what it hears, a variant of [`Seen`].
 
 mod ct_1;
 mod ct_2;
 mod ct_6;
+mod dp_1;
+mod dp_2;
+mod dp_3;
+mod dp_4;
+mod dp_5;
+mod lv_1;
+#[cfg(test)]
+mod tests;
+
+pub use lv_1::has_come_right;
 
 use crate::judge::Seen;
 
@@ -23,5 +32,11 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<ct_1::EqualIndex>::default(),
         Box::<ct_2::EpochsRise>::default(),
         Box::<ct_6::Durable>::default(),
+        Box::<dp_1::InOrderImage>::default(),
+        Box::<dp_2::NoneTwice>::default(),
+        Box::<dp_3::BytesUntouched>::default(),
+        Box::<dp_4::NeverBack>::default(),
+        Box::<dp_5::WithinCredit>::default(),
+        Box::<lv_1::ComesRight>::default(),
     ]
 }

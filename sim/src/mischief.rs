@@ -1,0 +1,161 @@
+//! What is in the way of the requests to one cluster: for a while, requests of a kind come late, have no
+//! effect, lose their answers after it, or are answered with an error though they had it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use broker::{Caller, Cluster, Fault};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{
+    ApiKey, CreateTopicsRequest, DeleteRecordsRequest, DescribeProducersRequest, FetchRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+};
+use kafka_protocol::protocol::Request;
+
+use crate::chance::SharedChance;
+
+/// Kinds of requests that something is put in the way of.
+pub const APIS: [ApiKey; 8] = [
+    ApiKey::Produce,
+    ApiKey::Fetch,
+    ApiKey::ListOffsets,
+    ApiKey::Metadata,
+    ApiKey::DescribeProducers,
+    ApiKey::InitProducerId,
+    ApiKey::CreateTopics,
+    ApiKey::DeleteRecords,
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trick {
+    /// The broker hears of it up to so much later.
+    Delay(Duration),
+    /// No effect, and the connection ends.
+    Drop,
+    /// Effect, and the connection ends without an answer.
+    LoseAnswer,
+    /// Effect, and an answer that says otherwise. Of produce requests only; others lose their answers.
+    Lie(i16),
+    /// No effect, and an error. Of produce requests only; others are dropped.
+    Refuse(i16),
+}
+
+/// Errors that a broker answers with though it appended: not leader, timed out, not enough replicas after
+/// the append.
+pub const LIES: [i16; 3] = [6, 7, 20];
+/// Errors that it answers with when it didn't: not leader, not enough replicas.
+pub const REFUSALS: [i16; 2] = [6, 19];
+
+impl fmt::Display for Trick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delay(up_to) => write!(f, "come up to {up_to:?} late"),
+            Self::Drop => f.write_str("are dropped"),
+            Self::LoseAnswer => f.write_str("take effect without an answer"),
+            Self::Lie(code) => write!(f, "take effect and are answered with error {code}"),
+            Self::Refuse(code) => write!(f, "are answered with error {code}"),
+        }
+    }
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Mischief(Arc<Mutex<State>>);
+
+struct State {
+    chance: SharedChance,
+    /// With how many requests of a hundred are hit.
+    active: Vec<(u64, ApiKey, Trick, u64)>,
+    begun: u64,
+}
+
+impl Mischief {
+    pub fn put_in_the_way_of(cluster: &Cluster, chance: SharedChance) -> Self {
+        let mischief = Self(Arc::new(Mutex::new(State { chance, active: Vec::new(), begun: 0 })));
+        let interceptors = cluster.interceptors();
+        let produce = mischief.clone();
+        interceptors.add(move |_: &Caller, request: &ProduceRequest| match produce.draw(ApiKey::Produce) {
+            Some(Trick::Lie(code)) => Fault::ApplyThenAnswer(Box::new(move |answer| lie(answer, code))),
+            Some(Trick::Refuse(code)) => Fault::Answer(refusal(request, code)),
+            trick => plainly(trick),
+        });
+        mischief.watch::<FetchRequest>(cluster);
+        mischief.watch::<ListOffsetsRequest>(cluster);
+        mischief.watch::<MetadataRequest>(cluster);
+        mischief.watch::<DescribeProducersRequest>(cluster);
+        mischief.watch::<InitProducerIdRequest>(cluster);
+        mischief.watch::<CreateTopicsRequest>(cluster);
+        mischief.watch::<DeleteRecordsRequest>(cluster);
+        mischief
+    }
+
+    fn watch<Q: Request + 'static>(&self, cluster: &Cluster) {
+        let (own, api) = (self.clone(), ApiKey::try_from(Q::KEY).expect("a key of Kafka's"));
+        cluster.interceptors().add(move |_: &Caller, _: &Q| plainly(own.draw(api)));
+    }
+
+    /// Begins; the number ends it.
+    pub fn begin(&self, api: ApiKey, trick: Trick, percent: u64) -> u64 {
+        let mut state = self.state();
+        state.begun += 1;
+        let number = state.begun;
+        state.active.push((number, api, trick, percent));
+        number
+    }
+
+    pub fn end(&self, number: u64) {
+        self.state().active.retain(|(active, ..)| *active != number);
+    }
+
+    fn draw(&self, api: ApiKey) -> Option<Trick> {
+        let state = self.state();
+        let mut own = state.active.iter().filter(|(_, of, ..)| *of == api);
+        let trick = own.find_map(|(_, _, trick, percent)| {
+            state.chance.draw(|chance| chance.percent(*percent)).then_some(*trick)
+        })?;
+        tracing::info!("mischief: {api:?} requests {trick}");
+        Some(match trick {
+            Trick::Delay(up_to) => {
+                let up_to_ms = u64::try_from(up_to.as_millis()).unwrap_or(u64::MAX);
+                Trick::Delay(Duration::from_millis(state.chance.draw(|chance| chance.between(1..=up_to_ms))))
+            }
+            other => other,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn plainly<R>(trick: Option<Trick>) -> Fault<R> {
+    match trick {
+        None => Fault::Pass,
+        Some(Trick::Delay(by)) => Fault::Delay(by),
+        Some(Trick::Drop | Trick::Refuse(_)) => Fault::Drop,
+        Some(Trick::LoseAnswer | Trick::Lie(_)) => Fault::ApplyThenDrop,
+    }
+}
+
+fn lie(mut answer: ProduceResponse, code: i16) -> ProduceResponse {
+    let rows = answer.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
+    for row in rows.filter(|row| row.error_code == 0) {
+        (row.error_code, row.base_offset) = (code, -1);
+    }
+    answer
+}
+
+fn refusal(request: &ProduceRequest, code: i16) -> ProduceResponse {
+    let topics = request.topic_data.iter().map(|topic| {
+        let rows = topic.partition_data.iter().map(|data| {
+            PartitionProduceResponse::default()
+                .with_index(data.index)
+                .with_error_code(code)
+                .with_base_offset(-1)
+                .with_log_append_time_ms(-1)
+        });
+        TopicProduceResponse::default().with_name(topic.name.clone()).with_partition_responses(rows.collect())
+    });
+    ProduceResponse::default().with_responses(topics.collect())
+}
