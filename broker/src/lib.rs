@@ -29,7 +29,7 @@ pub use cluster::Cluster;
 pub use configs::TopicConfigs;
 pub use fault::{Caller, Change, Fault, InterceptorId, Interceptors};
 pub use groups::{Committed, Committer, Group, GroupOffsets, GroupSettings, Groups, Phase};
-pub use log::{Batch, Header, Log, Producer};
+pub use log::{Appended, Batch, Header, Log, Producer, Refusal, Rules, TimestampType};
 pub use partition::{Partition, Stop};
 pub use state::{Endpoint, Settings, State, Topic};
 pub use tcp::TcpCluster;

@@ -117,7 +117,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Refusal`]: nothing was appended.
-    pub(crate) fn append(
+    pub fn append(
         &mut self,
         batch: &[u8],
         rules: &Rules,
