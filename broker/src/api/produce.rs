@@ -141,6 +141,10 @@ fn verify(
     if led.log.producers.get(header.producer_id).is_some_and(goes_on) {
         return Ok(());
     }
+    // The partition's own memory is asked before the coordinator.
+    if led.log.producers.get(header.producer_id).is_some_and(|known| known.epoch > header.producer_epoch) {
+        return Err(bare(Code::InvalidProducerEpoch));
+    }
     let now_ms = state.now_ms;
     if let Some(partition) = state.partition_mut(&key.0, key.1) {
         partition.log.producers.expect(&header, now_ms);

@@ -40,9 +40,14 @@ pub fn offset_commit(world: &mut World, rng: &mut StdRng, version: i16) -> Reque
         OffsetCommitRequestTopic::default().with_name(topic_name(name)).with_partitions(rows)
     });
     let topics = topics.collect();
-    let (generation, member) = weighted(rng, &[(10, (-1, "")), (1, (3, "nobody")), (1, (3, ""))]);
+    let group = group(world, rng);
+    // The group without a name is the real broker's in all sequences, so whether it is there already
+    // must not matter.
+    let strangers = if group.is_empty() { 0 } else { 1 };
+    let members = [(10, (-1, "")), (strangers, (3, "nobody")), (strangers, (3, ""))];
+    let (generation, member) = weighted(rng, &members);
     let request = OffsetCommitRequest::default()
-        .with_group_id(group(world, rng))
+        .with_group_id(group)
         .with_generation_id_or_member_epoch(generation)
         .with_member_id(text(member))
         .with_topics(topics);
