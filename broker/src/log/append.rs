@@ -1,6 +1,7 @@
 //! What a leader does with a batch that it is to append: the checks in Kafka's order
 //! (`UnifiedLog.append`, `LogValidator`), then the assigned offset.
 
+use bytes::Bytes;
 use kafka_protocol::error::ResponseError as Code;
 
 use super::batch::{
@@ -131,6 +132,11 @@ impl Log {
         if batch.len() as u64 > rules.segment_bytes {
             return Err(Refusal::bare(Code::RecordListTooLarge));
         }
+        let log_append_time = rules.timestamp_type == TimestampType::LogAppendTime;
+        let newest = records.iter().map(|record| record.timestamp).fold(NO_TIMESTAMP, i64::max);
+        let max_timestamp = if log_append_time { now_ms } else { newest };
+        // Also for a batch that its producer's state refuses, as Kafka does.
+        self.roll_before(batch.len(), max_timestamp, rules, now_ms);
         if header.has_producer() {
             if let Some(first) = self.producers.duplicate_of(&header) {
                 let (base_offset, end) = (first.base_offset, first.last_offset + 1);
@@ -139,19 +145,12 @@ impl Log {
             self.producers.check_data(&header).map_err(Refusal::plain)?;
         }
 
-        let log_append_time = rules.timestamp_type == TimestampType::LogAppendTime;
-        let newest = records.iter().map(|record| record.timestamp).fold(NO_TIMESTAMP, i64::max);
-        let assigned = Assigned {
-            base_offset: self.end,
-            leader_epoch,
-            max_timestamp: if log_append_time { now_ms } else { newest },
-            log_append_time,
-        };
+        let assigned = Assigned { base_offset: self.end, leader_epoch, max_timestamp, log_append_time };
         let (header, bytes) = assign(batch, &assigned);
         if header.has_producer() {
             self.producers.appended(&header);
         }
-        self.store(Batch { header, bytes }, rules, now_ms);
+        self.store(header, bytes, now_ms);
         let log_append_time_ms = if log_append_time { now_ms } else { NO_TIMESTAMP };
         Ok(Appended { base_offset: header.base_offset, end: self.end, log_append_time_ms })
     }
@@ -169,44 +168,50 @@ impl Log {
         high_watermark: i64,
     ) -> Result<i64, Code> {
         let Marker { producer_id, producer_epoch, commit, coordinator_epoch } = marker;
-        self.producers.check_marker(producer_id, producer_epoch, coordinator_epoch)?;
         let bytes = control_batch(producer_id, producer_epoch, commit, coordinator_epoch, now_ms);
+        self.roll_before(bytes.len(), now_ms, rules, now_ms);
+        self.producers.check_marker(producer_id, producer_epoch, coordinator_epoch)?;
         let log_append_time = rules.timestamp_type == TimestampType::LogAppendTime;
         let assigned =
             Assigned { base_offset: self.end, leader_epoch, max_timestamp: now_ms, log_append_time };
         let (header, bytes) = assign(&bytes, &assigned);
         let offset = header.base_offset;
         let began = self.producers.marked(producer_id, producer_epoch, coordinator_epoch, now_ms);
-        self.store(Batch { header, bytes }, rules, now_ms);
+        self.store(header, bytes, now_ms);
         if let Some(first) = began {
             self.aborted.ended(producer_id, first, offset, commit, high_watermark);
         }
         Ok(offset)
     }
 
-    fn store(&mut self, batch: Batch, rules: &Rules, now_ms: i64) {
-        let bytes = batch.bytes.len() as u64;
-        let active = self.segments.back();
-        let full = active.is_some_and(|active| {
+    /// Begins a new segment when the active one has no room, or no time, for a batch like this.
+    fn roll_before(&mut self, bytes: usize, max_timestamp: i64, rules: &Rules, now_ms: i64) {
+        let full = self.segments.back().is_some_and(|active| {
             // Age is what lies between the timestamps of a segment's batches, not how long it exists.
             let age_ms = match active.first_timestamp {
-                Some(first) if first >= 0 => batch.header.max_timestamp - first,
+                Some(first) if first >= 0 => max_timestamp - first,
                 _ => now_ms - active.created_ms,
             };
-            active.bytes > 0 && (active.bytes + bytes > rules.segment_bytes || age_ms > rules.segment_ms)
+            let bytes = active.bytes + bytes as u64;
+            active.bytes > 0 && (bytes > rules.segment_bytes || age_ms > rules.segment_ms)
         });
         if full {
             self.segments.push_back(Segment::at(self.end));
         }
+    }
+
+    fn store(&mut self, header: Header, bytes: Bytes, now_ms: i64) {
+        let mut position = 0;
         if let Some(active) = self.segments.back_mut() {
             if active.first_timestamp.is_none() {
-                (active.first_timestamp, active.created_ms) = (Some(batch.header.max_timestamp), now_ms);
+                (active.first_timestamp, active.created_ms) = (Some(header.max_timestamp), now_ms);
             }
-            active.bytes += bytes;
-            active.max_timestamp = active.max_timestamp.max(batch.header.max_timestamp);
+            position = active.index.take_in(bytes.len() as u64, header.last_offset());
+            active.bytes += bytes.len() as u64;
+            active.max_timestamp = active.max_timestamp.max(header.max_timestamp);
         }
-        self.end = batch.header.last_offset() + 1;
-        self.batches.push_back(batch);
+        self.end = header.last_offset() + 1;
+        self.batches.push_back(Batch { header, bytes, position });
     }
 }
 

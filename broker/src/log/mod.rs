@@ -5,6 +5,7 @@ mod aborted;
 mod append;
 mod batch;
 mod compression;
+mod index;
 mod producers;
 mod read;
 mod records;
@@ -22,12 +23,15 @@ pub use read::TimestampedOffset;
 use batch::{NO_TIMESTAMP, control_batch};
 
 use aborted::Aborted;
+use index::Index;
 
 /// A batch as it is stored: bytes that a fetch answers with, and where they stand.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub header: Header,
     pub bytes: Bytes,
+    /// In its segment.
+    position: u64,
 }
 
 /// Where a leader epoch began.
@@ -46,6 +50,7 @@ struct Segment {
     /// Of its first batch, which came at `created_ms`.
     first_timestamp: Option<i64>,
     created_ms: i64,
+    index: Index,
 }
 
 #[derive(Debug, Clone)]
@@ -180,6 +185,8 @@ impl Log {
                 .filter(|batch| batch.header.base_offset >= active.base)
                 .map(|batch| batch.bytes.len() as u64)
                 .sum();
+            let last = self.batches.back().filter(|batch| batch.header.base_offset >= active.base);
+            active.index.truncate(last.map_or(0, |batch| batch.position + batch.bytes.len() as u64));
         }
         self.epochs.retain(|epoch| epoch.offset < self.end);
         self.aborted.truncate(self.end);
@@ -248,6 +255,13 @@ impl Log {
 
 impl Segment {
     fn at(base: i64) -> Self {
-        Self { base, bytes: 0, max_timestamp: NO_TIMESTAMP, first_timestamp: None, created_ms: 0 }
+        Self {
+            base,
+            bytes: 0,
+            max_timestamp: NO_TIMESTAMP,
+            first_timestamp: None,
+            created_ms: 0,
+            index: Index::default(),
+        }
     }
 }

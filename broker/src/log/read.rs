@@ -28,21 +28,24 @@ impl Log {
     pub fn read(&self, offset: i64, limit: i64, bytes_max: usize, at_least_one: bool) -> Chunk {
         let first = self.batches.partition_point(|batch| batch.header.last_offset() < offset);
         let Some(begin) = self.batches.get(first).filter(|_| offset < limit) else { return Chunk::default() };
-        if begin.bytes.len() > bytes_max && !at_least_one {
-            return Chunk { too_small: bytes_max > 0, ..Chunk::default() };
+        if begin.bytes.len() > bytes_max && !at_least_one && bytes_max > 0 {
+            return Chunk { too_small: true, ..Chunk::default() };
         }
-        let begins = begin.header.base_offset;
-        let segment_end = self.segments.iter().map(|segment| segment.base).find(|base| *base > begins);
-        let limit = segment_end.map_or(limit, |end| end.min(limit));
-        let bytes_max = bytes_max.max(begin.bytes.len());
-        let within: Vec<&Batch> =
-            self.batches.range(first..).take_while(|batch| batch.header.last_offset() < limit).collect();
-        let end = within.last().map_or(offset, |batch| batch.header.last_offset() + 1);
-        Chunk {
-            records: joined(&within, bytes_max),
-            aborted: self.aborted.within(offset, end),
-            too_small: false,
-        }
+        let holder = self.segments.partition_point(|segment| segment.base <= begin.header.base_offset);
+        let segment_end = self.segments.get(holder).map_or(self.end, |next| next.base);
+        let records = if begin.bytes.len() > bytes_max && !at_least_one {
+            Bytes::new()
+        } else {
+            let limit = segment_end.min(limit);
+            let within: Vec<&Batch> =
+                self.batches.range(first..).take_while(|batch| batch.header.last_offset() < limit).collect();
+            joined(&within, bytes_max.max(begin.bytes.len()))
+        };
+        // Kafka doesn't look where the bytes end: it takes the next place that its index knows.
+        let behind = begin.position + records.len() as u64;
+        let indexed = holder.checked_sub(1).and_then(|holder| self.segments[holder].index.bound(behind));
+        let aborted = self.aborted.within(offset, indexed.unwrap_or(segment_end));
+        Chunk { records, aborted, too_small: false }
     }
 
     /// The first record that is at least as young as `timestamp`. Looked for in one segment only, the first

@@ -29,7 +29,8 @@ pub const OF_KAFKA_3: &[Allowance] = &[
     Allowance {
         name: "old epochs",
         reason: "a transactional batch of an old epoch is refused by the log of Kafka 3.9, which tells its \
-                 start, and by the coordinator of Kafka 4, which has none",
+                 start, and by the coordinator of Kafka 4, which has none; Kafka 3.9 asks the coordinator \
+                 whether it is part of a transaction before it looks at the epoch, and Kafka 4.4 after",
         apply: old_epochs,
     },
 ];
@@ -95,7 +96,11 @@ fn strangers_commits(response: &mut ResponseKind, _: &mut Answering) {
 fn old_epochs(response: &mut ResponseKind, _: &mut Answering) {
     if let ResponseKind::Produce(response) = response {
         let rows = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
-        rows.filter(|row| row.error_code == Code::InvalidProducerEpoch.code())
-            .for_each(|row| row.log_start_offset = -1);
+        let either = [Code::InvalidProducerEpoch.code(), Code::InvalidTxnState.code()];
+        for row in rows.filter(|row| either.contains(&row.error_code)) {
+            row.error_code = Code::InvalidProducerEpoch.code();
+            row.log_start_offset = -1;
+            row.error_message = None;
+        }
     }
 }
