@@ -170,7 +170,8 @@ async fn kafkas_own_tools_write_read_and_describe() {
         .filter(|row: &Vec<_>| row.contains(&TOPIC))
         .collect();
     let committed: usize = rows.iter().map(|row| row[3].parse::<usize>().expect("an offset")).sum();
-    assert_eq!((rows.len(), committed), (PARTITIONS as usize, 40), "{told}");
+    // The console producer fills one partition after the other; those without records have no row.
+    assert_eq!(committed, 40, "{told}");
     assert!(rows.iter().all(|row| row[3] == row[4] && row[5] == "0"), "offset, end, lag: {told}");
 }
 
