@@ -327,7 +327,9 @@ impl Task {
                 entry.meters.bytes.increment(appended.bytes as u64);
                 entry.meters.records.increment(appended.records as u64);
                 entry.meters.batches.increment(1);
-                slowest_ms = slowest_ms.max(Some(now_ms - appended.newest_ms));
+                // Records may have no timestamp (-1), and then nothing is known of their age.
+                let waited_ms = (appended.newest_ms >= 0).then(|| now_ms - appended.newest_ms);
+                slowest_ms = slowest_ms.max(waited_ms);
                 make_ready(&mut self.ready, &key, entry);
             }
             self.reap(&key);

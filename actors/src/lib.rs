@@ -1,6 +1,7 @@
 //! Everything that runs on a node: who mirrors what, where it stands, what stopped it.
 //!
-//! - [`engine`]: starts and stops it all. [`coordinator`]: while this node leads, gives partitions to nodes. [`reconciler`]: the applied catalog to link supervisors.
+//! - [`engine`]: starts and stops it all. [`coordinator`]: while this node leads, gives partitions to
+//!   nodes. [`reconciler`]: the applied catalog to link supervisors.
 //! - [`link`]: one link's supervisor; [`plan`]: what it should start and stop, [`doubts`]: what it must
 //!   wait out, [`availability`]: whether its clusters answer, as values.
 //! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its

@@ -51,6 +51,14 @@ impl Load {
         self.ends.iter().map(|end| end.load(Ordering::Relaxed)).collect()
     }
 
+    /// A partition without records proves nothing.
+    pub fn check_all_produced(&self) -> Result<(), String> {
+        let Some(empty) = self.ends().iter().position(|end| *end == 0) else { return Ok(()) };
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let why = trouble.map(|why| format!(": {why}")).unwrap_or_default();
+        Err(format!("nothing was produced to {TOPIC}-{empty}{why}"))
+    }
+
     /// Waits for the batches that are on their way.
     pub async fn settled(&self, deadline: Instant) -> Result<(), String> {
         while self.running.load(Ordering::Relaxed) > 0 {
@@ -126,5 +134,19 @@ fn order(index: i32, now_ms: i64, random: &mut SmallRng) -> Record {
         key: Some(format!("order-{number}").into()),
         value: Some(value.into()),
         headers: IndexMap::from([(trace, Some(random.random::<u64>().to_be_bytes().to_vec().into()))]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_got_nothing_is_named() {
+        let load = Load::new(2);
+        load.ends[0].store(5, Ordering::Relaxed);
+        assert_eq!(load.check_all_produced(), Err("nothing was produced to orders-1".to_owned()));
+        load.ends[1].store(5, Ordering::Relaxed);
+        assert_eq!(load.check_all_produced(), Ok(()));
     }
 }

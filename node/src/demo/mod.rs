@@ -42,6 +42,8 @@ const RECORDS_PER_SECOND_MAX: i64 = 50_000;
 const TICK: Duration = Duration::from_millis(250);
 /// After the last record, both ends must be equal within this.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);
+/// The comparison looks several times in it whether the copy goes on where the source ends.
+const SURPLUS_WAIT: Duration = Duration::from_secs(1);
 /// A shell shows a command that SIGINT ended with this.
 const INTERRUPTED: u8 = 130;
 
@@ -182,13 +184,21 @@ impl Stage {
     async fn catch_up(&mut self, load: &Load, proof: &Proof) -> Result<(), String> {
         let deadline = tokio::time::Instant::now() + CATCH_UP_MAX;
         load.settled(deadline).await?;
+        load.check_all_produced()?;
+        let mut quiet = false;
         loop {
             if let Some(difference) = proof.difference() {
                 return Err(difference);
             }
             let missing = proof.missing(&load.ends());
-            if missing == 0 {
+            if missing == 0 && quiet {
                 return Ok(());
+            }
+            if missing == 0 {
+                // Time for what shouldn't be there to be seen.
+                quiet = true;
+                tokio::time::sleep(SURPLUS_WAIT).await;
+                continue;
             }
             if tokio::time::Instant::now() >= deadline {
                 let trouble = proof.trouble().map(|why| format!(" ({why})")).unwrap_or_default();

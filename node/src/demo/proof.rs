@@ -81,6 +81,11 @@ impl Proof {
                 continue;
             }
             let originals = east.fetch(from).await?;
+            if let Some(difference) = surplus(&originals, &copies) {
+                let text = format!("{TOPIC}-{partition}: {difference}");
+                *self.difference.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                return Ok(());
+            }
             for (original, copy) in originals.iter().zip(&copies) {
                 let expected = compared.end.load(Ordering::Relaxed);
                 if let Some(difference) = difference(original, copy, expected) {
@@ -115,6 +120,12 @@ impl Proof {
              and timestamp; none is missing, none is there twice.\n\n{table}"
         )
     }
+}
+
+/// East is read after west, so it has whatever west can rightly have.
+fn surplus(originals: &[Record], copies: &[Record]) -> Option<String> {
+    let first = copies.first().filter(|_| originals.is_empty())?;
+    Some(format!("west has a record at offset {}, and east has none", first.offset))
 }
 
 fn difference(original: &Record, copy: &Record, offset: i64) -> Option<String> {
@@ -182,5 +193,8 @@ mod tests {
         let older = Record { timestamp: 4, ..original.clone() };
         assert!(difference(&original, &older, 7).unwrap().contains("another timestamp"));
         assert_ne!(appended(0, &original), appended(0, &older));
+        let both = [original, older];
+        assert_eq!((surplus(&both, &both), surplus(&both, &[]), surplus(&[], &[])), (None, None, None));
+        assert!(surplus(&[], &both).unwrap().contains("west has a record at offset 7"));
     }
 }
