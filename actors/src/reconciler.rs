@@ -219,7 +219,7 @@ mod tests {
     fn a_link_runs_where_its_partitions_are_and_on_the_first_node_without_any() {
         let mut catalog = Catalog::default();
         for id in [1, 2] {
-            catalog.nodes.insert(NodeId(id), catalog::Node { name: "n".into(), starts: 1 });
+            catalog.nodes.insert(NodeId(id), catalog::Node::of_level_1("n".into(), 1));
         }
         let on = |link: &Link| [1, 2].map(|id| runs_on(&catalog, link, NodeId(id)));
         assert_eq!(on(&fixture::link(&[])), [true, false]);

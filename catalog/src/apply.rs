@@ -1,11 +1,14 @@
 //! `apply`: the only way the catalog changes. Total and deterministic; a refusal changes nothing.
 
+mod fleet;
+mod ownership;
+
 use std::sync::Arc;
 
-use crate::command::{Action, Command, Move, NewLink, NewMirror, Outcome, Refusal};
+use crate::command::{Action, Command, NewLink, NewMirror, Outcome, Refusal};
 use crate::model::{
-    Assignment, Catalog, Cluster, Failure, Link, LinkId, MirrorKey, MirrorPartition, MirrorStatus,
-    MirrorTopic, Node, NodeId, Prefix, ProducerIdentity, TopicId,
+    Catalog, Cluster, Failure, Link, LinkId, MirrorKey, MirrorPartition, MirrorStatus, MirrorTopic, Prefix,
+    ProducerIdentity, TopicId,
 };
 
 /// Mirror partitions in a topic, at most: what a Kafka topic can reasonably have, and a bound on
@@ -57,6 +60,7 @@ impl Catalog {
                 link.mirrors
                     .remove(&mirror.topic)
                     .ok_or_else(|| Refusal::not_found("mirror topic", &mirror.topic))?;
+                self.fleet.hand_overs.retain(|key, _| key.mirror != mirror);
                 Ok(Outcome::Done)
             }
             Action::AddPartitions { mirror, partitions } => self.add_partitions(&mirror, partitions),
@@ -66,6 +70,18 @@ impl Catalog {
             Action::SettlePrefix { mirror, partition, log_start } => {
                 self.settle_prefix(&mirror, partition, log_start)
             }
+            Action::FoundFleet { fleet, authority } => self.found_fleet(fleet, authority),
+            Action::RecordStart { node, description } => self.record_start(node, description),
+            Action::AdmitNode { node, description, token } => {
+                self.admit_node(node, description, token, at_ms)
+            }
+            Action::SetDuty { node, duty } => self.set_duty(node, duty),
+            Action::RemoveNode { node, lost } => self.remove_node(node, lost, at_ms),
+            Action::IssueToken { id, token } => self.issue_token(id, token, at_ms),
+            Action::AddAuthority { authority } => self.add_authority(authority),
+            Action::RemoveAuthority { certificate } => self.remove_authority(&certificate),
+            Action::HandOver { moves } => self.hand_over(&moves),
+            Action::Release { node, released } => self.release(node, &released),
         }
     }
 
@@ -76,27 +92,6 @@ impl Catalog {
     fn mirror_mut(&mut self, key: &MirrorKey) -> Result<&mut MirrorTopic, Refusal> {
         let mirror = self.link_mut(&key.link)?.mirrors.get_mut(&key.topic);
         mirror.map(Arc::make_mut).ok_or_else(|| Refusal::not_found("mirror topic", &key.topic))
-    }
-
-    fn start_node(&mut self, id: NodeId, name: Arc<str>) -> Applied {
-        let node = self.nodes.entry(id).or_insert_with(|| Node { name: name.clone(), starts: 0 });
-        node.name = name;
-        node.starts += 1;
-        for link in self.links.values_mut() {
-            for mirror in Arc::make_mut(link).mirrors.values_mut() {
-                let owned = |p: &MirrorPartition| p.assignment.as_ref().is_some_and(|a| a.node == id);
-                if !mirror.partitions.iter().any(owned) {
-                    continue;
-                }
-                let assignments =
-                    Arc::make_mut(mirror).partitions.iter_mut().filter_map(|p| p.assignment.as_mut());
-                for assignment in assignments.filter(|a| a.node == id) {
-                    assignment.epoch += 1;
-                    assignment.unclean = true;
-                }
-            }
-        }
-        Ok(Outcome::Done)
     }
 
     fn create_cluster(&mut self, cluster: Cluster) -> Applied {
@@ -220,31 +215,6 @@ impl Catalog {
             mirror.set_status(MirrorStatus::Active, at_ms);
         }
         Ok(Outcome::Done)
-    }
-
-    fn assign(&mut self, moves: &[Move]) -> Applied {
-        // Checked as a whole first: a plan is taken or refused, never half of it.
-        for m in moves {
-            let stale =
-                || Refusal::Stale(format!("mirror topic '{}' partition {}", m.mirror.topic, m.partition));
-            let mirror = self.mirror(&m.mirror).ok_or_else(stale)?;
-            let partition = mirror.partitions.get(m.partition as usize).ok_or_else(stale)?;
-            if partition.assignment.as_ref().map(|a| a.epoch) != m.expected_epoch
-                || !self.nodes.contains_key(&m.node)
-            {
-                return Err(stale());
-            }
-        }
-        for m in moves {
-            let partition = &mut self.mirror_mut(&m.mirror)?.partitions[m.partition as usize];
-            let (epoch, unclean) = match &partition.assignment {
-                // The former owner was not seen to stop.
-                Some(before) => (before.epoch + 1, true),
-                None => (1, false),
-            };
-            partition.assignment = Some(Assignment { node: m.node, epoch, unclean });
-        }
-        Ok(if moves.is_empty() { Outcome::Unchanged } else { Outcome::Done })
     }
 
     fn fail_partition(

@@ -3,13 +3,25 @@
 //!
 //! The only module that names bincode (unmaintained upstream, RUSTSEC-2025-0141), so that it can
 //! be replaced. bincode is positional: new enum kinds go to the end, fields are never reordered;
-//! any other change of shape is a new version here.
+//! any other change of shape is a new version.
+//!
+//! The catalog as a whole (in snapshots) has a version of its own, because its shape grows where
+//! commands only get new kinds. A build reads every older version; a newer one it refuses.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-/// Format of what this build writes. Older formats are read by the arms of [`decode`].
+use crate::fleet::{Fleet, Node};
+use crate::model::{Catalog, Cluster, Link, LinkId, NodeId};
+
+/// Version of every value but a whole catalog.
 pub const VERSION: u8 = 1;
+
+/// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address.
+pub const CATALOG_VERSION: u8 = 2;
 
 /// Decoding stops beyond this: a bound on what a corrupt length can make us allocate.
 const DECODED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -18,9 +30,9 @@ const DECODED_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub enum CodecError {
     #[error("empty value: not even a version byte")]
     Empty,
-    #[error("written in format {found}, this build reads {VERSION}: use a newer lockstep")]
-    Version { found: u8 },
-    #[error("not a valid value of format {VERSION}")]
+    #[error("written in format {found}, this build reads up to {reads}: use a newer lockstep")]
+    Version { found: u8, reads: u8 },
+    #[error("not a valid value of its format")]
     Malformed(#[source] bincode::error::DecodeError),
     #[error("{0} bytes behind the value's end")]
     Trailing(usize),
@@ -30,23 +42,97 @@ fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<DECODED_BYTES_MAX>()
 }
 
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    encode_as(VERSION, value)
+}
+
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match version(bytes)? {
+        (VERSION, body) => decode_body(body),
+        (found, _) => Err(CodecError::Version { found, reads: VERSION }),
+    }
+}
+
+pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
+    encode_as(CATALOG_VERSION, catalog)
+}
+
+/// # Errors
+/// A newer version than [`CATALOG_VERSION`], or bytes that are none.
+pub fn decode_catalog(bytes: &[u8]) -> Result<Catalog, CodecError> {
+    match version(bytes)? {
+        (CATALOG_VERSION, body) => decode_body(body),
+        (1, body) => decode_body::<CatalogV1>(body).map(Catalog::from),
+        (found, _) => Err(CodecError::Version { found, reads: CATALOG_VERSION }),
+    }
+}
+
 /// # Panics
 /// Never for the types of this workspace: encoding to memory fails only for types that serde
 /// can't size (none here).
-pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     bincode::serde::encode_into_std_write(value, &mut bytes, config()).expect("encoding to memory");
     bytes
 }
 
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let (&version, body) = bytes.split_first().ok_or(CodecError::Empty)?;
-    if version != VERSION {
-        return Err(CodecError::Version { found: version });
-    }
+fn version(bytes: &[u8]) -> Result<(u8, &[u8]), CodecError> {
+    bytes.split_first().map(|(version, body)| (*version, body)).ok_or(CodecError::Empty)
+}
+
+fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     let (value, used) = bincode::serde::decode_from_slice(body, config()).map_err(CodecError::Malformed)?;
     if used != body.len() {
         return Err(CodecError::Trailing(body.len() - used));
     }
     Ok(value)
+}
+
+#[derive(Serialize, Deserialize)]
+struct CatalogV1 {
+    nodes: BTreeMap<NodeId, NodeV1>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    links: BTreeMap<LinkId, Arc<Link>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NodeV1 {
+    name: Arc<str>,
+    starts: u64,
+}
+
+impl From<CatalogV1> for Catalog {
+    fn from(old: CatalogV1) -> Self {
+        let nodes = old
+            .nodes
+            .into_iter()
+            .map(|(id, NodeV1 { name, starts })| (id, Node::of_level_1(name, starts)))
+            .collect();
+        Self { nodes, clusters: old.clusters, links: old.links, fleet: Fleet::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_of_the_first_version_is_read() {
+        let nodes = BTreeMap::from([(NodeId(7), NodeV1 { name: "n".into(), starts: 3 })]);
+        let old = CatalogV1 { nodes, clusters: BTreeMap::new(), links: BTreeMap::new() };
+        let bytes = encode_as(1, &old);
+        assert_eq!(bytes, [1, 1, 7, 1, b'n', 3, 0, 0], "as the first version wrote it");
+        let read = decode_catalog(&bytes).expect("readable");
+        assert_eq!((read.nodes[&NodeId(7)].starts, read.level()), (3, 1));
+        assert_eq!(decode_catalog(&encode_catalog(&read)).expect("readable"), read);
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_with_its_number() {
+        let refused = decode_catalog(&[CATALOG_VERSION + 1, 0]).expect_err("newer");
+        assert_eq!(
+            refused.to_string(),
+            "written in format 3, this build reads up to 2: use a newer lockstep"
+        );
+    }
 }

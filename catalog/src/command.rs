@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::{Authority, Duty, FleetId, JoinToken, PartitionKey};
 use crate::model::{Failure, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +59,7 @@ pub enum Action {
         destination_topic_id: TopicId,
         producer: ProducerIdentity,
     },
-    /// Each partition without an owner gets one.
+    /// Each partition gets an owner: one that had none, or whose owner is lost.
     Assign {
         moves: Vec<Move>,
     },
@@ -103,6 +104,111 @@ pub enum Action {
         partition: u32,
         log_start: i64,
     },
+    // Level 2 from here on.
+    /// Once in a fleet's life, by its founder.
+    FoundFleet {
+        fleet: FleetId,
+        authority: Authority,
+    },
+    /// As [`Action::StartNode`], with what peers need to know of the member.
+    RecordStart {
+        node: NodeId,
+        description: NodeDescription,
+    },
+    /// A new member, which has shown that it knows the secret of `token`; none: the secret that
+    /// whoever set the nodes up gave to all of them.
+    AdmitNode {
+        node: NodeId,
+        description: NodeDescription,
+        token: Option<Arc<str>>,
+    },
+    SetDuty {
+        node: NodeId,
+        duty: Duty,
+    },
+    /// Its id never comes back. Refused while it owns partitions, unless it is lost for good
+    /// (`lost`): then they are taken over as from a lost node.
+    RemoveNode {
+        node: NodeId,
+        lost: bool,
+    },
+    IssueToken {
+        id: Arc<str>,
+        token: JoinToken,
+    },
+    /// The last one added signs from now on; all are trusted.
+    AddAuthority {
+        authority: Authority,
+    },
+    /// Its certificates aren't trusted any more. Never the last one.
+    RemoveAuthority {
+        certificate: Arc<[u8]>,
+    },
+    /// Each partition's owner is to stop it and release it to [`Move::node`]; to the owner itself:
+    /// it may go on.
+    HandOver {
+        moves: Vec<Move>,
+    },
+    /// The owner has stopped partitions that it was to hand over.
+    Release {
+        node: NodeId,
+        released: Vec<Released>,
+    },
+}
+
+/// What a node says of itself when it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDescription {
+    pub name: Arc<str>,
+    /// `host:port` where peers reach it; none: it isn't reached (a fleet of one).
+    pub address: Option<Arc<str>>,
+    /// [`crate::fleet::LEVEL`] of its build.
+    pub level: u32,
+    pub version: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    pub key: PartitionKey,
+    pub assignment_epoch: u64,
+    /// A request of the owner's may still arrive at the destination.
+    pub in_doubt: bool,
+}
+
+impl Action {
+    /// The [`crate::fleet::LEVEL`] that a member must know to apply it.
+    pub fn level(&self) -> u32 {
+        match self {
+            Self::StartNode { .. }
+            | Self::CreateCluster { .. }
+            | Self::UpdateCluster { .. }
+            | Self::DeleteCluster { .. }
+            | Self::CreateLink(_)
+            | Self::AlterLinkConfigs { .. }
+            | Self::DeleteLink { .. }
+            | Self::CreateMirror(_)
+            | Self::MirrorReady { .. }
+            | Self::Assign { .. }
+            | Self::FailPartition { .. }
+            | Self::FailMirror { .. }
+            | Self::PauseMirror { .. }
+            | Self::ResumeMirror { .. }
+            | Self::DeleteMirror { .. }
+            | Self::AddPartitions { .. }
+            | Self::SetPrefix { .. }
+            | Self::SettlePrefix { .. } => 1,
+            Self::FoundFleet { .. }
+            | Self::RecordStart { .. }
+            | Self::AdmitNode { .. }
+            | Self::SetDuty { .. }
+            | Self::RemoveNode { .. }
+            | Self::IssueToken { .. }
+            | Self::AddAuthority { .. }
+            | Self::RemoveAuthority { .. }
+            | Self::HandOver { .. }
+            | Self::Release { .. } => 2,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! The catalog: everything a fleet agrees on, as one pure value.
 //!
-//! - [`model`]: what is kept: clusters, links, mirror topics, nodes, assignments.
+//! - [`model`]: what is kept: clusters, links, mirror topics, assignments.
+//! - [`fleet`]: its members, their trust, and partitions that change hands.
 //! - [`command`]: what may be asked of it.
 //! - [`apply`](Catalog::apply): the only way it changes; total, deterministic, never panics.
 //! - [`placement`]: which node should run which mirror partition, as a plan.
@@ -15,11 +16,13 @@
 pub mod apply;
 pub mod codec;
 pub mod command;
+pub mod fleet;
 pub mod model;
 pub mod placement;
 
 pub use command::{Action, Command, Outcome, Refusal};
+pub use fleet::{Duty, FleetId, Node, PartitionKey};
 pub use model::{
     Assignment, Catalog, Cluster, Failure, Link, LinkId, MirrorError, MirrorKey, MirrorStatus, MirrorTopic,
-    Node, NodeId, Prefix, ProducerIdentity, TopicId,
+    NodeId, Prefix, ProducerIdentity, TopicId,
 };

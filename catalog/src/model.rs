@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::{Fleet, Node};
+
 /// Raft id of a node, drawn at its first start. The name is only a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
@@ -53,13 +55,7 @@ pub struct Catalog {
     /// By registered name.
     pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
     pub links: BTreeMap<LinkId, Arc<Link>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
-    pub name: Arc<str>,
-    /// How often it has started; a new start is a takeover from the process before it.
-    pub starts: u64,
+    pub fleet: Fleet,
 }
 
 /// A registered Kafka cluster.

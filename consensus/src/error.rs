@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use catalog::codec::{self, CodecError};
+use catalog::codec::CodecError;
 use catalog::{NodeId, Refusal};
 
 use crate::store::StoreError;
@@ -90,8 +90,8 @@ impl OpenError {
             StoreError::NewerFormat { found, reads } => {
                 Self::NewerFormat { file: file.to_owned(), found, reads }
             }
-            StoreError::Codec { source: CodecError::Version { found }, .. } if found > codec::VERSION => {
-                Self::NewerFormat { file: file.to_owned(), found: found.into(), reads: codec::VERSION.into() }
+            StoreError::Codec { source: CodecError::Version { found, reads }, .. } if found > reads => {
+                Self::NewerFormat { file: file.to_owned(), found: found.into(), reads: reads.into() }
             }
             StoreError::Inconsistent(what) => Self::corrupt(file, what),
             StoreError::Codec { what, source } => Self::Corrupt {

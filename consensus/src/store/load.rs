@@ -6,7 +6,7 @@
 use catalog::Catalog;
 use redb::{ReadableDatabase, ReadableTable};
 
-use super::{LOG, PURGED_KEY, Store, StoreError, VOTE_KEY, decode, log};
+use super::{LOG, PURGED_KEY, Store, StoreError, VOTE_KEY, decode_catalog, log};
 use crate::raft::{LogId, SnapshotMeta, Vote};
 
 impl Store {
@@ -15,7 +15,7 @@ impl Store {
         let _vote: Option<Vote> = self.read_raft(VOTE_KEY)?;
         let purged: Option<LogId> = self.read_raft(PURGED_KEY)?;
         let snapshot = match self.snapshot()? {
-            Some((meta, bytes)) => Some((meta, decode::<Catalog>("the snapshot's catalog", &bytes)?)),
+            Some((meta, bytes)) => Some((meta, decode_catalog("the snapshot's catalog", &bytes)?)),
             None => None,
         };
         let held = snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id);

@@ -11,7 +11,9 @@ use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use redb::{ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
-use super::{SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, missing};
+use super::{
+    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing,
+};
 use crate::raft::{
     Entry, LogId, Membership, Reply, Snapshot, SnapshotMeta, StorageError, StorageIoError, Types,
 };
@@ -53,7 +55,7 @@ impl Machine {
 
     fn install(&mut self, meta: &SnapshotMeta, bytes: &[u8]) -> Result<(), StoreError> {
         // Decoded first: bytes that this build can't read must not replace a snapshot that it can.
-        let catalog = decode("the received snapshot", bytes)?;
+        let catalog = decode_catalog("the received snapshot", bytes)?;
         self.store.save_snapshot(meta, bytes)?;
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -69,7 +71,7 @@ impl Builder {
             last_membership: self.membership.clone(),
             snapshot_id: self.last.map_or_else(|| "empty".to_owned(), |id| id.to_string()),
         };
-        let bytes = codec::encode(&self.applied.catalog);
+        let bytes = codec::encode_catalog(&self.applied.catalog);
         self.store.save_snapshot(&meta, &bytes)?;
         Ok((meta, bytes))
     }

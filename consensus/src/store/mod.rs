@@ -23,6 +23,7 @@ mod suite_tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use catalog::Catalog;
 use catalog::codec::{self, CodecError};
 use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, TableError, WriteTransaction};
 use serde::de::DeserializeOwned;
@@ -207,6 +208,10 @@ impl Store {
 
 fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
     codec::decode(bytes).map_err(|source| StoreError::Codec { what: what.to_owned(), source })
+}
+
+fn decode_catalog(what: &str, bytes: &[u8]) -> Result<Catalog, StoreError> {
+    codec::decode_catalog(bytes).map_err(|source| StoreError::Codec { what: what.to_owned(), source })
 }
 
 fn missing(what: &str) -> StoreError {

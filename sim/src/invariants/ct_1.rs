@@ -43,7 +43,7 @@ mod tests {
         let mut applied = Applied { index: 3, catalog: Catalog::default() };
         assert_eq!(invariant.see(Seen::Applied(&applied)), Ok(()));
         assert_eq!(invariant.see(Seen::Settled(&applied)), Ok(()));
-        applied.catalog.nodes.insert(NodeId(1), Node { name: "a".into(), starts: 1 });
+        applied.catalog.nodes.insert(NodeId(1), Node::of_level_1("a".into(), 1));
         assert!(invariant.see(Seen::Settled(&applied)).is_err());
         assert_eq!(invariant.see(Seen::Applied(&Applied { index: 4, ..applied })), Ok(()));
     }

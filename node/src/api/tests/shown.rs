@@ -65,7 +65,7 @@ fn shown(link: Option<LinkView>) -> MirrorRow {
         mirrors: BTreeMap::new(),
     };
     let mut catalog = Catalog::default();
-    catalog.nodes.insert(NodeId(1), Node { name: "node-1".into(), starts: 1 });
+    catalog.nodes.insert(NodeId(1), Node::of_level_1("node-1".into(), 1));
     let observed = Observed { link, partitions: vec![running(0)], waiting_for: Some("a topic".into()) };
     rows::mirror(&catalog, &parent, &mirror, observed).body
 }
