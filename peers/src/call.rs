@@ -55,3 +55,12 @@ pub enum CallError {
     #[error("this node is stopping")]
     Stopping,
 }
+
+/// Of a fleet of one: nobody can be called.
+pub struct Alone;
+
+impl Call for Alone {
+    fn call(&self, to: NodeId, _: Service, _: Bytes, _: Duration) -> CallFuture {
+        Box::pin(std::future::ready(Err(CallError::NoAddress(to))))
+    }
+}

@@ -10,4 +10,4 @@
 
 pub mod call;
 
-pub use call::{Call, CallError, CallFuture, Serve, ServeFuture, Service};
+pub use call::{Alone, Call, CallError, CallFuture, Serve, ServeFuture, Service};
