@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7780);
+const PEER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7781);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -42,12 +43,24 @@ pub struct Layer {
     /// Where API and CLI reach this node, 127.0.0.1:7780 by default [env: LOCKSTEP_LISTEN]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
-    /// Where other nodes will reach this one; not used by a fleet of one [env: LOCKSTEP_PEER_LISTEN]
+    /// Where this node listens for other nodes, 127.0.0.1:7781 by default [env: LOCKSTEP_PEER_LISTEN]
     #[arg(long, value_name = "IP:PORT")]
     peer_listen: Option<SocketAddr>,
+    /// Where other nodes reach this one, by default where it listens for them [env: LOCKSTEP_ADVERTISE]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// A second place for /healthz, /readyz and /metrics [env: LOCKSTEP_METRICS_LISTEN]
     #[arg(long, value_name = "IP:PORT")]
     metrics_listen: Option<SocketAddr>,
+    /// Join the fleet of these nodes when the data directory is empty [env: LOCKSTEP_JOIN]
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    join: Option<Vec<String>>,
+    /// What lets it join: a token of 'lockstep node token', or file:PATH [env: LOCKSTEP_JOIN_TOKEN]
+    #[arg(long, value_name = "TOKEN")]
+    join_token: Option<String>,
+    /// A secret that all nodes were given: lets in whoever knows it, any number of times [env: LOCKSTEP_JOIN_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
     /// Found a new fleet when the data directory is empty [env: LOCKSTEP_BOOTSTRAP]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false", hide_possible_values = true)]
     bootstrap: Option<bool>,
@@ -70,8 +83,15 @@ pub struct Layer {
 pub struct Settings {
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
+    pub peer_listen: SocketAddr,
+    /// `host:port`; `None`: where it listens for peers.
+    pub advertise: Option<String>,
     pub metrics_listen: Option<SocketAddr>,
     pub bootstrap: bool,
+    /// Empty: it doesn't join.
+    pub join: Vec<String>,
+    pub join_token: Option<String>,
+    pub join_token_file: Option<PathBuf>,
     /// `None`: the name it had, or the host's at its first start.
     pub node_name: Option<String>,
     pub insecure: bool,
@@ -90,6 +110,16 @@ pub enum ConfigError {
     Read { file: PathBuf, source: std::io::Error },
     #[error("no data directory: give --data-dir, LOCKSTEP_DATA_DIR, or data_dir in the configuration file")]
     NoDataDir,
+    #[error("{0}: must be HOST:PORT, such as node-1.example:7781")]
+    Address(&'static str),
+    #[error(
+        "--peer-listen {0}: listens on every address; say with --advertise HOST:PORT where other nodes reach this one"
+    )]
+    NoAdvertise(SocketAddr),
+    #[error("--join: needs --join-token TOKEN (from 'lockstep node token' at a member) or --join-token-file FILE")]
+    NoToken,
+    #[error("--bootstrap and --join: a node founds a fleet or joins one, not both")]
+    BootstrapAndJoin,
     #[error("node_name: must be 1 to {NODE_NAME_CHARS_MAX} characters, none of them a control character")]
     NodeName,
     #[error(
@@ -128,12 +158,18 @@ impl Layer {
                 message: format!("'{text}' must be {wanted}"),
             })
         }
+        const WANTED_ADVERTISE: &str = "HOST:PORT";
         const ADDRESS: &str = "IP:PORT, such as 127.0.0.1:7780";
         const SWITCH: &str = "true or false";
         Ok(Self {
             data_dir: parsed(variable, "LOCKSTEP_DATA_DIR", "a path")?,
             listen: parsed(variable, "LOCKSTEP_LISTEN", ADDRESS)?,
             peer_listen: parsed(variable, "LOCKSTEP_PEER_LISTEN", ADDRESS)?,
+            advertise: parsed(variable, "LOCKSTEP_ADVERTISE", WANTED_ADVERTISE)?,
+            join: parsed::<String>(variable, "LOCKSTEP_JOIN", "HOST:PORT,…")?
+                .map(|list| list.split(',').map(|address| address.trim().to_owned()).collect()),
+            join_token: parsed(variable, "LOCKSTEP_JOIN_TOKEN", "a token")?,
+            join_token_file: parsed(variable, "LOCKSTEP_JOIN_TOKEN_FILE", "a path")?,
             metrics_listen: parsed(variable, "LOCKSTEP_METRICS_LISTEN", ADDRESS)?,
             bootstrap: parsed(variable, "LOCKSTEP_BOOTSTRAP", SWITCH)?,
             node_name: parsed(variable, "LOCKSTEP_NODE_NAME", "a name")?,
@@ -158,6 +194,10 @@ impl Layer {
             data_dir: self.data_dir.or(below.data_dir),
             listen: self.listen.or(below.listen),
             peer_listen: self.peer_listen.or(below.peer_listen),
+            advertise: self.advertise.or(below.advertise),
+            join: self.join.or(below.join),
+            join_token: self.join_token.or(below.join_token),
+            join_token_file: self.join_token_file.or(below.join_token_file),
             metrics_listen: self.metrics_listen.or(below.metrics_listen),
             bootstrap: self.bootstrap.or(below.bootstrap),
             node_name: self.node_name.or(below.node_name),
@@ -171,8 +211,13 @@ impl Layer {
         let settings = Settings {
             data_dir: self.data_dir.ok_or(ConfigError::NoDataDir)?,
             listen: self.listen.unwrap_or(LISTEN),
+            peer_listen: self.peer_listen.unwrap_or(PEER_LISTEN),
+            advertise: self.advertise,
             metrics_listen: self.metrics_listen,
             bootstrap: self.bootstrap.unwrap_or_default(),
+            join: self.join.unwrap_or_default(),
+            join_token: self.join_token,
+            join_token_file: self.join_token_file,
             node_name: self.node_name,
             insecure: self.insecure.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
@@ -185,6 +230,7 @@ impl Layer {
         if !settings.node_name.as_ref().is_none_or(is_name) {
             return Err(ConfigError::NodeName);
         }
+        settings.check_fleet()?;
         let listens = [("--listen", Some(settings.listen)), ("--metrics-listen", settings.metrics_listen)];
         for (flag, address) in listens {
             if let Some(address) = address.filter(|address| !address.ip().to_canonical().is_loopback())
@@ -195,6 +241,35 @@ impl Layer {
         }
         Ok(settings)
     }
+}
+
+impl Settings {
+    fn check_fleet(&self) -> Result<(), ConfigError> {
+        if self.bootstrap && !self.join.is_empty() {
+            return Err(ConfigError::BootstrapAndJoin);
+        }
+        if !self.join.is_empty() && self.join_token.is_none() && self.join_token_file.is_none() {
+            return Err(ConfigError::NoToken);
+        }
+        if !self.join.iter().all(|address| is_host_port(address)) {
+            return Err(ConfigError::Address("--join"));
+        }
+        if !self.advertise.as_deref().is_none_or(is_host_port) {
+            return Err(ConfigError::Address("--advertise"));
+        }
+        if self.advertise.is_none() && self.peer_listen.ip().is_unspecified() {
+            return Err(ConfigError::NoAdvertise(self.peer_listen));
+        }
+        Ok(())
+    }
+}
+
+fn is_host_port(address: &str) -> bool {
+    let parts = address.rsplit_once(':');
+    parts.is_some_and(|(host, port)| {
+        let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+        !host.is_empty() && host.chars().all(plain) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 impl FromStr for LogFormat {
@@ -271,6 +346,31 @@ mod tests {
         assert!(
             settings(&metrics, &[], None).expect_err("exposed").starts_with("--metrics-listen [::]:9000")
         );
+    }
+
+    #[test]
+    fn joining_needs_addresses_and_a_token_and_excludes_founding() {
+        let of = |flags: &[&str]| settings(&[&["--data-dir", "d"], flags].concat(), &[], None);
+        let joining = of(&["--join", "a:1,b:2", "--join-token", "t"]).expect("settings");
+        assert_eq!(joining.join, ["a:1", "b:2"]);
+        assert!(of(&["--join", "a:1"]).expect_err("no token").starts_with("--join: needs --join-token"));
+        let both = of(&["--join", "a:1", "--join-token", "t", "--bootstrap"]).expect_err("both");
+        assert!(both.starts_with("--bootstrap and --join"), "{both}");
+        for address in ["a", "a:", ":1", "a:0", "a:99999", "http://a:1"] {
+            let wrong = of(&["--join", address, "--join-token", "t"]).expect_err(address);
+            assert_eq!(wrong, "--join: must be HOST:PORT, such as node-1.example:7781");
+        }
+        let variables = [("LOCKSTEP_JOIN", "a:1, b:2"), ("LOCKSTEP_JOIN_TOKEN_FILE", "/t")];
+        assert_eq!(settings(&["--data-dir", "d"], &variables, None).expect("settings").join, ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn who_listens_everywhere_must_say_where_it_is_reached() {
+        let of = |flags: &[&str]| settings(&[&["--data-dir", "d"], flags].concat(), &[], None);
+        let found = of(&["--peer-listen", "0.0.0.0:7781"]).expect_err("where?");
+        assert!(found.starts_with("--peer-listen 0.0.0.0:7781: listens on every address"), "{found}");
+        assert!(of(&["--peer-listen", "0.0.0.0:7781", "--advertise", "node-1:7781"]).is_ok());
+        assert_eq!(of(&[]).expect("settings").peer_listen.to_string(), "127.0.0.1:7781");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod process;
 mod server;
+mod status;
 mod telemetry;
 #[cfg(feature = "audit")]
 mod verify;

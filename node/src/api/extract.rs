@@ -105,6 +105,14 @@ pub struct ClusterPath {
     pub cluster: String,
 }
 
+/// Of a member of the fleet.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct NodePath {
+    /// Its name, or its id.
+    pub node: String,
+}
+
 /// Of what is on a destination cluster.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]

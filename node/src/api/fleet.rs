@@ -1,13 +1,12 @@
 //! The fleet as this node sees it: `/lockstep/v1/fleet`.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
 
 use super::Api;
 use super::extract::{ApiQuery, NoParameters};
-use super::types::{FleetBody, NodeRow};
+use super::types::FleetBody;
+use super::nodes;
 
 /// The fleet as this node sees it.
 #[utoipa::path(
@@ -25,18 +24,6 @@ pub async fn show(
     let applied = api.catalog();
     let catalog = &applied.catalog;
     let mirrors = || catalog.links.values().flat_map(|link| link.mirrors.values());
-    let mut assignments = BTreeMap::new();
-    let assigned = mirrors().flat_map(|m| &m.partitions).filter_map(|p| p.assignment.as_ref());
-    for assignment in assigned {
-        *assignments.entry(assignment.node).or_insert(0u64) += 1;
-    }
-    let nodes = catalog.nodes.iter().map(|(id, node)| NodeRow {
-        node_id: id.to_string(),
-        name: node.name.to_string(),
-        voter: status.voters.contains(id),
-        is_raft_leader: status.leader == Some(*id),
-        assignments: assignments.get(id).copied().unwrap_or_default(),
-    });
     let name_of = |id| catalog.nodes.get(&id).map_or_else(|| id.to_string(), |node| node.name.to_string());
     Json(FleetBody {
         node_id: status.node_id.to_string(),
@@ -48,7 +35,7 @@ pub async fn show(
         applied_index: applied.index,
         quorum_ack_age_ms: status.millis_since_quorum_ack,
         stopped: status.stopped.clone(),
-        nodes: nodes.collect(),
+        nodes: nodes::rows_of(&api).await,
         clusters: catalog.clusters.len() as u64,
         links: catalog.links.len() as u64,
         mirror_topics: mirrors().count() as u64,

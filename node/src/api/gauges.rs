@@ -10,9 +10,10 @@ use actors::observe::Observatory;
 use catalog::Catalog;
 use consensus::Status;
 
-use super::rows::{self, Observed};
+use super::rows;
 use super::types::{LagRow, MirrorRow};
 use crate::process;
+use crate::status::seen::{Answer, Question, Seen};
 
 /// Samples by metric name, in the order of their labels.
 #[derive(Default)]
@@ -33,13 +34,14 @@ impl Gauges {
 
 pub fn render(out: &mut String, catalog: &Catalog, status: &Status, observatory: Option<&Observatory>) {
     let mut gauges = Gauges::default();
+    let seen = seen_here(catalog, status, observatory);
     raft(&mut gauges, status);
     for id in catalog.nodes.values() {
         gauges.add("lockstep_assignments", &[("node", &id.name)], 0.0);
     }
     for link in catalog.links.values() {
-        let view = observatory.and_then(|o| o.link(&link.id));
-        gauges.add("lockstep_link_count", &[("state", view.as_ref().map_or("UNKNOWN", |v| v.state))], 1.0);
+        let state = seen.link(&link.id).map_or("UNKNOWN", |seen| seen.state.as_str());
+        gauges.add("lockstep_link_count", &[("state", state)], 1.0);
         // Two destinations may have links of one name.
         let labels = [("link", &*link.name), ("cluster", &*link.destination)];
         for task in rows::TASKS {
@@ -54,7 +56,7 @@ pub fn render(out: &mut String, catalog: &Catalog, status: &Status, observatory:
                 let node = catalog.nodes.get(&assignment.node).map_or("", |node| &*node.name);
                 gauges.add("lockstep_assignments", &[("node", node)], 1.0);
             }
-            let row = rows::mirror(catalog, link, mirror, Observed::of(observatory, link, mirror)).body;
+            let row = rows::mirror(catalog, link, mirror, &seen).body;
             mirror_topic(&mut gauges, labels, &row, &status.node_name);
         }
     }
@@ -64,6 +66,17 @@ pub fn render(out: &mut String, catalog: &Catalog, status: &Status, observatory:
         }
     }
     write(out, &gauges);
+}
+
+/// A scrape tells of this node; the others have scrapes of their own.
+fn seen_here(catalog: &Catalog, status: &Status, observatory: Option<&Observatory>) -> Seen {
+    let mut seen = Seen::default();
+    let mirrors = catalog.links.values().flat_map(|link| link.mirrors.keys().map(|topic| link.key(topic)));
+    let question = Question { links: catalog.links.keys().cloned().collect(), mirrors: mirrors.collect() };
+    if let Some(observatory) = observatory {
+        seen.add(status.node_id, &status.node_name, Answer::of(observatory, &question));
+    }
+    seen
 }
 
 fn raft(gauges: &mut Gauges, status: &Status) {

@@ -1,6 +1,7 @@
 //! Links: `/kafka/v3/clusters/{cluster}/links`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -95,7 +96,7 @@ async fn registered_source(
     name: &str,
     given: Option<&str>,
     asks: bool,
-) -> ApiResult<(String, Option<std::sync::Arc<str>>)> {
+) -> ApiResult<(String, Option<Arc<str>>)> {
     let unknown = || {
         ApiError::invalid(
             keys::SOURCE_CLUSTER,
@@ -154,11 +155,13 @@ pub async fn list(
     let links = links_on(&applied.catalog, &cluster)?.into_iter();
     let links = links.map(|link| (format!("{} {}", link.name, link.destination), link));
     let page = paging::select(links, query.page_size, query.page_token.as_deref())?;
-    Ok(Json(page.into_page("KafkaLinkData", &uri, |link| row(&api, link, false))))
+    let seen = api.fleet.links(&applied.catalog, page.items().iter().copied()).await;
+    Ok(Json(page.into_page("KafkaLinkData", &uri, |link| rows::link(link, seen.link(&link.id), false))))
 }
 
-fn row(api: &Api, link: &Link, include_tasks: bool) -> Resource<LinkRow> {
-    rows::link(link, api.observatory().and_then(|o| o.link(&link.id)), include_tasks)
+async fn row(api: &Api, catalog: &Catalog, link: &Arc<Link>, include_tasks: bool) -> Resource<LinkRow> {
+    let seen = api.fleet.links(catalog, std::iter::once(link)).await;
+    rows::link(link, seen.link(&link.id), include_tasks)
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -184,7 +187,8 @@ pub async fn show(
     ApiQuery(query): ApiQuery<ShowQuery>,
 ) -> ApiResult<Json<Resource<LinkRow>>> {
     let applied = api.catalog();
-    Ok(Json(row(&api, find_link(&applied.catalog, &cluster, &link)?, query.include_tasks)))
+    let link = find_link(&applied.catalog, &cluster, &link)?;
+    Ok(Json(row(&api, &applied.catalog, link, query.include_tasks).await))
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -218,5 +222,5 @@ pub async fn delete(
     let applied = api.catalog();
     let link = find_link(&applied.catalog, &cluster, &link)?;
     api.submit(Action::DeleteLink { link: link.id.clone() }, query.validate_only).await?;
-    Ok(Json(row(&api, link, false)))
+    Ok(Json(row(&api, &applied.catalog, link, false).await))
 }

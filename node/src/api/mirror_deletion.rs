@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use catalog::{Action, Catalog, Link, MirrorKey, MirrorTopic};
+use catalog::{Action, Catalog, Link, MirrorTopic};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -53,11 +53,10 @@ pub async fn delete(
         let message = "the mirror has no topic of its own yet, so none is deleted; delete the mirror alone";
         return Err(ApiError::invalid("delete_topic", message));
     }
-    let key = link.key(&mirror.name);
-    api.submit(Action::DeleteMirror { mirror: key.clone() }, query.validate_only).await?;
-    let shown = row(&api, &applied.catalog, link, mirror).body;
+    api.submit(Action::DeleteMirror { mirror: link.key(&mirror.name) }, query.validate_only).await?;
+    let shown = row(&api, &applied.catalog, link, mirror).await.body;
     let deletion = match query.delete_topic && !query.validate_only {
-        true => Some(delete_topic(&api, &applied.catalog, link, mirror, &key).await),
+        true => Some(delete_topic(&api, &applied.catalog, link, mirror).await),
         false => None,
     };
     let topic_deleted = matches!(deletion, Some(Ok(())));
@@ -76,12 +75,12 @@ async fn delete_topic(
     catalog: &Catalog,
     link: &Link,
     mirror: &MirrorTopic,
-    key: &MirrorKey,
 ) -> ApiResult<()> {
-    if tokio::time::timeout(STOP_LIMIT, stopped(api, key)).await.is_err() {
+    if tokio::time::timeout(STOP_LIMIT, stopped(api, catalog, link, mirror)).await.is_err() {
         let message = format!(
-            "topic '{}' stays: this node hasn't stopped writing to it within {} s; delete it with Kafka's tools",
-            key.topic,
+            "topic '{}' stays: not every node that wrote to it said within {} s that it has stopped; delete it \
+             with Kafka's tools",
+            mirror.name,
             STOP_LIMIT.as_secs()
         );
         return Err(ApiError::new(StatusCode::CONFLICT, message));
@@ -89,9 +88,13 @@ async fn delete_topic(
     Ok(api.preflight.delete_topic(catalog, link, &mirror.name, mirror.destination_topic_id).await?)
 }
 
-/// Waits until no partition of a forgotten mirror runs here.
-async fn stopped(api: &Api, key: &MirrorKey) {
-    while api.observatory().is_some_and(|observatory| !observatory.partitions(key).is_empty()) {
+/// Waits until each node that owned a partition of a forgotten mirror has said that none runs there.
+async fn stopped(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) {
+    loop {
+        let seen = api.fleet.mirrors(catalog, &[(link, mirror)]).await;
+        if seen.silent.is_empty() && !seen.mirrors.contains_key(&link.key(&mirror.name)) {
+            return;
+        }
         tokio::time::sleep(STOP_POLL).await;
     }
 }

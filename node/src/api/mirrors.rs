@@ -15,9 +15,9 @@ use utoipa::IntoParams;
 use super::error::{ApiError, ApiResult};
 use super::extract::{ApiJson, ApiPath, ApiQuery, LinkPath, MirrorPath};
 use super::names::check_topic;
-use super::rows::Observed;
 use super::types::{CreateMirror, MirrorPlanBody, MirrorRow, Page, PlannedPartition, Resource};
 use super::{ALL, Api, find_link, keys, links_on, paging, rows, would_apply};
+use crate::status::Seen;
 
 /// Every status that a filter may name (SPEC section 4).
 pub const STATUSES: [&str; 12] = [
@@ -75,7 +75,7 @@ pub async fn create(
     let applied = api.catalog();
     match applied.catalog.links.get(&key.link).zip(applied.catalog.mirror(&key)) {
         Some((link, mirror)) => {
-            Ok((StatusCode::CREATED, Json(row(&api, &applied.catalog, link, mirror))).into_response())
+            Ok((StatusCode::CREATED, Json(row(&api, &applied.catalog, link, mirror).await)).into_response())
         }
         // Created, and deleted by somebody else since.
         None => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -136,8 +136,9 @@ fn plan_body(link: &Link, plan: MirrorPlan) -> MirrorPlanBody {
     }
 }
 
-pub fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> Resource<MirrorRow> {
-    rows::mirror(catalog, link, mirror, Observed::of(api.observatory(), link, mirror))
+pub async fn row(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> Resource<MirrorRow> {
+    let seen = api.fleet.mirrors(catalog, &[(link, mirror)]).await;
+    rows::mirror(catalog, link, mirror, &seen)
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -178,18 +179,24 @@ pub async fn list(
     } else {
         vec![find_link(&applied.catalog, &cluster, &link)?]
     };
+    // A mirror's status depends on its link's.
+    let seen = match status {
+        Some(_) => api.fleet.links(&applied.catalog, links.iter().copied()).await,
+        None => Seen::default(),
+    };
     let mirrors = links.into_iter().flat_map(|link| {
-        let view = api.observatory().and_then(|o| o.link(&link.id));
-        link.mirrors.values().map(move |mirror| (link, mirror, rows::status(view.as_ref(), mirror)))
+        let view = seen.link(&link.id);
+        link.mirrors.values().map(move |mirror| (link, mirror, rows::status(view, mirror)))
     });
     let wanted = mirrors.filter(|(_, _, shown)| status.as_deref().is_none_or(|wanted| wanted == *shown));
     let keyed = wanted.map(|(link, mirror, _)| {
-        (format!("{} {} {}", link.name, link.destination, mirror.name), (link, mirror))
+        (format!("{} {} {}", link.name, link.destination, mirror.name), (&**link, &**mirror))
     });
     let page = paging::select(keyed, query.page_size, query.page_token.as_deref())?;
-    Ok(Json(
-        page.into_page("KafkaMirrorData", &uri, |(link, mirror)| row(&api, &applied.catalog, link, mirror)),
-    ))
+    let seen = api.fleet.mirrors(&applied.catalog, page.items()).await;
+    Ok(Json(page.into_page("KafkaMirrorData", &uri, |(link, mirror)| {
+        rows::mirror(&applied.catalog, link, mirror, &seen)
+    })))
 }
 
 pub fn find_mirror<'a>(
@@ -228,5 +235,5 @@ pub async fn show(
 ) -> ApiResult<Json<Resource<MirrorRow>>> {
     let applied = api.catalog();
     let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
-    Ok(Json(row(&api, &applied.catalog, link, mirror)))
+    Ok(Json(row(&api, &applied.catalog, link, mirror).await))
 }

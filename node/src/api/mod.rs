@@ -3,7 +3,7 @@
 //! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success.
 //! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
-//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`health`]: one file a
+//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`nodes`], [`health`]: one file a
 //!   resource. [`rows`]: catalog and observed state as rows. [`openapi`]: the description of it all.
 //!
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
@@ -23,6 +23,7 @@ pub mod mirror_actions;
 pub mod mirror_deletion;
 pub mod mirrors;
 pub mod names;
+pub mod nodes;
 pub mod openapi;
 pub mod paging;
 pub mod preflight;
@@ -32,7 +33,7 @@ pub mod secrets;
 mod tests;
 pub mod types;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use actors::observe::Observatory;
@@ -48,6 +49,8 @@ use utoipa_axum::routes;
 use error::{ApiError, ApiResult};
 use preflight::Preflight;
 
+use crate::status::Fleet;
+
 /// Stands for all clusters or all links in a path.
 pub const ALL: &str = "-";
 
@@ -57,8 +60,8 @@ pub struct Api {
     pub consensus: Consensus,
     pub preflight: Arc<dyn Preflight>,
     pub metrics: PrometheusHandle,
-    /// Set when the data plane has started; until then nothing is known of it.
-    pub observatory: Arc<OnceLock<Arc<Observatory>>>,
+    /// Every node's view of what it runs.
+    pub fleet: Fleet,
 }
 
 impl Api {
@@ -67,8 +70,9 @@ impl Api {
         self.consensus.watch().borrow().clone()
     }
 
+    /// What runs on this node alone.
     fn observatory(&self) -> Option<&Observatory> {
-        self.observatory.get().map(|observatory| &**observatory)
+        self.fleet.observatory.get().map(|observatory| &**observatory)
     }
 
     /// Proposes a change; with `validate_only` asks a copy of the catalog instead.
@@ -131,6 +135,9 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(probe_routes())
         .routes(routes!(openapi::show))
         .routes(routes!(fleet::show))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::show, nodes::change, nodes::remove))
+        .routes(routes!(nodes::create_token))
         .routes(routes!(clusters::list, clusters::create))
         .routes(routes!(clusters::show, clusters::update, clusters::delete))
         .routes(routes!(links::list, links::create))

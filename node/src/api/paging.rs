@@ -64,6 +64,10 @@ fn read_token(token: &str) -> ApiResult<String> {
 }
 
 impl<T> Selected<T> {
+    pub fn items(&self) -> &[T] {
+        &self.items
+    }
+
     pub fn into_page<U>(self, kind: &str, uri: &Uri, row: impl FnMut(T) -> Resource<U>) -> Page<U> {
         let path = uri.to_string();
         let next = self.next_token.map(|token| {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use actors::observe::{LinkView, Observatory, PartitionView};
+use actors::observe::PartitionView;
 use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 
 use super::secrets;
+use crate::status::seen::{Seen, SeenLink};
 use super::types::{
     CategoryCount, ClusterRow, ConfigEntry, LagRow, LinkRow, MirrorRow, Resource, ResourceMetadata, TaskRow,
 };
@@ -53,15 +54,15 @@ pub fn cluster(cluster: &Cluster, state: &str, state_message: Option<String>) ->
     resource("LockstepCluster", cluster_path(&cluster.name), row)
 }
 
-pub fn link(link: &Link, view: Option<LinkView>, include_tasks: bool) -> Resource<LinkRow> {
+pub fn link(link: &Link, seen: Option<&SeenLink>, include_tasks: bool) -> Resource<LinkRow> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for mirror in link.mirrors.values() {
-        *counts.entry(status(view.as_ref(), mirror)).or_default() += 1;
+        *counts.entry(status(seen, mirror)).or_default() += 1;
     }
     let task =
         |name: &&str| TaskRow { task_name: (*name).to_owned(), state: TASK_STATE.into(), errors: vec![] };
-    let (state, error, message) = match view {
-        Some(view) => (view.state, view.error, view.error_message),
+    let (state, error, message) = match seen {
+        Some(seen) => (seen.state.as_str(), seen.error.as_str(), seen.error_message.clone()),
         None => ("UNKNOWN", "NO_ERROR", None),
     };
     let row = LinkRow {
@@ -87,32 +88,11 @@ pub fn link(link: &Link, view: Option<LinkView>, include_tasks: bool) -> Resourc
 
 /// A mirror topic's status as users see it: that of the catalog, unless its link has failed or its
 /// source doesn't answer.
-pub fn status(link: Option<&LinkView>, mirror: &MirrorTopic) -> &'static str {
+pub fn status(link: Option<&SeenLink>, mirror: &MirrorTopic) -> &'static str {
     match link.filter(|_| mirror.status == MirrorStatus::Active) {
-        Some(view) if view.state == "FAILED" => "LINK_FAILED",
-        Some(view) if !view.source_available => "SOURCE_UNAVAILABLE",
+        Some(seen) if seen.state == "FAILED" => "LINK_FAILED",
+        Some(seen) if !seen.source_available => "SOURCE_UNAVAILABLE",
         _ => mirror.shown_status(),
-    }
-}
-
-/// What this node observes of a mirror topic.
-#[derive(Default)]
-pub struct Observed {
-    pub link: Option<LinkView>,
-    pub partitions: Vec<PartitionView>,
-    pub waiting_for: Option<String>,
-}
-
-impl Observed {
-    /// Nothing, while the data plane hasn't started.
-    pub fn of(observatory: Option<&Observatory>, link: &Link, mirror: &MirrorTopic) -> Self {
-        let Some(observatory) = observatory else { return Self::default() };
-        let key = link.key(&mirror.name);
-        Self {
-            link: observatory.link(&link.id),
-            partitions: observatory.partitions(&key),
-            waiting_for: observatory.setup(&key),
-        }
     }
 }
 
@@ -120,16 +100,16 @@ pub fn mirror(
     catalog: &Catalog,
     link: &Link,
     mirror: &MirrorTopic,
-    observed: Observed,
+    seen: &Seen,
 ) -> Resource<MirrorRow> {
-    let mut seen: BTreeMap<u32, PartitionView> =
-        observed.partitions.into_iter().map(|view| (view.partition, view)).collect();
+    let mut observed = seen.partitions(link, mirror);
     let lags = (0..).zip(&mirror.partitions).map(|(index, partition)| {
-        let node = partition.assignment.as_ref().and_then(|a| catalog.nodes.get(&a.node));
-        let mut row = match seen.remove(&index) {
-            Some(view) => observed_row(view),
-            None => unobserved_row(index, mirror.status, node.is_some()),
-        };
+        let owner = partition.assignment.as_ref().map(|a| a.node);
+        let node = owner.and_then(|owner| catalog.nodes.get(&owner));
+        let mut row = observed.remove(&index).unwrap_or_else(|| {
+            let silence = owner.and_then(|owner| seen.silence(catalog, owner));
+            unobserved(index, mirror.status, owner.is_some(), silence)
+        });
         row.node = node.map(|node| node.name.to_string());
         if let Some(failure) = &partition.failure {
             row.state = "FAILED".into();
@@ -148,18 +128,21 @@ pub fn mirror(
         source_topic_name: mirror.source_topic.to_string(),
         num_partitions: mirror.partitions.len() as u32,
         mirror_lags: lags.collect(),
-        mirror_status: status(observed.link.as_ref(), mirror).to_owned(),
+        mirror_status: status(seen.link(&link.id), mirror).to_owned(),
         mirror_topic_error: failure.map_or("NO_ERROR", |(_, f)| f.error.name()).to_owned(),
         mirror_topic_error_message: failure
             .map(|(index, f)| format!("partition {index} at offset {}: {}", f.offset, f.message)),
         state_time_ms: mirror.status_since_ms,
         mirror_state_transition_errors: Vec::new(),
-        waiting_for: observed.waiting_for.filter(|_| mirror.status == MirrorStatus::PendingMirror),
+        waiting_for: seen
+            .waiting_for(&link.key(&mirror.name))
+            .filter(|_| mirror.status == MirrorStatus::PendingMirror),
     };
     resource("KafkaMirrorData", mirror_path(link, &mirror.name), row)
 }
 
-fn observed_row(view: PartitionView) -> LagRow {
+/// A partition as its owner sees it; whose it is, the catalog says.
+pub fn observed(view: PartitionView) -> LagRow {
     let (error, error_message) = view.error.map(|(name, message)| (name.to_owned(), message)).unzip();
     LagRow {
         partition: view.partition,
@@ -180,8 +163,8 @@ fn observed_row(view: PartitionView) -> LagRow {
     }
 }
 
-/// A partition that this node sees nothing of.
-fn unobserved_row(partition: u32, status: MirrorStatus, assigned: bool) -> LagRow {
+/// A partition of which nothing is seen.
+fn unobserved(partition: u32, status: MirrorStatus, assigned: bool, silence: Option<String>) -> LagRow {
     let state = match status {
         MirrorStatus::PendingMirror => "PENDING",
         MirrorStatus::Paused => "PAUSED",
@@ -201,7 +184,7 @@ fn unobserved_row(partition: u32, status: MirrorStatus, assigned: bool) -> LagRo
         guarded: None,
         fills_to: None,
         error: None,
-        error_message: None,
+        error_message: silence,
         since: None,
         retry_at: None,
     }

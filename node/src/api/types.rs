@@ -330,12 +330,48 @@ pub struct FleetBody {
     pub mirror_partitions: u64,
 }
 
+/// A member of the fleet.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NodeRow {
     pub node_id: String,
     pub name: String,
-    pub voter: bool,
-    pub is_raft_leader: bool,
+    /// `host:port` where its peers reach it; null in a fleet of one.
+    pub address: Option<String>,
+    pub version: String,
+    /// `LIVE`: it answers the node that was asked; `SILENT`: it doesn't.
+    pub state: String,
+    /// Why it counts as silent.
+    pub state_message: Option<String>,
+    /// `MIRRORS`, `DRAINS` (an operator's wish) or `STOPS`.
+    pub duty: String,
+    /// `LEADER`, `VOTER` or `LEARNER`.
+    pub raft_role: String,
+    /// How often it has started.
+    pub starts: u64,
     /// Mirror partitions assigned to it.
     pub assignments: u64,
+    /// Of these, how many are to be handed over to others.
+    pub leaving: u64,
+    /// Mirror partitions that come to it as soon as their owners have stopped them.
+    pub coming: u64,
+}
+
+/// What a join token is to be.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CreateJoinToken {
+    /// How long it may be used, in seconds; 3600 when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// A secret that lets one node in.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JoinTokenBody {
+    /// For `lockstep server --join-token`; shown this once.
+    pub token: String,
+    /// RFC 3339.
+    pub expires_at: String,
+    /// Addresses for `--join`.
+    pub addresses: Vec<String>,
 }

@@ -9,6 +9,7 @@ mod configs;
 mod failure;
 mod link;
 mod mirror;
+mod node;
 pub mod output;
 mod properties;
 mod status;
@@ -69,6 +70,8 @@ enum Command {
     Link(link::LinkCommand),
     /// Mirror topics
     Mirror(mirror::MirrorCommand),
+    /// Members of the fleet
+    Node(node::NodeCommand),
     /// The fleet, its nodes and what they run
     Status(status::StatusCommand),
     /// Compare both ends of mirror topics, record by record, with a client that isn't ours
@@ -121,6 +124,7 @@ pub fn run() -> ExitCode {
         Command::Cluster(command) => command.run(),
         Command::Link(command) => command.run(),
         Command::Mirror(command) => command.run(),
+        Command::Node(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Verify(command) => command.run(),
     };

@@ -38,14 +38,10 @@ fn show(fleet: &FleetBody, links: &[LinkRow]) -> String {
     ];
     fields.extend(fleet.stopped.clone().map(|reason| ("Stopped", reason)));
     let nodes = fleet.nodes.iter().map(|node| {
-        let role = match (node.is_raft_leader, node.voter) {
-            (true, _) => "leader",
-            (false, true) => "voter",
-            (false, false) => "-",
-        };
-        vec![node.name.clone(), node.node_id.clone(), role.to_owned(), node.assignments.to_string()]
+        let (id, state) = (node.node_id.clone(), node.state.clone());
+        vec![node.name.clone(), id, state, node.raft_role.clone(), node.assignments.to_string()]
     });
-    let nodes = output::table(&["NODE", "ID", "RAFT", "MIRROR PARTITIONS"], nodes);
+    let nodes = output::table(&["NODE", "ID", "STATE", "RAFT", "MIRROR PARTITIONS"], nodes);
     let links = links.iter().map(|link| {
         let (name, to) = (link.link_name.clone(), link.destination_cluster.clone());
         let counts = link.category_counts.iter().map(|c| format!("{} {}", c.count, c.state_category));

@@ -125,11 +125,13 @@ impl Node {
             Consensus::bootstrap(Options::new(directory.path(), "node-1")).await.expect("consensus");
         let start = Action::StartNode { node: consensus.node_id(), name: "node-1".into() };
         consensus.submit(start).await.expect("started");
+        let fleet =
+            Fleet { me: consensus.node_id(), peers: Arc::new(peers::Alone), observatory: Arc::default() };
         let api = Api {
             consensus,
             preflight: Arc::new(FakeClusters),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
-            observatory: Arc::new(OnceLock::new()),
+            fleet,
         };
         Self { router: router(api.clone()), api, _directory: directory }
     }

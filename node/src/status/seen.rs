@@ -1,0 +1,129 @@
+//! What nodes see of links, mirrors and themselves, as values.
+
+use std::collections::BTreeMap;
+
+use actors::observe::{LinkView, Observatory};
+use catalog::{Catalog, Link, LinkId, MirrorKey, MirrorTopic, NodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::api::rows;
+use crate::api::types::LagRow;
+
+/// What a member is asked about. Empty: only whether it answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Question {
+    pub links: Vec<LinkId>,
+    pub mirrors: Vec<MirrorKey>,
+}
+
+/// What a member sees; what it doesn't see isn't in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Answer {
+    pub links: Vec<(LinkId, SeenLink)>,
+    pub mirrors: Vec<(MirrorKey, SeenMirror)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenLink {
+    pub state: String,
+    pub error: String,
+    pub error_message: Option<String>,
+    pub source_available: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeenMirror {
+    pub partitions: Vec<LagRow>,
+    /// What a mirror that isn't ready yet waits for.
+    pub waiting_for: Option<String>,
+}
+
+/// What was seen anywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// As the node sees it that sees the worst.
+    pub links: BTreeMap<LinkId, SeenLink>,
+    pub mirrors: BTreeMap<MirrorKey, BTreeMap<NodeId, SeenMirror>>,
+    /// Who was asked and didn't answer, and why.
+    pub silent: BTreeMap<NodeId, String>,
+}
+
+impl Answer {
+    /// What this node sees.
+    pub fn of(observatory: &Observatory, question: &Question) -> Self {
+        let link = |id: &LinkId| Some((id.clone(), SeenLink::from(observatory.link(id)?)));
+        let mirror = |key: &MirrorKey| {
+            let partitions: Vec<LagRow> =
+                observatory.partitions(key).into_iter().map(rows::observed).collect();
+            let waiting_for = observatory.setup(key);
+            let sees = !partitions.is_empty() || waiting_for.is_some();
+            sees.then(|| (key.clone(), SeenMirror { partitions, waiting_for }))
+        };
+        Self {
+            links: question.links.iter().filter_map(link).collect(),
+            mirrors: question.mirrors.iter().filter_map(mirror).collect(),
+        }
+    }
+}
+
+impl From<LinkView> for SeenLink {
+    fn from(view: LinkView) -> Self {
+        let LinkView { state, error, error_message, source_available } = view;
+        Self { state: state.to_owned(), error: error.to_owned(), error_message, source_available }
+    }
+}
+
+impl SeenLink {
+    /// The higher, the more an operator has to do.
+    fn badness(&self) -> u8 {
+        match self.state.as_str() {
+            "FAILED" => 3,
+            "UNAVAILABLE" => 2,
+            "ACTIVE" => 1,
+            _ => 0,
+        }
+    }
+}
+
+impl Seen {
+    pub fn add(&mut self, node: NodeId, name: &str, answer: Answer) {
+        for (id, mut link) in answer.links {
+            link.error_message = link.error_message.map(|message| format!("{message} (seen by node {name})"));
+            let held = self.links.entry(id).or_default();
+            if link.badness() > held.badness() {
+                *held = link;
+            }
+        }
+        for (key, mirror) in answer.mirrors {
+            self.mirrors.entry(key).or_default().insert(node, mirror);
+        }
+    }
+
+    pub fn link(&self, id: &LinkId) -> Option<&SeenLink> {
+        self.links.get(id)
+    }
+
+    /// Each partition as its owner sees it; what others remember of it is past.
+    pub fn partitions(&self, link: &Link, mirror: &MirrorTopic) -> BTreeMap<u32, LagRow> {
+        let Some(by_node) = self.mirrors.get(&link.key(&mirror.name)) else { return BTreeMap::new() };
+        let owner = |partition: u32| Some(mirror.partitions.get(partition as usize)?.assignment.as_ref()?.node);
+        let rows = by_node.iter().flat_map(|(node, seen)| seen.partitions.iter().map(move |row| (*node, row)));
+        rows.filter(|(node, row)| owner(row.partition) == Some(*node))
+            .map(|(_, row)| (row.partition, row.clone()))
+            .collect()
+    }
+
+    pub fn waiting_for(&self, key: &MirrorKey) -> Option<String> {
+        self.mirrors.get(key)?.values().find_map(|seen| seen.waiting_for.clone())
+    }
+
+    /// Why nothing is known of what that node runs.
+    pub fn silence(&self, catalog: &Catalog, node: NodeId) -> Option<String> {
+        let why = self.silent.get(&node)?;
+        let name = catalog.nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.to_string());
+        Some(format!("node {name} doesn't answer: {why}"))
+    }
+}
