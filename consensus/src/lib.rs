@@ -32,6 +32,5 @@ mod store;
 
 pub use error::{MemberError, OpenError, SubmitError};
 pub use handle::{Consensus, Status};
-pub use membership::Members;
 pub use options::{Clock, Entropy, Options};
 pub use store::Applied;

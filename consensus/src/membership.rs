@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::NodeId;
+use catalog::voters::Members;
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers, RaftMetrics, ServerState};
 use tokio::time::timeout;
@@ -24,18 +25,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Entries that a member may lack and still count as caught up: a moment's worth of commands.
 const CAUGHT_UP_ENTRIES: u64 = 100;
 
-/// Who is in the Raft group, as this node knows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members {
-    pub voters: BTreeSet<NodeId>,
-    /// They hold the catalog, and don't vote.
-    pub learners: BTreeSet<NodeId>,
-    /// They hold (nearly) all of the Raft leader's log and answered it lately. Empty unless this
-    /// node is the Raft leader.
-    pub caught_up: BTreeSet<NodeId>,
-}
-
 impl Consensus {
+    /// Who is in the Raft group, as this node knows it. Nobody counts as caught up unless this node is
+    /// the Raft leader.
     pub fn members(&self) -> Members {
         self.inner.members()
     }
@@ -110,7 +102,8 @@ impl Inner {
         let learners = nodes.difference(&voters).copied().collect();
         let caught_up =
             nodes.iter().copied().filter(|id| self.caught_up(&metrics, *id)).collect();
-        Members { voters, learners, caught_up }
+        let raft_leader = metrics.current_leader.map(NodeId);
+        Members { raft_leader, voters, learners, caught_up }
     }
 
     fn caught_up(&self, metrics: &RaftMetrics<u64, BasicNode>, node: NodeId) -> bool {
