@@ -15,9 +15,11 @@
 
 #[cfg(test)]
 mod format_tests;
+mod held;
 mod load;
 mod log;
 mod machine;
+mod seal;
 #[cfg(test)]
 mod suite_tests;
 
@@ -33,6 +35,7 @@ use tokio::sync::watch;
 use crate::directory::DataDir;
 use crate::raft::LogId;
 
+pub(crate) use held::Held;
 pub use machine::Applied;
 pub(crate) use machine::Machine;
 
