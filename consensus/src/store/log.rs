@@ -8,11 +8,11 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader};
 use redb::{ReadableDatabase, ReadableTable};
 
-use super::{LOG, PURGED_KEY, RAFT, Store, StoreError, VOTE_KEY, decode};
+use super::{LOG, PURGED_KEY, RAFT, Store, StoreError, VOTE_KEY, decode, seal};
 use crate::raft::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
 
 impl Store {
-    fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
+    pub(super) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
         let txn = self.0.db.begin_read()?;
         let log = txn.open_table(LOG)?;
         log.range(range)?.map(|row| entry(row?)).collect()
@@ -30,7 +30,7 @@ impl Store {
         self.write(|txn| {
             let mut log = txn.open_table(LOG)?;
             for entry in entries {
-                log.insert(entry.log_id.index, codec::encode(&entry).as_slice())?;
+                log.insert(entry.log_id.index, bytes(&entry).as_slice())?;
             }
             Ok(())
         })
@@ -55,11 +55,16 @@ impl Store {
     }
 }
 
+pub(super) fn bytes(entry: &Entry) -> Vec<u8> {
+    seal::seal(codec::encode(entry))
+}
+
 pub(super) fn entry(
     (index, value): (redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>),
 ) -> Result<Entry, StoreError> {
     let index = index.value();
-    let entry: Entry = decode(&format!("log entry {index}"), value.value())?;
+    let what = || format!("log entry {index}");
+    let entry: Entry = decode(&what(), seal::open(&what(), value.value())?)?;
     if entry.log_id.index != index {
         let found = entry.log_id.index;
         return Err(StoreError::Inconsistent(format!("log entry {index} says that it is entry {found}")));

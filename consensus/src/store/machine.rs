@@ -12,7 +12,7 @@ use redb::{ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
 use super::{
-    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing,
+    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing, seal,
 };
 use crate::raft::{
     Entry, LogId, Membership, Reply, Snapshot, SnapshotMeta, StorageError, StorageIoError, Types,
@@ -87,8 +87,8 @@ impl Store {
             if held.is_some_and(|held| held.last_log_id > meta.last_log_id) {
                 return Ok(());
             }
-            table.insert(SNAPSHOT_META_KEY, codec::encode(meta).as_slice())?;
-            table.insert(SNAPSHOT_CATALOG_KEY, catalog)?;
+            table.insert(SNAPSHOT_META_KEY, seal::seal(codec::encode(meta)).as_slice())?;
+            table.insert(SNAPSHOT_CATALOG_KEY, seal::seal(catalog.to_vec()).as_slice())?;
             Ok(())
         })
     }
@@ -99,12 +99,14 @@ impl Store {
         let Some(meta) = table.get(SNAPSHOT_META_KEY)? else { return Ok(None) };
         let meta = decode_meta(meta.value())?;
         let catalog = table.get(SNAPSHOT_CATALOG_KEY)?.ok_or_else(|| missing("the snapshot's catalog"))?;
-        Ok(Some((meta, catalog.value().to_vec())))
+        let catalog = seal::open("the snapshot's catalog", catalog.value())?;
+        Ok(Some((meta, catalog.to_vec())))
     }
 }
 
 fn decode_meta(bytes: &[u8]) -> Result<SnapshotMeta, StoreError> {
-    decode("the snapshot's description", bytes)
+    let what = "the snapshot's description";
+    decode(what, seal::open(what, bytes)?)
 }
 
 fn index(log_id: Option<LogId>) -> u64 {
