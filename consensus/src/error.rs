@@ -108,7 +108,9 @@ pub enum MemberError {
 pub enum RecoverError {
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("node {0} doesn't hold its fleet's catalog: recover on a node that was a member, best the one with the most entries")]
+    #[error(
+        "node {0} doesn't hold its fleet's catalog: recover on a node that was a member, best the one with the most entries"
+    )]
     NoCatalog(NodeId),
     #[error("node {0} was removed from its fleet: recover on a node that still is a member")]
     Removed(NodeId),

@@ -16,9 +16,9 @@ use redb::{Database, StorageBackend};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::campaign;
 use crate::directory::DataDir;
 use crate::error::{OpenError, SubmitError};
-use crate::campaign;
 use crate::network::{Assembly, Calls, Ways};
 use crate::options::{Clock, Entropy, Options};
 use crate::raft::{LogId, Raft};
@@ -303,7 +303,8 @@ impl Consensus {
         let running = metrics.running_state.is_ok();
         let is_leader = running && metrics.state == ServerState::Leader;
         let voters = voters(&metrics);
-        let since_ack = self.inner.quorum_ack_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let since_ack =
+            self.inner.quorum_ack_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         // A group of one is quiet.
         let since_ack = if voters == [me] { Some(0) } else { since_ack };
         Status {

@@ -116,7 +116,9 @@ pub enum ConfigError {
         "--peer-listen {0}: listens on every address; say with --advertise HOST:PORT where other nodes reach this one"
     )]
     NoAdvertise(SocketAddr),
-    #[error("--join: needs --join-token TOKEN (from 'lockstep node token' at a member) or --join-token-file FILE")]
+    #[error(
+        "--join: needs --join-token TOKEN (from 'lockstep node token' at a member) or --join-token-file FILE"
+    )]
     NoToken,
     #[error("--bootstrap and --join: a node founds a fleet or joins one, not both")]
     BootstrapAndJoin,

@@ -12,7 +12,8 @@ use redb::{ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
 use super::{
-    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing, seal,
+    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing,
+    seal,
 };
 use crate::raft::{
     Entry, LogId, Membership, Reply, Snapshot, SnapshotMeta, StorageError, StorageIoError, Types,

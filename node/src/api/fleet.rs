@@ -5,8 +5,8 @@ use axum::extract::State;
 
 use super::Api;
 use super::extract::{ApiQuery, NoParameters};
-use super::types::FleetBody;
 use super::nodes;
+use super::types::FleetBody;
 
 /// The fleet as this node sees it.
 #[utoipa::path(

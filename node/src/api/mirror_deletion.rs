@@ -70,12 +70,7 @@ pub async fn delete(
     Ok(Json(rows::resource("KafkaMirrorData", rows::mirror_path(link, &mirror.name), body)))
 }
 
-async fn delete_topic(
-    api: &Api,
-    catalog: &Catalog,
-    link: &Link,
-    mirror: &MirrorTopic,
-) -> ApiResult<()> {
+async fn delete_topic(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) -> ApiResult<()> {
     if tokio::time::timeout(STOP_LIMIT, stopped(api, catalog, link, mirror)).await.is_err() {
         let message = format!(
             "topic '{}' stays: not every node that wrote to it said within {} s that it has stopped; delete it \

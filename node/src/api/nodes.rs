@@ -162,7 +162,8 @@ const SILENT: &str = "SILENT";
 
 fn find<'a>(catalog: &'a Catalog, name: &str) -> ApiResult<(NodeId, &'a Node)> {
     let missing = || {
-        let message = format!("there is no node '{name}' in the fleet; 'lockstep node list' shows its members");
+        let message =
+            format!("there is no node '{name}' in the fleet; 'lockstep node list' shows its members");
         ApiError::new(StatusCode::NOT_FOUND, message)
     };
     catalog.node_named(name).ok_or_else(missing)

@@ -7,10 +7,10 @@ use actors::observe::PartitionView;
 use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 
 use super::secrets;
-use crate::status::seen::{Seen, SeenLink};
 use super::types::{
     CategoryCount, ClusterRow, ConfigEntry, LagRow, LinkRow, MirrorRow, Resource, ResourceMetadata, TaskRow,
 };
+use crate::status::seen::{Seen, SeenLink};
 
 pub const TASKS: [&str; 4] = ["ConsumerOffsetSync", "AclSync", "AutoCreateMirror", "TopicConfigsSync"];
 
@@ -96,12 +96,7 @@ pub fn status(link: Option<&SeenLink>, mirror: &MirrorTopic) -> &'static str {
     }
 }
 
-pub fn mirror(
-    catalog: &Catalog,
-    link: &Link,
-    mirror: &MirrorTopic,
-    seen: &Seen,
-) -> Resource<MirrorRow> {
+pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen) -> Resource<MirrorRow> {
     let mut observed = seen.partitions(link, mirror);
     let lags = (0..).zip(&mirror.partitions).map(|(index, partition)| {
         let owner = partition.assignment.as_ref().map(|a| a.node);

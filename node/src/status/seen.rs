@@ -109,8 +109,10 @@ impl Seen {
     /// Each partition as its owner sees it; what others remember of it is past.
     pub fn partitions(&self, link: &Link, mirror: &MirrorTopic) -> BTreeMap<u32, LagRow> {
         let Some(by_node) = self.mirrors.get(&link.key(&mirror.name)) else { return BTreeMap::new() };
-        let owner = |partition: u32| Some(mirror.partitions.get(partition as usize)?.assignment.as_ref()?.node);
-        let rows = by_node.iter().flat_map(|(node, seen)| seen.partitions.iter().map(move |row| (*node, row)));
+        let owner =
+            |partition: u32| Some(mirror.partitions.get(partition as usize)?.assignment.as_ref()?.node);
+        let rows =
+            by_node.iter().flat_map(|(node, seen)| seen.partitions.iter().map(move |row| (*node, row)));
         rows.filter(|(node, row)| owner(row.partition) == Some(*node))
             .map(|(_, row)| (row.partition, row.clone()))
             .collect()
