@@ -1,12 +1,13 @@
 //! What holds for any fleet.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use catalog::placement::{self, Planned, REST, count_spread};
+use catalog::placement::{self, MOVES_MAX, Planned, count_spread};
 use catalog::*;
 use proptest::prelude::*;
 
-use crate::world::{World, of};
+use crate::world::{World, mirror, of};
 
 #[derive(Clone, Debug)]
 struct Any {
@@ -44,12 +45,68 @@ fn world(any: &Any) -> World {
     world
 }
 
+#[derive(Clone, Debug)]
+enum Event {
+    Lost(u64),
+    Unknown(u64),
+    Live(u64),
+    Duty(u64, Duty),
+    Removed(u64),
+    Rate(u32, u64),
+    Passes(u64),
+    Topic(u8),
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let node = 1u64..7;
+    let duty = prop_oneof![2 => Just(Duty::Mirrors), 1 => Just(Duty::Drains), 1 => Just(Duty::Stops)];
+    prop_oneof![
+        2 => node.clone().prop_map(Event::Lost),
+        1 => node.clone().prop_map(Event::Unknown),
+        3 => node.clone().prop_map(Event::Live),
+        3 => (node.clone(), duty).prop_map(|(node, duty)| Event::Duty(node, duty)),
+        1 => node.prop_map(Event::Removed),
+        2 => (0u32..60, any_rate()).prop_map(|(partition, rate)| Event::Rate(partition, rate)),
+        4 => (50u64..3_000).prop_map(Event::Passes),
+        1 => any::<u8>().prop_map(Event::Topic),
+    ]
+}
+
+fn happen(world: &mut World, event: Event) {
+    let is_member = |world: &World, node| world.catalog.nodes.contains_key(&NodeId(node));
+    match event {
+        Event::Lost(node) => world.lost(node),
+        Event::Unknown(node) => world.unknown(node),
+        Event::Live(node) => world.live(node),
+        Event::Duty(node, duty) if is_member(world, node) => world.duty(node, duty),
+        Event::Removed(node) if is_member(world, node) && world.catalog.nodes.len() > 1 => {
+            world.done(Action::RemoveNode { node: NodeId(node), lost: true });
+        }
+        Event::Rate(partition, rate) => world.rate("t0", partition, rate),
+        Event::Passes(ms) => world.pass(Duration::from_millis(ms)),
+        Event::Topic(number) if world.catalog.mirror(&mirror(&format!("x{number}"))).is_none() => {
+            world.topic(&format!("x{number}"), u32::from(number) + 1);
+        }
+        Event::Duty(..) | Event::Removed(_) | Event::Topic(_) => {}
+    }
+}
+
+fn check(world: &World, planned: &Planned) -> Result<(), TestCaseError> {
+    let key = of(&planned.step);
+    let owner = world.catalog.owner(&key);
+    let fits = world.situation.is_live(planned.step.node)
+        && world.catalog.nodes.get(&planned.step.node).is_some_and(|node| node.duty == Duty::Mirrors);
+    let is_taken_back = owner == Some(planned.step.node) && world.catalog.fleet.hand_overs.contains_key(&key);
+    prop_assert!(fits || is_taken_back, "{:?}", planned);
+    Ok(())
+}
+
 fn keys(planned: &[Planned]) -> BTreeSet<PartitionKey> {
     planned.iter().map(|p| of(&p.step)).collect()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn following_plans_ends_with_even_counts_and_no_node_much_busier_than_it_must_be(any in any_fleet()) {
@@ -104,5 +161,33 @@ proptest! {
         let one = world(&any);
         let catalog = codec::decode_catalog(&codec::encode_catalog(&one.catalog)).expect("own bytes");
         prop_assert_eq!(placement::plan(&catalog, &one.situation), one.plan());
+    }
+
+    #[test]
+    fn whatever_happens_a_plan_is_taken_and_once_all_is_well_everything_runs_and_is_even(
+        any in any_fleet(), events in prop::collection::vec(any_event(), 1..80)
+    ) {
+        let mut world = world(&any);
+        for event in events {
+            happen(&mut world, event);
+            let plan = world.plan();
+            prop_assert!(plan.assign.len() + plan.hand_over.len() <= MOVES_MAX);
+            for planned in plan.assign.iter().chain(&plan.hand_over) {
+                check(&world, planned)?;
+            }
+            world.propose(plan);
+        }
+        let nodes: Vec<_> = world.catalog.nodes.keys().map(|id| id.0).collect();
+        for node in nodes {
+            world.live(node);
+            world.duty(node, Duty::Mirrors);
+        }
+        world.settle();
+        let owners = world.owners();
+        let mirrors = world.catalog.links.values().flat_map(|link| link.mirrors.values());
+        prop_assert_eq!(owners.len(), mirrors.map(|m| m.partitions.len()).sum::<usize>());
+        let counts = world.counts();
+        let spread = counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0);
+        prop_assert!(spread <= count_spread(owners.len(), counts.len()), "{:?}", counts);
     }
 }
