@@ -55,15 +55,18 @@ impl Scales<'_, '_> {
         if !self.movable.is_empty() {
             return;
         }
-        self.movable = self.view.takers().map(|(id, _)| (id, Movable::new())).collect();
+        // Sets are built from lists: several times faster than one by one.
+        let mut lists: BTreeMap<NodeId, Vec<(u64, usize)>> =
+            self.view.takers().map(|(id, _)| (id, Vec::new())).collect();
         for (index, partition) in self.view.partitions.iter().enumerate() {
             let stays = partition.heading.is_some() || partition.rests_until.is_some();
-            if let Some(of_owner) = partition.owner().and_then(|owner| self.movable.get_mut(&owner))
+            if let Some(of_owner) = partition.owner().and_then(|owner| lists.get_mut(&owner))
                 && !stays
             {
-                of_owner.insert((partition.rate, index));
+                of_owner.push((partition.rate, index));
             }
         }
+        self.movable = lists.into_iter().map(|(id, list)| (id, Movable::from_iter(list))).collect();
     }
 
     fn spread(&self) -> usize {
