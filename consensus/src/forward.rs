@@ -114,10 +114,8 @@ impl Inner {
         loop {
             let leader = self.leader_known(deadline).await?;
             let answer = if leader == self.identity.node_id {
-                match timeout_at(deadline, self.read_index()).await {
-                    Ok(answer) => answer,
-                    Err(_) => return Err(SubmitError::Deadline),
-                }
+                let answer = timeout_at(deadline, self.read_index()).await;
+                answer.unwrap_or(Answer::Failed(Failure::NoQuorum))
             } else {
                 let within = deadline.saturating_duration_since(Instant::now());
                 let answer = self.calls.call(leader, &Request::ReadIndex, within).await;
