@@ -9,7 +9,7 @@ use support::fleet::{Fleet, MS};
 use support::{SECOND, action};
 use tokio::time::{Instant, sleep};
 
-const SEEDS: std::ops::Range<u64> = 0..10;
+const SEEDS: std::ops::Range<u64> = 0..5;
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_that_was_cut_off_comes_back_without_an_election() {

@@ -64,7 +64,6 @@ async fn the_raft_leader_proposes_nothing_that_a_member_does_not_know() {
 #[tokio::test(start_paused = true)]
 async fn a_follower_without_a_raft_leader_says_that_nothing_was_proposed() {
     let mut fleet = Fleet::of(3, 1).await;
-    let leader = fleet.leader().await.node_id();
     let follower = fleet.a_follower().await;
     let numbers: Vec<usize> = (0..3).filter(|number| *number != follower).collect();
     for number in numbers {
@@ -72,15 +71,11 @@ async fn a_follower_without_a_raft_leader_says_that_nothing_was_proposed() {
     }
     let node = fleet.nodes[follower].get();
     // Until it has noticed, what was sent to the Raft leader is in doubt.
-    sleep(5 * SECOND).await;
+    sleep(SECOND).await;
     let started = Instant::now();
     let refused = node.submit(create("c")).await;
-    assert!(started.elapsed() <= 5 * SECOND + SECOND / 10);
-    let _ = leader;
-    assert!(
-        matches!(refused, Err(SubmitError::NoLeader { .. } | SubmitError::Deadline)),
-        "{refused:?}"
-    );
+    assert!(started.elapsed() <= 5 * SECOND, "{:?}", started.elapsed());
+    assert!(matches!(refused, Err(SubmitError::NoLeader { .. })), "{refused:?}");
     let read = node.read().await;
     assert!(matches!(read, Err(SubmitError::NoLeader { .. })), "{read:?}");
 }
@@ -184,14 +179,14 @@ async fn under_fire(size: usize, seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn commands_are_applied_once_or_reported_in_doubt_whatever_happens_to_raft_leaders_of_three() {
-    for seed in 0..6 {
+    for seed in 0..3 {
         under_fire(3, seed).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn commands_are_applied_once_or_reported_in_doubt_whatever_happens_to_raft_leaders_of_five() {
-    for seed in 0..4 {
+    for seed in 0..2 {
         under_fire(5, seed).await;
     }
 }

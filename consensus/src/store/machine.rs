@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use catalog::{Catalog, Outcome, codec};
 use openraft::storage::RaftStateMachine;
-use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use redb::{ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
@@ -166,12 +166,12 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         self.install(meta, snapshot.get_ref())
-            .map_err(|e| StorageIoError::write_snapshot(Some(meta.signature()), AnyError::new(&e)).into())
+            .map_err(|e| StorageIoError::write_snapshot(Some(meta.signature()), self.store.failed(e)).into())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
         let snapshot =
-            self.store.snapshot().map_err(|e| StorageIoError::read_snapshot(None, AnyError::new(&e)))?;
+            self.store.snapshot().map_err(|e| StorageIoError::read_snapshot(None, self.store.failed(e)))?;
         Ok(snapshot.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
     }
 }
@@ -179,7 +179,7 @@ impl RaftStateMachine<Types> for Machine {
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
         let (meta, bytes) =
-            self.build().map_err(|e| StorageIoError::write_snapshot(None, AnyError::new(&e)))?;
+            self.build().map_err(|e| StorageIoError::write_snapshot(None, self.store.failed(e)))?;
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
     }
 }
