@@ -111,17 +111,20 @@ impl Fleet {
         .await;
     }
 
-    async fn begin(&self, number: usize, disk: Disk, start: Start) -> Member {
-        let way = self.net.way();
+    pub fn options(&self, number: usize) -> Options {
         let chance = Mutex::new(Chance::new(self.seed.wrapping_mul(31).wrapping_add(number as u64)));
-        let options = Options {
+        Options {
             clock: still_clock(),
             entropy: Arc::new(move || chance.lock().expect("no panic while held").draw()),
-            peers: Arc::new(way.clone()),
             snapshot_after_entries: self.snapshot_after,
             log_kept_entries: self.log_kept,
             ..Options::new(Path::new("memory"), format!("node-{number}"))
-        };
+        }
+    }
+
+    async fn begin(&self, number: usize, disk: Disk, start: Start) -> Member {
+        let way = self.net.way();
+        let options = Options { peers: Arc::new(way.clone()), ..self.options(number) };
         let consensus = match start {
             Start::Bootstrap => Consensus::bootstrap_on(disk.clone(), options).await,
             Start::Enter => Consensus::enter_on(disk.clone(), options).await,
@@ -185,15 +188,19 @@ impl Fleet {
         started.elapsed()
     }
 
-    /// All that run have applied the same, and it is the same (CT-1).
+    /// All that run have applied as much, and it is the same (CT-1).
     pub async fn until_equal(&self) {
-        self.until("all have applied as much", |fleet| {
-            let mut indexes: BTreeSet<u64> = fleet.statuses().iter().map(|s| s.last_applied).collect();
-            indexes.pop_last();
-            indexes.is_empty()
+        let all: Vec<usize> = (0..self.nodes.len()).filter(|number| self.nodes[*number].runs()).collect();
+        self.until_equal_of(&all).await;
+    }
+
+    pub async fn until_equal_of(&self, numbers: &[usize]) {
+        let index = |number: &usize| self.nodes[*number].get().status().last_applied;
+        self.until("all have applied as much", |_| {
+            numbers.iter().map(index).collect::<BTreeSet<u64>>().len() == 1
         })
         .await;
-        let mut applied = self.running().map(|node| node.watch().borrow().clone());
+        let mut applied = numbers.iter().map(|number| self.nodes[*number].get().watch().borrow().clone());
         let first = applied.next().expect("one runs");
         for other in applied {
             assert_eq!(first, other);
