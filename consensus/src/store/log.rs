@@ -6,23 +6,20 @@ use std::ops::RangeBounds;
 use catalog::codec;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableTable;
 
 use super::{LOG, PURGED_KEY, RAFT, Store, StoreError, VOTE_KEY, decode, seal};
 use crate::raft::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
 
 impl Store {
     pub(super) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
-        let txn = self.0.db.begin_read()?;
-        let log = txn.open_table(LOG)?;
-        log.range(range)?.map(|row| entry(row?)).collect()
+        self.read(|txn| txn.open_table(LOG)?.range(range)?.map(|row| entry(row?)).collect())
     }
 
     fn log_state(&self) -> Result<LogState<Types>, StoreError> {
         let purged: Option<LogId> = self.read_raft(PURGED_KEY)?;
-        let txn = self.0.db.begin_read()?;
-        let log = txn.open_table(LOG)?;
-        let last = log.last()?.map(entry).transpose()?.map(|e| e.log_id);
+        let last = self.read(|txn| txn.open_table(LOG)?.last()?.map(entry).transpose())?;
+        let last = last.map(|entry| entry.log_id);
         Ok(LogState { last_purged_log_id: purged, last_log_id: last.or(purged) })
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use catalog::{Catalog, Outcome, codec};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableTable;
 use tokio::sync::watch;
 
 use super::{
@@ -94,13 +94,14 @@ impl Store {
     }
 
     pub(super) fn snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StoreError> {
-        let txn = self.0.db.begin_read()?;
-        let table = txn.open_table(SNAPSHOT)?;
-        let Some(meta) = table.get(SNAPSHOT_META_KEY)? else { return Ok(None) };
-        let meta = decode_meta(meta.value())?;
-        let catalog = table.get(SNAPSHOT_CATALOG_KEY)?.ok_or_else(|| missing("the snapshot's catalog"))?;
-        let catalog = seal::open("the snapshot's catalog", catalog.value())?;
-        Ok(Some((meta, catalog.to_vec())))
+        self.read(|txn| {
+            let table = txn.open_table(SNAPSHOT)?;
+            let Some(meta) = table.get(SNAPSHOT_META_KEY)? else { return Ok(None) };
+            let meta = decode_meta(meta.value())?;
+            let catalog = table.get(SNAPSHOT_CATALOG_KEY)?.ok_or_else(|| missing("the snapshot's catalog"))?;
+            let catalog = seal::open("the snapshot's catalog", catalog.value())?;
+            Ok(Some((meta, catalog.to_vec())))
+        })
     }
 }
 

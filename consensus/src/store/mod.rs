@@ -23,13 +23,14 @@ mod seal;
 #[cfg(test)]
 mod suite_tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use catalog::Catalog;
 use catalog::codec::{self, CodecError};
 use openraft::AnyError;
-use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, TableError, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -246,27 +247,44 @@ impl Store {
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let txn = self.0.db.begin_write()?;
-        let value = change(&txn)?;
         let committed = self.committed().last;
-        if committed != self.committed().saved {
-            txn.open_table(RAFT)?.insert(COMMITTED_KEY, codec::encode(&committed).as_slice())?;
-        }
-        txn.commit()?;
+        let save_committed = committed != self.committed().saved;
+        let value = without_panic(|| {
+            let txn = self.0.db.begin_write()?;
+            let value = change(&txn)?;
+            if save_committed {
+                txn.open_table(RAFT)?.insert(COMMITTED_KEY, codec::encode(&committed).as_slice())?;
+            }
+            txn.commit()?;
+            Ok(value)
+        })?;
         self.committed().saved = committed;
         Ok(value)
     }
 
+    fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        without_panic(|| look(&self.0.db.begin_read()?))
+    }
+
     fn read_raft<T: DeserializeOwned>(&self, key: &'static str) -> Result<Option<T>, StoreError> {
-        let txn = self.0.db.begin_read()?;
-        let value = txn.open_table(RAFT)?.get(key)?;
-        value.map(|v| decode(key, v.value())).transpose()
+        self.read(|txn| {
+            let value = txn.open_table(RAFT)?.get(key)?;
+            value.map(|v| decode(key, v.value())).transpose()
+        })
     }
 
     fn committed(&self) -> MutexGuard<'_, Committed> {
         // Nothing panics while it is held, and both fields are plain values.
         self.0.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// redb panics on a page that isn't what it wrote. openraft would lose the task that the panic ends, and
+/// go on without it; an error stops it.
+fn without_panic<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    // What redb leaves behind half done is locked and stays so: each later use is an error, too.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StoreError::Inconsistent("a page isn't what was written".to_owned())))
 }
 
 fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {

@@ -22,7 +22,7 @@ pub const LONG: Duration = Duration::from_secs(20);
 pub struct Fleet {
     pub net: Net,
     pub nodes: Vec<Member>,
-    seed: u64,
+    pub seed: u64,
     pub snapshot_after: u64,
     pub log_kept: u64,
 }
