@@ -178,7 +178,8 @@ impl Inner {
     async fn ask_for_votes(self: &Arc<Self>, view: &View) -> bool {
         let mut votes = BTreeSet::from([view.me]);
         let mut asked = JoinSet::new();
-        let others: BTreeSet<u64> = view.voters.iter().flatten().copied().filter(|id| *id != view.me).collect();
+        let others: BTreeSet<u64> =
+            view.voters.iter().flatten().copied().filter(|id| *id != view.me).collect();
         for id in others {
             let (calls, last, within) = (self.calls.clone(), view.last, self.append_timeout);
             asked.spawn(async move {

@@ -145,9 +145,7 @@ impl Inner {
             Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
                 Answer::Failed(Failure::NoQuorum)
             }
-            Err(RaftError::Fatal(_)) => {
-                Answer::Failed(Failure::Stopped(self.stopped().unwrap_or_default()))
-            }
+            Err(RaftError::Fatal(_)) => Answer::Failed(Failure::Stopped(self.stopped().unwrap_or_default())),
         }
     }
 

@@ -100,8 +100,7 @@ impl Inner {
             membership.get_joint_config().last().into_iter().flatten().map(|id| NodeId(*id)).collect();
         let nodes: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| NodeId(*id)).collect();
         let learners = nodes.difference(&voters).copied().collect();
-        let caught_up =
-            nodes.iter().copied().filter(|id| self.caught_up(&metrics, *id)).collect();
+        let caught_up = nodes.iter().copied().filter(|id| self.caught_up(&metrics, *id)).collect();
         let raft_leader = metrics.current_leader.map(NodeId);
         Members { raft_leader, voters, learners, caught_up }
     }
@@ -141,8 +140,9 @@ impl Inner {
             (sets.len() > 1, sets.last().cloned().unwrap_or_default())
         };
         if in_between {
-            let finish =
-                |raft: Raft| async move { raft.change_membership(ChangeMembers::ReplaceAllVoters(goal), true).await };
+            let finish = |raft: Raft| async move {
+                raft.change_membership(ChangeMembers::ReplaceAllVoters(goal), true).await
+            };
             match self.change(finish).await {
                 Ok(()) => tracing::info!("consensus: finished a change of voters that was interrupted"),
                 Err(error) => tracing::debug!(%error, "consensus: the change of voters isn't finished yet"),
@@ -167,9 +167,7 @@ impl Inner {
 
 fn refused(error: ClientWriteError<u64, BasicNode>) -> MemberError {
     match error {
-        ClientWriteError::ForwardToLeader(to) => {
-            MemberError::NotLeader { leader: to.leader_id.map(NodeId) }
-        }
+        ClientWriteError::ForwardToLeader(to) => MemberError::NotLeader { leader: to.leader_id.map(NodeId) },
         ClientWriteError::ChangeMembershipError(e) => match e {
             ChangeMembershipError::InProgress(_) => MemberError::InProgress,
             ChangeMembershipError::EmptyMembership(_) => MemberError::NoVoters,

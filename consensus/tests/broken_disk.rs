@@ -72,8 +72,8 @@ async fn a_disk_that_fails_in_the_middle_of_a_commit_loses_nothing_acknowledged(
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn entries_that_the_disk_changed_are_never_passed_on() {
+/// The Raft leader has to read again what it has written; its disk was changed meanwhile.
+async fn passed_on_by(change: impl FnOnce(&Disk)) -> String {
     let fleet = Fleet::of(3, 1).await;
     let leader = fleet.leader().await.clone();
     let away = fleet.a_follower().await;
@@ -82,12 +82,9 @@ async fn entries_that_the_disk_changed_are_never_passed_on() {
     for n in 0..60 {
         leader.submit(create(&format!("c{n}"), 400_000)).await.expect("submit");
     }
-    fleet.nodes[fleet.number_of(leader.node_id())].disk.corrupt_from(64 * 1024);
+    change(&fleet.nodes[fleet.number_of(leader.node_id())].disk);
     fleet.net.heal();
     fleet.until("the Raft leader has stopped", |_| leader.status().stopped.is_some()).await;
-    let why = leader.status().stopped.expect("a reason");
-    assert!(why.contains("memory"), "{why}");
-    println!("{why}");
     fleet.leader().await;
     sleep(3 * SECOND).await;
     let others: Vec<usize> = (0..3).filter(|number| fleet.nodes[*number].id != leader.node_id()).collect();
@@ -97,4 +94,18 @@ async fn entries_that_the_disk_changed_are_never_passed_on() {
     for cluster in clusters.values() {
         assert_eq!(cluster.configs["client.id"], "x".repeat(400_000));
     }
+    leader.status().stopped.expect("a reason")
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_the_disk_changed_are_never_passed_on() {
+    let why = passed_on_by(|disk| disk.corrupt_bytes(b'x')).await;
+    assert!(why.starts_with("memory is damaged (log entry "), "{why}");
+    assert!(why.contains("doesn't have its checksum") && why.contains("join again as a new one"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_redb_can_not_make_sense_of_stop_the_node_and_not_a_task_of_it() {
+    let why = passed_on_by(|disk| disk.corrupt_pages(64 * 1024)).await;
+    assert!(why.starts_with("memory is damaged ("), "{why}");
 }

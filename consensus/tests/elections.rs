@@ -84,10 +84,11 @@ async fn an_isolated_raft_leader_knows_that_it_is_and_answers_no_read() {
         let submitted = old.submit(action(2)).await;
         assert!(matches!(submitted, Err(SubmitError::Deadline)), "seed {seed}: {submitted:?}");
         fleet.net.heal();
-        fleet.until("one leads", |fleet| {
-            fleet.statuses().iter().filter(|status| status.is_leader).count() == 1
-        })
-        .await;
+        fleet
+            .until("one leads", |fleet| {
+                fleet.statuses().iter().filter(|status| status.is_leader).count() == 1
+            })
+            .await;
         fleet.until_equal().await;
     }
 }

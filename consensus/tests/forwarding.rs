@@ -158,11 +158,11 @@ async fn under_fire(size: usize, seed: u64) {
     fleet.leader().await.submit(create("last")).await.expect("submit");
     fleet.until_equal().await;
 
-    let told = told.lock().expect("no panic while held");
     let applied: BTreeSet<String> = {
         let watch = fleet.leader().await.watch();
         watch.borrow().catalog.clusters.keys().map(ToString::to_string).collect()
     };
+    let told = told.lock().expect("no panic while held");
     let missing: Vec<_> = told.acknowledged.difference(&applied).collect();
     assert!(missing.is_empty(), "seed {seed}: acknowledged and lost: {missing:?}");
     let lied: Vec<_> = told.surely_not.intersection(&applied).collect();

@@ -24,7 +24,8 @@ async fn the_recovered_node_keeps_what_it_held_and_the_others_are_strangers() {
         for number in 0..3 {
             fleet.kill(number).await;
         }
-        let report = recover_on(fleet.nodes[survivor].disk.clone(), &fleet.options(survivor)).expect("recovered");
+        let report =
+            recover_on(fleet.nodes[survivor].disk.clone(), &fleet.options(survivor)).expect("recovered");
         assert!(report.changed && report.voted);
         assert_eq!(report.node_id, fleet.nodes[survivor].id);
         assert_eq!(report.removed.len(), 2);

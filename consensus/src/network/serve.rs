@@ -120,10 +120,12 @@ impl Inner {
                 Err(e) => Answer::Failed(Failure::Unreadable(e.to_string())),
             },
             // The Raft leader is heard by each piece: it sends no heartbeat meanwhile.
-            Err(held) => match self.append(Append { vote, prev: None, commit: None, entries: vec![] }).await {
-                Answer::Appended => Answer::PartsUpTo(held),
-                other => other,
-            },
+            Err(held) => {
+                match self.append(Append { vote, prev: None, commit: None, entries: vec![] }).await {
+                    Answer::Appended => Answer::PartsUpTo(held),
+                    other => other,
+                }
+            }
         }
     }
 
@@ -159,7 +161,9 @@ impl Inner {
 
     async fn snapshot(&self, vote: Vote, meta: SnapshotMeta, offset: u64, data: Blob, done: bool) -> Answer {
         if offset.saturating_add(data.0.len() as u64) > SNAPSHOT_BYTES_MAX {
-            return Answer::Failed(Failure::Unreadable(format!("a snapshot beyond {SNAPSHOT_BYTES_MAX} bytes")));
+            return Answer::Failed(Failure::Unreadable(format!(
+                "a snapshot beyond {SNAPSHOT_BYTES_MAX} bytes"
+            )));
         }
         let request = InstallSnapshotRequest { vote, meta, offset, data: data.0, done };
         match self.raft.install_snapshot(request).await {

@@ -88,9 +88,7 @@ fn failed<E: std::error::Error>(error: NoAnswer) -> Failed<E> {
     match error {
         // openraft then waits before the next attempt.
         NoAnswer::Call(e) => RPCError::Unreachable(Unreachable::new(&e)),
-        e @ (NoAnswer::Failed(..) | NoAnswer::Unreadable(..)) => {
-            RPCError::Unreachable(Unreachable::new(&e))
-        }
+        e @ (NoAnswer::Failed(..) | NoAnswer::Unreadable(..)) => RPCError::Unreachable(Unreachable::new(&e)),
     }
 }
 

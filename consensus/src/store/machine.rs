@@ -12,7 +12,8 @@ use redb::ReadableTable;
 use tokio::sync::watch;
 
 use super::{
-    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing, seal,
+    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing,
+    seal,
 };
 use crate::raft::{
     Entry, LogId, Membership, Reply, Snapshot, SnapshotMeta, StorageError, StorageIoError, Types,
@@ -98,7 +99,8 @@ impl Store {
             let table = txn.open_table(SNAPSHOT)?;
             let Some(meta) = table.get(SNAPSHOT_META_KEY)? else { return Ok(None) };
             let meta = decode_meta(meta.value())?;
-            let catalog = table.get(SNAPSHOT_CATALOG_KEY)?.ok_or_else(|| missing("the snapshot's catalog"))?;
+            let catalog =
+                table.get(SNAPSHOT_CATALOG_KEY)?.ok_or_else(|| missing("the snapshot's catalog"))?;
             let catalog = seal::open("the snapshot's catalog", catalog.value())?;
             Ok(Some((meta, catalog.to_vec())))
         })

@@ -63,10 +63,16 @@ impl Disk {
     }
 
     /// One bit of each kilobyte from there on is another one.
-    pub fn corrupt_from(&self, offset: usize) {
-        let mut state = self.state();
-        for byte in state.current.iter_mut().skip(offset).step_by(1024) {
+    pub fn corrupt_pages(&self, from: usize) {
+        for byte in self.state().current.iter_mut().skip(from).step_by(1024) {
             *byte ^= 1;
+        }
+    }
+
+    /// One in a thousand of these bytes is the next one.
+    pub fn corrupt_bytes(&self, wrong: u8) {
+        for byte in self.state().current.iter_mut().filter(|byte| **byte == wrong).step_by(1_000) {
+            *byte += 1;
         }
     }
 
