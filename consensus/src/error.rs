@@ -34,7 +34,7 @@ pub enum OpenError {
     #[error("{} is in format {found}, this build reads up to {reads}: use a newer lockstep", file.display())]
     NewerFormat { file: PathBuf, found: u32, reads: u32 },
     #[error(
-        "{} is damaged ({what}): don't repair it by hand; restore the data directory from a copy, or let the node join again as a new one",
+        "{} is damaged ({what}): don't repair it by hand; let the node join again as a new one, or restore the data directory from a copy if it is the only node of its fleet",
         file.display()
     )]
     Corrupt { file: PathBuf, what: String, source: Option<Cause> },

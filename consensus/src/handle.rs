@@ -5,25 +5,26 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::{Action, NodeId, Outcome};
-use openraft::error::{Fatal, InitializeError, RaftError};
+use openraft::error::{InitializeError, RaftError};
 use openraft::{BasicNode, RaftMetrics, ServerState};
 use redb::{Database, StorageBackend};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::campaign;
 use crate::directory::DataDir;
 use crate::error::{OpenError, SubmitError};
 use crate::network::{Assembly, Calls, Ways};
 use crate::options::{Clock, Entropy, Options};
-use crate::raft::{LogId, Raft};
+use crate::raft::Raft;
 use crate::runtime::drawing_from;
-use crate::store::{self, Applied, Founding, Identity, Machine, Store};
+use crate::status::Leading;
+use crate::store::{self, Applied, Failure, Founding, Identity, Machine, Store};
 
 /// How long opening a group of one waits for its own leadership, which takes milliseconds. If it
 /// takes longer the node starts all the same, and commands wait for the leader.
@@ -49,7 +50,8 @@ pub(crate) struct Inner {
     /// Its channel closes when the store is closed.
     closed: watch::Receiver<()>,
     /// Where the store is, for messages.
-    path: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) failure: Failure,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) submit_timeout: Duration,
@@ -64,7 +66,7 @@ pub(crate) struct Inner {
     pub(crate) changes: Semaphore,
     pub(crate) calls: Calls,
     pub(crate) assembly: Mutex<Assembly>,
-    leading: Mutex<Leading>,
+    pub(crate) leading: Mutex<Leading>,
 }
 
 /// What a start may do to a store that holds no group.
@@ -73,35 +75,6 @@ enum Start {
     Bootstrap,
     Open,
     Enter,
-}
-
-#[derive(Default)]
-struct Leading {
-    /// When a majority last confirmed this node as Raft leader, as far as it has noticed.
-    acknowledged: Option<Instant>,
-    /// It is handing the Raft leadership over and proposes nothing more.
-    yields: bool,
-}
-
-/// What this node can say about the group at once, without asking anybody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    pub node_id: NodeId,
-    pub node_name: String,
-    /// This node believes that it leads. A leader that was cut off believes it too: trust it only
-    /// with a recent [`Status::millis_since_quorum_ack`].
-    pub is_leader: bool,
-    pub leader: Option<NodeId>,
-    pub term: u64,
-    pub last_applied: u64,
-    /// Since a majority last confirmed this node as leader; none on the others. A group of one
-    /// confirms itself.
-    pub millis_since_quorum_ack: Option<u64>,
-    pub voters: Vec<NodeId>,
-    /// Why consensus on this node no longer runs.
-    pub stopped: Option<String>,
-    /// A member refuses this node as one that was removed from the fleet: its id never comes back.
-    pub removed: bool,
 }
 
 impl Consensus {
@@ -184,7 +157,8 @@ impl Consensus {
         }
         // A group that was never founded, because bootstrap was interrupted, has no members either.
         let waits = waiting || matches!(start, Start::Enter);
-        let (store, closed) = Store::new(db, dir).map_err(store_failed)?;
+        let (store, closed) = Store::new(db, dir, &path).map_err(store_failed)?;
+        let failure = store.failure();
         let snapshot = store.load().map_err(store_failed)?;
         let machine = Machine::new(store.clone(), snapshot);
         let applied = machine.watch();
@@ -198,6 +172,7 @@ impl Consensus {
                 applied,
                 closed,
                 path: path.clone(),
+                failure,
                 append_timeout: options.append_timeout(),
                 heartbeat: options.heartbeat,
                 lease: options.election_timeout_max,
@@ -297,30 +272,6 @@ impl Consensus {
         self.inner.clone().serve(from, request).await
     }
 
-    pub fn status(&self) -> Status {
-        let metrics = self.inner.raft.metrics().borrow().clone();
-        let me = self.node_id();
-        let running = metrics.running_state.is_ok();
-        let is_leader = running && metrics.state == ServerState::Leader;
-        let voters = voters(&metrics);
-        let since_ack =
-            self.inner.quorum_ack_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        // A group of one is quiet.
-        let since_ack = if voters == [me] { Some(0) } else { since_ack };
-        Status {
-            node_id: me,
-            node_name: self.inner.identity.node_name.clone(),
-            is_leader,
-            leader: metrics.current_leader.filter(|_| running).map(NodeId),
-            term: metrics.current_term,
-            last_applied: self.inner.applied.borrow().index,
-            millis_since_quorum_ack: since_ack.filter(|_| is_leader),
-            voters,
-            stopped: self.inner.stopped(),
-            removed: self.inner.calls.removed(),
-        }
-    }
-
     /// Stops this node's part and waits until the data directory is free for the next process.
     /// Commands under way are answered `Stopped`. May be called again.
     pub async fn shutdown(&self) {
@@ -334,46 +285,6 @@ impl Consensus {
         if timeout(SHUTDOWN_WAIT, stop).await.is_err() {
             tracing::warn!("consensus: the store is still open {SHUTDOWN_WAIT:?} after the order to stop");
         }
-    }
-}
-
-impl Inner {
-    /// Why consensus no longer runs here.
-    pub(crate) fn stopped(&self) -> Option<String> {
-        let running = self.raft.metrics().borrow().running_state.clone();
-        running.err().map(|fatal| match fatal {
-            Fatal::Stopped => "shut down".to_owned(),
-            other => format!("{}: {other}", self.path.display()),
-        })
-    }
-
-    /// The last entry that this node holds.
-    pub(crate) fn last_log(&self) -> Option<LogId> {
-        self.raft.data_metrics().borrow().last_log
-    }
-
-    /// Since a majority confirmed this node as Raft leader; goes on growing when openraft hangs.
-    pub(crate) fn quorum_ack_age(&self) -> Option<Duration> {
-        self.leading().acknowledged.map(|at| at.elapsed())
-    }
-
-    /// Called every heartbeat while this node leads. Looks at what openraft last said, which is at most
-    /// a heartbeat old.
-    pub(crate) fn note_quorum(&self, since: Option<Duration>) {
-        self.leading().acknowledged = since.map(|since| Instant::now() - since);
-    }
-
-    pub(crate) fn yields(&self) -> bool {
-        self.leading().yields
-    }
-
-    pub(crate) fn set_yields(&self, yields: bool) {
-        self.leading().yields = yields;
-    }
-
-    fn leading(&self) -> MutexGuard<'_, Leading> {
-        // Nothing panics while it is held, and both fields are plain values.
-        self.leading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -395,10 +306,6 @@ fn current_identity(db: &Database, options: &Options, path: &Path) -> Result<Ide
         store::rename(db, &identity).map_err(store_failed)?;
     }
     Ok(identity)
-}
-
-fn voters(metrics: &RaftMetrics<u64, BasicNode>) -> Vec<NodeId> {
-    metrics.membership_config.membership().voter_ids().map(NodeId).collect()
 }
 
 fn start_failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> OpenError {

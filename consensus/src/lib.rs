@@ -4,11 +4,15 @@
 //! proposes a change, [`Consensus::watch`] shows what was applied, [`Consensus::read`] reads what
 //! no later leader can contradict. An acknowledged command is on disk and stays (CT-6).
 //!
-//! - [`Options`]: where the data is, timing, and the seams for simulation (clock, entropy).
-//! - `handle`: founding, opening, submitting, reading, stopping.
+//! - [`Options`]: where the data is, timing, and the seams: peers, clock, entropy.
+//! - `handle`: founding, entering, opening, stopping; `status`: what can be said at once.
+//! - `forward`: submitting and reading on any node, through the Raft leader.
+//! - `campaign`: when a node stands for election; `handover`: making another the Raft leader.
+//! - `membership`: who votes and who learns, as the coordinator orders it.
+//! - `network`: openraft's calls to the other members, over [`peers::Call`], and their answers.
 //! - `directory`: the data directory: its lock, its store file, how both come to be.
 //! - `store`: log, vote and snapshots in one redb file; what openraft asks of a store.
-//! - `network`: calls to the other members; a group of one has none.
+//! - `recover`: one node goes on alone after the majority is lost for good.
 //! - `runtime`: where openraft's tasks run and draw from.
 //!
 //! It never knows Kafka, never decides what a command means (that is [`catalog::Catalog::apply`]),
@@ -29,10 +33,12 @@ mod options;
 mod raft;
 mod recover;
 mod runtime;
+mod status;
 mod store;
 
 pub use error::{MemberError, OpenError, RecoverError, SubmitError};
-pub use handle::{Consensus, Status};
+pub use handle::Consensus;
 pub use options::{Clock, Entropy, Options};
 pub use recover::{Recovered, recover, recover_on};
+pub use status::Status;
 pub use store::Applied;

@@ -157,3 +157,77 @@ impl<'de> Deserialize<'de> for Blob {
         deserializer.deserialize_byte_buf(Bytes)
     }
 }
+
+/// The bytes between nodes of different builds. A change here is one that they can't talk through.
+#[cfg(test)]
+mod tests {
+    use catalog::codec;
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+
+    fn check(value: &(impl Serialize + fmt::Debug), bytes: &[u8]) {
+        assert_eq!(codec::encode(value), bytes, "{value:?}");
+    }
+
+    fn log_id() -> LogId {
+        LogId::new(CommittedLeaderId::new(3, 7), 9)
+    }
+
+    #[test]
+    fn requests_keep_their_bytes() {
+        let vote = Vote::new_committed(3, 7);
+        let append = Append { vote, prev: Some(log_id()), commit: None, entries: vec![] };
+        check(&Request::Append(append), &[1, 0, 3, 7, 1, 1, 3, 7, 9, 0, 0]);
+        let data = || Blob(vec![5, 6]);
+        check(&Request::Part { vote, offset: 1, total: 3, data: data() }, &[1, 1, 3, 7, 1, 1, 3, 2, 5, 6]);
+        let last = Some(log_id());
+        check(&Request::Vote { vote, last, handed_over: None }, &[1, 2, 3, 7, 1, 1, 3, 7, 9, 0]);
+        let snapshot =
+            Request::Snapshot { vote, meta: SnapshotMeta::default(), offset: 0, data: data(), done: true };
+        check(&snapshot, &[1, 3, 3, 7, 1, 0, 0, 0, 0, 0, 0, 2, 5, 6, 1]);
+        check(&Request::WouldVote { last }, &[1, 4, 1, 3, 7, 9]);
+        check(&Request::TakeOver { vote }, &[1, 5, 3, 7, 1]);
+        let action = Action::DeleteCluster { name: "c".into() };
+        check(&Request::Submit { action, within_ms: 9 }, &[1, 6, 3, 1, b'c', 9]);
+        check(&Request::ReadIndex, &[1, 7]);
+    }
+
+    #[test]
+    fn answers_keep_their_bytes() {
+        let vote = Vote::new(3, 7);
+        check(&Answer::Failed(Failure::Stopped("s".into())), &[1, 0, 0, 1, b's']);
+        check(&Answer::Failed(Failure::Removed), &[1, 0, 1]);
+        check(&Answer::Failed(Failure::Unreadable("u".into())), &[1, 0, 2, 1, b'u']);
+        check(&Answer::Failed(Failure::NoQuorum), &[1, 0, 3]);
+        check(&Answer::Failed(Failure::Deadline), &[1, 0, 4]);
+        check(&Answer::Appended, &[1, 1]);
+        check(&Answer::AppendedUpTo(Some(log_id())), &[1, 2, 1, 3, 7, 9]);
+        check(&Answer::Conflict, &[1, 3]);
+        check(&Answer::HigherVote(vote), &[1, 4, 3, 7, 0]);
+        check(&Answer::PartsUpTo(9), &[1, 5, 9]);
+        check(&Answer::Voted { vote, last: None, granted: true }, &[1, 6, 3, 7, 0, 0, 1]);
+        check(&Answer::SnapshotUpTo { vote }, &[1, 7, 3, 7, 0]);
+        check(&Answer::SnapshotAgain, &[1, 8]);
+        check(&Answer::WouldVote(true), &[1, 9, 1]);
+        check(&Answer::TakesOver(false), &[1, 10, 0]);
+        let done = Submitted::Applied { index: 9, reply: Ok(Outcome::Done) };
+        check(&Answer::Submitted(done), &[1, 11, 0, 9, 0, 0]);
+        let refusal = || Refusal::Stale("s".into());
+        check(&Answer::Submitted(Submitted::Refused(refusal())), &[1, 11, 1, 3, 1, b's']);
+        check(&Answer::Submitted(Submitted::NotProposed(Some(7))), &[1, 11, 2, 1, 7]);
+        check(&Answer::Submitted(Submitted::InDoubt), &[1, 11, 3]);
+        check(&Answer::ReadIndex(9), &[1, 12, 9]);
+        check(&Answer::NotLeader(None), &[1, 13, 0]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_apart_from_what_is() {
+        assert!(codec::decode::<Request>(&[1, 200]).is_err());
+        assert!(codec::decode::<Request>(&[2, 7]).is_err(), "another version of the codec");
+        let Ok(Request::Part { data, .. }) = codec::decode(&[1, 1, 3, 7, 1, 1, 3, 2, 5, 6]) else {
+            panic!("not a piece")
+        };
+        assert_eq!(data, Blob(vec![5, 6]));
+    }
+}

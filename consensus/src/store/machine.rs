@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use catalog::{Catalog, Outcome, codec};
 use openraft::storage::RaftStateMachine;
-use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use redb::{ReadableDatabase, ReadableTable};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use redb::ReadableTable;
 use tokio::sync::watch;
 
 use super::{
@@ -95,13 +95,15 @@ impl Store {
     }
 
     pub(super) fn snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StoreError> {
-        let txn = self.0.db.begin_read()?;
-        let table = txn.open_table(SNAPSHOT)?;
-        let Some(meta) = table.get(SNAPSHOT_META_KEY)? else { return Ok(None) };
-        let meta = decode_meta(meta.value())?;
-        let catalog = table.get(SNAPSHOT_CATALOG_KEY)?.ok_or_else(|| missing("the snapshot's catalog"))?;
-        let catalog = seal::open("the snapshot's catalog", catalog.value())?;
-        Ok(Some((meta, catalog.to_vec())))
+        self.read(|txn| {
+            let table = txn.open_table(SNAPSHOT)?;
+            let Some(meta) = table.get(SNAPSHOT_META_KEY)? else { return Ok(None) };
+            let meta = decode_meta(meta.value())?;
+            let catalog =
+                table.get(SNAPSHOT_CATALOG_KEY)?.ok_or_else(|| missing("the snapshot's catalog"))?;
+            let catalog = seal::open("the snapshot's catalog", catalog.value())?;
+            Ok(Some((meta, catalog.to_vec())))
+        })
     }
 }
 
@@ -167,12 +169,12 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         self.install(meta, snapshot.get_ref())
-            .map_err(|e| StorageIoError::write_snapshot(Some(meta.signature()), AnyError::new(&e)).into())
+            .map_err(|e| StorageIoError::write_snapshot(Some(meta.signature()), self.store.failed(e)).into())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
         let snapshot =
-            self.store.snapshot().map_err(|e| StorageIoError::read_snapshot(None, AnyError::new(&e)))?;
+            self.store.snapshot().map_err(|e| StorageIoError::read_snapshot(None, self.store.failed(e)))?;
         Ok(snapshot.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
     }
 }
@@ -180,7 +182,7 @@ impl RaftStateMachine<Types> for Machine {
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
         let (meta, bytes) =
-            self.build().map_err(|e| StorageIoError::write_snapshot(None, AnyError::new(&e)))?;
+            self.build().map_err(|e| StorageIoError::write_snapshot(None, self.store.failed(e)))?;
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
     }
 }

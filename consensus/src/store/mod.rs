@@ -23,16 +23,23 @@ mod seal;
 #[cfg(test)]
 mod suite_tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use catalog::Catalog;
 use catalog::codec::{self, CodecError};
-use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, TableError, WriteTransaction};
+use openraft::AnyError;
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition, TableError,
+    WriteTransaction,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::directory::DataDir;
+use crate::error::OpenError;
 use crate::raft::LogId;
 
 pub(crate) use held::Held;
@@ -104,6 +111,16 @@ from_redb!(
     redb::TransactionError
 );
 
+/// Why the store can't be used any more: which file, the cause, the way out. Outlives the store.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failure(Arc<OnceLock<String>>);
+
+impl Failure {
+    pub(crate) fn text(&self) -> Option<String> {
+        self.0.get().cloned()
+    }
+}
+
 /// A cheap handle; the database closes with the last one.
 #[derive(Clone, Debug)]
 pub(crate) struct Store(Arc<Inner>);
@@ -113,6 +130,9 @@ pub(crate) struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     db: Database,
+    /// For messages.
+    path: PathBuf,
+    failure: Failure,
     committed: Mutex<Committed>,
     _dir: Option<DataDir>,
     _closed: watch::Sender<()>,
@@ -192,13 +212,37 @@ pub(crate) fn rename(db: &Database, identity: &Identity) -> Result<(), StoreErro
 
 impl Store {
     /// The receiver's channel closes when the database is closed and the directory is free.
-    pub(crate) fn new(db: Database, dir: Option<DataDir>) -> Result<(Self, watch::Receiver<()>), StoreError> {
+    pub(crate) fn new(
+        db: Database,
+        dir: Option<DataDir>,
+        path: &Path,
+    ) -> Result<(Self, watch::Receiver<()>), StoreError> {
         let (closed, receiver) = watch::channel(());
-        let committed = Mutex::default();
-        let store = Self(Arc::new(Inner { db, committed, _dir: dir, _closed: closed }));
+        let (path, failure, committed) = (path.to_owned(), Failure::default(), Mutex::default());
+        let store = Self(Arc::new(Inner { db, path, failure, committed, _dir: dir, _closed: closed }));
         let saved = store.read_raft(COMMITTED_KEY)?.flatten();
         *store.committed() = Committed { last: saved, saved };
         Ok((store, receiver))
+    }
+
+    /// What stopped the node, if its store did.
+    pub(crate) fn failure(&self) -> Failure {
+        self.0.failure.clone()
+    }
+
+    /// Remembers the first error, which openraft then stops at; what follows is its echo.
+    fn failed(&self, error: StoreError) -> AnyError {
+        let error = OpenError::store(&self.0.path, error);
+        let any = AnyError::new(&error);
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        tracing::error!("consensus: {text}");
+        let _ = self.0.failure.0.set(text);
+        any
     }
 
     /// One durable commit, or nothing. Takes an unsaved committed position along.
@@ -206,27 +250,44 @@ impl Store {
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let txn = self.0.db.begin_write()?;
-        let value = change(&txn)?;
         let committed = self.committed().last;
-        if committed != self.committed().saved {
-            txn.open_table(RAFT)?.insert(COMMITTED_KEY, codec::encode(&committed).as_slice())?;
-        }
-        txn.commit()?;
+        let save_committed = committed != self.committed().saved;
+        let value = without_panic(|| {
+            let txn = self.0.db.begin_write()?;
+            let value = change(&txn)?;
+            if save_committed {
+                txn.open_table(RAFT)?.insert(COMMITTED_KEY, codec::encode(&committed).as_slice())?;
+            }
+            txn.commit()?;
+            Ok(value)
+        })?;
         self.committed().saved = committed;
         Ok(value)
     }
 
+    fn read<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        without_panic(|| look(&self.0.db.begin_read()?))
+    }
+
     fn read_raft<T: DeserializeOwned>(&self, key: &'static str) -> Result<Option<T>, StoreError> {
-        let txn = self.0.db.begin_read()?;
-        let value = txn.open_table(RAFT)?.get(key)?;
-        value.map(|v| decode(key, v.value())).transpose()
+        self.read(|txn| {
+            let value = txn.open_table(RAFT)?.get(key)?;
+            value.map(|v| decode(key, v.value())).transpose()
+        })
     }
 
     fn committed(&self) -> MutexGuard<'_, Committed> {
         // Nothing panics while it is held, and both fields are plain values.
         self.0.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// redb panics on a page that isn't what it wrote. openraft would lose the task that the panic ends, and
+/// go on without it; an error stops it.
+fn without_panic<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    // What redb leaves behind half done is locked and stays so: each later use is an error, too.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StoreError::Inconsistent("a page isn't what was written".to_owned())))
 }
 
 fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {

@@ -24,6 +24,8 @@ struct State {
     label: u64,
     random: u64,
     failure: Option<io::ErrorKind>,
+    /// Operations until it fails; none: it doesn't, or does already.
+    fails_in: Option<(u64, io::ErrorKind)>,
 }
 
 enum Op {
@@ -55,6 +57,32 @@ impl Disk {
         self.state().failure = kind;
     }
 
+    /// After so many operations everything fails, as when a disk fills up in the middle of a commit.
+    pub fn fail_in(&self, operations: u64, kind: io::ErrorKind) {
+        self.state().fails_in = Some((operations, kind));
+    }
+
+    /// One bit of each kilobyte from there on is another one.
+    pub fn corrupt_pages(&self, from: usize) {
+        for byte in self.state().current.iter_mut().skip(from).step_by(1024) {
+            *byte ^= 1;
+        }
+    }
+
+    /// One in a thousand of these bytes is the next one.
+    pub fn corrupt_bytes(&self, wrong: u8) {
+        for byte in self.state().current.iter_mut().filter(|byte| **byte == wrong).step_by(1_000) {
+            *byte += 1;
+        }
+    }
+
+    /// What it would hold after losing power now.
+    pub fn after_power_cut(&self, seed: u64) -> Disk {
+        let mut state = self.state();
+        state.random = seed;
+        Disk::holding(state.after_power_cut())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no panic while held")
     }
@@ -77,6 +105,11 @@ impl State {
                 let image = self.after_power_cut();
                 self.pictures.push((Disk::holding(image), self.label));
             }
+        }
+        match &mut self.fails_in {
+            Some((0, kind)) => self.failure = Some(*kind),
+            Some((left, _)) => *left -= 1,
+            None => {}
         }
         self.failure.map_or(Ok(()), |kind| Err(kind.into()))
     }
