@@ -26,7 +26,7 @@ pub(crate) const HANDSHAKE_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// The peer sends or takes nothing for so long in the middle of a frame: it hangs, or the network does.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Written and flushed at once: what is written within [`STALLED_AFTER`] on the slowest network that is
+/// Written at once: what leaves within [`STALLED_AFTER`] on the slowest network that is
 /// of use.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -88,6 +88,11 @@ impl Frame {
         Self { detail, ..self }
     }
 
+    /// On the wire.
+    pub fn bytes(&self) -> usize {
+        4 + HEADER_BYTES + self.body.len()
+    }
+
     fn header(&self) -> BytesMut {
         let mut header = BytesMut::with_capacity(4 + HEADER_BYTES);
         // A body is bounded by CALL_BYTES_MAX before it gets here.
@@ -111,6 +116,8 @@ pub(crate) enum FrameError {
     Kind(u8),
     #[error("nothing more for {STALLED_AFTER:?} in the middle of a frame")]
     Stalled,
+    #[error("it doesn't read what it asked for")]
+    Unread,
     #[error(transparent)]
     Stream(#[from] io::Error),
 }
@@ -168,8 +175,8 @@ where
     Ok(body.freeze())
 }
 
-/// Writes the frame, and flushes unless more follows at once.
-pub(crate) async fn write<S>(stream: &mut S, frame: &Frame, more_follows: bool) -> Result<(), FrameError>
+/// Writes the frame; [`flush`] sees to it that it leaves.
+pub(crate) async fn write<S>(stream: &mut S, frame: &Frame) -> Result<(), FrameError>
 where
     S: AsyncWrite + Unpin + ?Sized,
 {
@@ -181,10 +188,11 @@ where
     for piece in rest.chunks(WRITE_BYTES) {
         in_time(stream.write_all(piece)).await?;
     }
-    if !more_follows {
-        in_time(stream.flush()).await?;
-    }
     Ok(())
+}
+
+pub(crate) async fn flush<S: AsyncWrite + Unpin + ?Sized>(stream: &mut S) -> Result<(), FrameError> {
+    in_time(stream.flush()).await
 }
 
 async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> Result<T, FrameError> {
@@ -199,7 +207,8 @@ pub(crate) struct Turns<'a>(pub &'a mut BoxedStream);
 
 impl Turns<'_> {
     pub async fn send(&mut self, frame: &Frame) -> Result<(), FrameError> {
-        write(self.0, frame, false).await
+        write(self.0, frame).await?;
+        flush(self.0).await
     }
 
     pub async fn receive(&mut self) -> Result<Frame, FrameError> {

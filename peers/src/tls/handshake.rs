@@ -78,12 +78,20 @@ pub(crate) async fn join(channel: Channel, stream: BoxedStream) -> io::Result<Se
 }
 
 /// As the one that is called.
-pub(crate) async fn accept(security: &Security, stream: BoxedStream) -> io::Result<Secured> {
+///
+/// # Errors
+/// With the bare stream, on which the caller was told why.
+pub(crate) async fn accept(
+    security: &Security,
+    stream: BoxedStream,
+) -> Result<Secured, (io::Error, BoxedStream)> {
     let Security::Tls(tls) = security else { return Ok(Secured::unprotected(stream)) };
     let configs = tls.configs();
-    let stream = TlsAcceptor::from(configs.server.clone()).accept(stream).await?;
+    let stream = TlsAcceptor::from(configs.server.clone()).accept(stream).into_fallible().await?;
     let session = &stream.get_ref().1;
     let certificate = session.peer_certificates().map(<[_]>::to_vec);
-    let binding = session.export_keying_material(UNPROTECTED, EXPORTER_LABEL, None).map_err(io::Error::other)?;
-    Ok(Secured::of(stream, certificate.as_deref(), binding, configs))
+    match session.export_keying_material(UNPROTECTED, EXPORTER_LABEL, None) {
+        Ok(binding) => Ok(Secured::of(stream, certificate.as_deref(), binding, configs)),
+        Err(error) => Err((io::Error::other(error), stream.into_inner().0)),
+    }
 }
