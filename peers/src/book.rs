@@ -1,0 +1,109 @@
+//! Where members are: what the catalog says, and what they said themselves when they last called.
+//!
+//! A node that restarts elsewhere calls the others before the catalog can say so, or can't be told to
+//! the catalog because no one is Raft leader: its own word counts, until the catalog has a new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use catalog::{Catalog, NodeId};
+
+/// Members as the catalog knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Book {
+    /// Members, and where they are (`host:port`) as far as is known.
+    pub members: BTreeMap<NodeId, Option<Arc<str>>>,
+    /// Were members. They aren't listened to, and are told why.
+    pub removed: BTreeSet<NodeId>,
+}
+
+impl Book {
+    pub fn of(catalog: &Catalog) -> Self {
+        let members = catalog.nodes.iter().map(|(id, node)| (*id, node.address.clone())).collect();
+        Self { members, removed: catalog.fleet.removed.keys().copied().collect() }
+    }
+
+    fn address(&self, node: NodeId) -> Option<&Arc<str>> {
+        self.members.get(&node)?.as_ref()
+    }
+}
+
+/// What nodes said of where they are.
+#[derive(Default)]
+pub(crate) struct Said {
+    by_node: Mutex<BTreeMap<NodeId, Word>>,
+}
+
+struct Word {
+    address: Arc<str>,
+    /// The catalog's address at that time: a newer one counts for more.
+    written: Option<Arc<str>>,
+}
+
+impl Said {
+    fn by_node(&self) -> MutexGuard<'_, BTreeMap<NodeId, Word>> {
+        self.by_node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn say(&self, book: &Book, node: NodeId, address: Arc<str>) {
+        let written = book.address(node).cloned();
+        self.by_node().insert(node, Word { address, written });
+    }
+
+    /// Nodes that the catalog knows, or doesn't know yet, and where to look for them. Never more than
+    /// call this one: connections are bounded.
+    pub fn keep(&self, keep: impl Fn(NodeId) -> bool) {
+        self.by_node().retain(|node, _| keep(*node));
+    }
+
+    /// Where to try it for the `attempt`th time in a row: first where it said, then where it is written.
+    pub fn address(&self, book: &Book, node: NodeId, attempt: u32) -> Option<Arc<str>> {
+        let written = book.address(node);
+        let by_node = self.by_node();
+        let said = by_node.get(&node).filter(|word| word.written.as_ref() == written).map(|word| &word.address);
+        let preferred = if attempt % 2 == 0 { said.or(written) } else { written.or(said) };
+        preferred.cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(7);
+
+    fn book(address: Option<&str>) -> Book {
+        Book { members: [(NODE, address.map(Arc::from))].into(), removed: BTreeSet::new() }
+    }
+
+    fn where_is(said: &Said, book: &Book, attempt: u32) -> Option<String> {
+        said.address(book, NODE, attempt).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn a_nodes_own_word_counts_until_the_catalog_has_a_new_one() {
+        let said = Said::default();
+        assert_eq!(where_is(&said, &book(None), 0), None);
+        assert_eq!(where_is(&said, &book(Some("a:1")), 0).as_deref(), Some("a:1"));
+        said.say(&book(Some("a:1")), NODE, "b:1".into());
+        assert_eq!(where_is(&said, &book(Some("a:1")), 0).as_deref(), Some("b:1"));
+        assert_eq!(where_is(&said, &book(Some("c:1")), 0).as_deref(), Some("c:1"));
+    }
+
+    #[test]
+    fn after_a_failure_the_other_address_is_tried() {
+        let said = Said::default();
+        said.say(&book(Some("a:1")), NODE, "b:1".into());
+        let tried: Vec<_> = (0..4).map(|attempt| where_is(&said, &book(Some("a:1")), attempt)).collect();
+        assert_eq!(tried, ["b:1", "a:1", "b:1", "a:1"].map(|a| Some(a.to_owned())));
+    }
+
+    #[test]
+    fn a_node_that_the_catalog_doesnt_know_yet_is_found_where_it_said() {
+        let said = Said::default();
+        said.say(&Book::default(), NODE, "b:1".into());
+        assert_eq!(where_is(&said, &Book::default(), 1).as_deref(), Some("b:1"));
+        said.keep(|_| false);
+        assert_eq!(where_is(&said, &Book::default(), 0), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! The member's side.
+
+use std::sync::Arc;
+
+use catalog::command::NodeDescription;
+use catalog::{NodeId, codec};
+use serde::{Deserialize, Serialize};
+
+use super::proof::{self, Binding, Role};
+use super::tries::Tries;
+use super::{Gate, JoinRequest, Joiner};
+use crate::authority;
+use crate::frame::{Frame, FrameError, Kind, Turns};
+use crate::hello::JoinHello;
+use crate::refusal::Refusal;
+use crate::token::{ID_BYTES_MAX, SHARED};
+
+/// A joiner's request on the wire.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Asked {
+    node: NodeId,
+    description: NodeDescription,
+    public_key: Vec<u8>,
+    /// Of [`proof::possession`].
+    signature: Vec<u8>,
+}
+
+impl Asked {
+    /// None: the system gave no random bytes.
+    pub(super) fn by(joiner: &Joiner, binding: &Binding) -> Option<Self> {
+        let (public_key, signature) = match &joiner.key {
+            Some(key) => (key.public().to_vec(), key.sign(&proof::possession(binding))?),
+            None => (Vec::new(), Vec::new()),
+        };
+        Some(Self { node: joiner.node, description: joiner.description.clone(), public_key, signature })
+    }
+
+    fn has_its_key(&self, binding: &Binding) -> bool {
+        self.public_key.is_empty()
+            || authority::is_signed(&self.public_key, &proof::possession(binding), &self.signature)
+    }
+}
+
+/// The doorkeeper: its gate, and how often it was tried.
+pub(crate) struct Door {
+    pub gate: Option<Arc<dyn Gate>>,
+    pub tries: Tries,
+}
+
+impl Door {
+    pub fn of(gate: Option<Arc<dyn Gate>>) -> Self {
+        Self { gate, tries: Tries::default() }
+    }
+
+    /// Answers a joiner whose first frame this is. What it returns is for the log.
+    pub async fn answer(
+        &self,
+        turns: &mut Turns<'_>,
+        first: Frame,
+        binding: &Binding,
+    ) -> Result<Result<NodeId, String>, FrameError> {
+        let (gate, hello, secret) = match self.proven(first, binding) {
+            Ok(proven) => proven,
+            Err(refusal) => return refuse(turns, refusal).await,
+        };
+        let proof = proof::make(&secret, Role::Member, binding);
+        turns.send(&Frame::new(Kind::JoinProof, proof)).await?;
+        let frame = turns.receive().await?;
+        let asked = match codec::decode::<Asked>(&frame.body) {
+            Ok(asked) if frame.kind == Kind::JoinRequest => asked,
+            _ => return refuse(turns, Refusal::Garbage("the request to join isn't one".into())).await,
+        };
+        if !asked.has_its_key(binding) {
+            let words = "the request to join isn't signed with the key that it holds".into();
+            return refuse(turns, Refusal::Certificate(words)).await;
+        }
+        let node = asked.node;
+        let request = JoinRequest {
+            node,
+            description: asked.description,
+            public_key: asked.public_key.into(),
+            token: (hello.token != SHARED).then(|| hello.token.into()),
+        };
+        match gate.admit(request).await {
+            Ok(admitted) => {
+                turns.send(&Frame::new(Kind::Admitted, codec::encode(&admitted))).await?;
+                Ok(Ok(node))
+            }
+            Err(words) => refuse(turns, Refusal::Other(words)).await,
+        }
+    }
+
+    /// The joiner's proof.
+    fn proven(
+        &self,
+        first: Frame,
+        binding: &Binding,
+    ) -> Result<(&Arc<dyn Gate>, JoinHello, Arc<[u8]>), Refusal> {
+        let gate = self.gate.as_ref().ok_or_else(|| Refusal::Other("nodes can't join here".into()))?;
+        let hello = JoinHello::decode(first.body)?;
+        if let Some(pause) = self.tries.pause() {
+            let seconds = pause.as_secs() + 1;
+            let words = format!("there were too many wrong join tokens; try again in {seconds} s");
+            return Err(Refusal::Other(words));
+        }
+        let secret = (hello.token.len() <= ID_BYTES_MAX).then(|| gate.secret(&hello.token)).flatten();
+        match secret {
+            Some(secret) if proof::holds(&secret, Role::Joiner, binding, &hello.proof) => {
+                Ok((gate, hello, secret))
+            }
+            found => {
+                self.tries.wrong();
+                Err(Refusal::Other(wrong(&hello.token, found.is_some())))
+            }
+        }
+    }
+}
+
+fn wrong(token: &str, known: bool) -> String {
+    match (token, known) {
+        (SHARED, true) => "the join secret isn't the one that this fleet's nodes were given".into(),
+        (SHARED, false) => {
+            "this node was given no shared join secret (--join-token-file); use one, or a token of \
+             'lockstep node token'"
+                .into()
+        }
+        (_, true) => "the join token's secret is wrong: was it copied whole?".into(),
+        (_, false) => {
+            "the join token isn't known here, was used, or has expired; make a new one with 'lockstep node token'"
+                .into()
+        }
+    }
+}
+
+async fn refuse(
+    turns: &mut Turns<'_>,
+    refusal: Refusal,
+) -> Result<Result<NodeId, String>, FrameError> {
+    let frame = Frame::new(Kind::Refused, refusal.words().to_owned()).with_detail(refusal.code());
+    turns.send(&frame).await?;
+    Ok(Err(refusal.words().to_owned()))
+}

@@ -1,0 +1,242 @@
+//! The port: takes connections, finds out who calls, and shows them where to go.
+//!
+//! Who hasn't said who it is costs little, a bounded number of them at once: when there are too many, the
+//! oldest has had its chance.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use crate::call::Serve;
+use crate::connection::in_words;
+use crate::dial::{Accepted, BoxedStream, Listen};
+use crate::frame::{Frame, FrameError, Kind, Turns};
+use crate::guest::{Guest, entertain};
+use crate::hello::{Hello, Welcome, garbage, judge};
+use crate::join::proof::Binding;
+use crate::join::serve::Door;
+use crate::lane::Lane;
+use crate::meters::{self, Direction};
+use crate::refusal::Refusal;
+use crate::shared::Shared;
+use crate::tls::handshake::{self, Secured};
+use crate::tls::trouble;
+
+/// From the first packet to a hello: as long as the caller tries.
+const GREET_WITHIN: Duration = Duration::from_secs(3);
+
+/// Connections that haven't said who they are; each may make this node hold 64 KiB.
+const GREETED_MAX: usize = 128;
+
+/// Nodes that join at once.
+const JOINS_MAX: usize = 8;
+
+/// As long as a joiner waits.
+const JOIN_WITHIN: Duration = Duration::from_secs(20);
+
+/// For a caller to read why it was refused, before the connection goes.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The system has no room for another connection: until some are closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) struct Reception {
+    shared: Arc<Shared>,
+    serve: Arc<dyn Serve>,
+    door: Door,
+    joins: Semaphore,
+}
+
+enum Caller {
+    Member(Guest),
+    Joiner { stream: BoxedStream, first: Frame, binding: Binding },
+}
+
+/// Who is turned away, as far as is known.
+struct TurnedAway {
+    who: Option<String>,
+    refusal: Refusal,
+}
+
+impl Reception {
+    pub fn new(shared: Arc<Shared>, serve: Arc<dyn Serve>, door: Door) -> Arc<Self> {
+        Arc::new(Self { shared, serve, door, joins: Semaphore::new(JOINS_MAX) })
+    }
+
+    pub async fn run(self: Arc<Self>, mut listener: Box<dyn Listen>) {
+        let mut greeted: VecDeque<AbortHandle> = VecDeque::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.shared.stopped() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(accepted) => {
+                    greeted.retain(|task| !task.is_finished());
+                    if greeted.len() >= GREETED_MAX
+                        && let Some(oldest) = greeted.pop_front()
+                    {
+                        oldest.abort();
+                    }
+                    greeted.push_back(tokio::spawn(self.clone().receive(accepted)).abort_handle());
+                }
+                Err(error) => {
+                    if self.shared.turns_away("accept", &error.to_string()) {
+                        tracing::warn!("connections of other nodes can't be taken: {error}");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn receive(self: Arc<Self>, accepted: Accepted) {
+        let Accepted { stream, from } = accepted;
+        let greeting = tokio::select! {
+            biased;
+            () = self.shared.stopped() => return,
+            greeting = tokio::time::timeout(GREET_WITHIN, self.greet(stream)) => greeting,
+        };
+        match greeting {
+            Ok(Ok(Caller::Member(guest))) => {
+                // On its own: who is known isn't among those that may be sent away.
+                tokio::spawn(async move { entertain(&self.shared, self.serve.clone(), guest).await });
+            }
+            Ok(Ok(Caller::Joiner { stream, first, binding })) => {
+                tokio::spawn(async move { self.admit(stream, first, &binding, &from).await });
+            }
+            Ok(Err(TurnedAway { who, refusal })) => self.log(who, &from, &refusal),
+            // Whoever only looks whether the port is open says nothing either.
+            Err(_) => tracing::debug!("a connection from {from} didn't say who it is"),
+        }
+    }
+
+    /// A refused member is logged once, whatever port it calls from.
+    fn log(&self, who: Option<String>, from: &str, refusal: &Refusal) {
+        meters::refused(Direction::In, refusal.name());
+        let who = who.unwrap_or_else(|| from.rsplit_once(':').map_or(from, |(host, _)| host).to_owned());
+        if self.shared.turns_away(&who, refusal.words()) {
+            tracing::warn!("a connection of {who} (from {from}) is refused: {refusal}");
+        }
+    }
+
+    async fn greet(&self, stream: BoxedStream) -> Result<Caller, TurnedAway> {
+        let unknown = |refusal| TurnedAway { who: None, refusal };
+        let secured = match handshake::accept(&self.shared.security, stream).await {
+            Ok(secured) => secured,
+            Err((error, stream)) => {
+                drain(stream).await;
+                return Err(unknown(Refusal::Certificate(trouble::words(&error))));
+            }
+        };
+        let Secured { mut stream, certificate, configs, binding } = secured;
+        let first = match Turns(&mut stream).receive().await {
+            Ok(first) => first,
+            Err(error) if error.is_garbage() => {
+                send_away(stream, &garbage()).await;
+                return Err(unknown(garbage()));
+            }
+            Err(error) => return Err(unknown(Refusal::Garbage(in_words(&error)))),
+        };
+        match first.kind {
+            Kind::JoinHello => Ok(Caller::Joiner { stream, first, binding }),
+            Kind::Hello => {
+                let hello = Hello::decode(first.body);
+                let who = hello.as_ref().ok().map(|hello| hello.node.to_string());
+                let judged = hello.and_then(|hello| {
+                    if let Some(configs) = &configs {
+                        let certificate = certificate.as_ref().ok_or_else(|| {
+                            Refusal::Certificate("the calling node shows no certificate".into())
+                        })?;
+                        configs.is_of(certificate, hello.node)?;
+                    }
+                    self.judge(&hello).map(|(version, lane)| (hello, version, lane))
+                });
+                match judged {
+                    Ok((hello, version, lane)) => self.welcome(stream, &hello, version).await.map(|stream| {
+                        Caller::Member(Guest { node: hello.node, lane, stream, configs })
+                    }),
+                    Err(refusal) => {
+                        send_away(stream, &refusal).await;
+                        Err(TurnedAway { who, refusal })
+                    }
+                }
+            }
+            _ => {
+                send_away(stream, &garbage()).await;
+                Err(unknown(garbage()))
+            }
+        }
+    }
+
+    fn judge(&self, hello: &Hello) -> Result<(u16, Lane), Refusal> {
+        let shared = &self.shared;
+        let version = judge(hello, shared.node, &shared.fleet, &shared.book())?;
+        let lane = Lane::of(hello.lane).ok_or_else(garbage)?;
+        if shared.guests.are_too_many() {
+            return Err(Refusal::Other("it has too many connections".into()));
+        }
+        Ok((version, lane))
+    }
+
+    async fn welcome(
+        &self,
+        mut stream: BoxedStream,
+        hello: &Hello,
+        version: u16,
+    ) -> Result<BoxedStream, TurnedAway> {
+        let welcome = Welcome { version, fleet: self.shared.fleet.clone(), node: self.shared.node };
+        let sent = Turns(&mut stream).send(&Frame::new(Kind::Welcome, welcome.encode())).await;
+        if let Err(error) = sent {
+            let refusal = Refusal::Garbage(in_words(&error));
+            return Err(TurnedAway { who: Some(hello.node.to_string()), refusal });
+        }
+        self.shared.met(hello.node, hello.address.as_str().into());
+        Ok(stream)
+    }
+
+    async fn admit(&self, mut stream: BoxedStream, first: Frame, binding: &Binding, from: &str) {
+        let Ok(_place) = self.joins.try_acquire() else {
+            let words = "too many nodes join at once; try again in a few seconds";
+            return send_away(stream, &Refusal::Other(words.into())).await;
+        };
+        let answering = async {
+            let mut turns = Turns(&mut stream);
+            self.door.answer(&mut turns, first, binding).await
+        };
+        let answered = tokio::select! {
+            biased;
+            () = self.shared.stopped() => return,
+            answered = tokio::time::timeout(JOIN_WITHIN, answering) => answered,
+        };
+        match answered {
+            Ok(Ok(Ok(node))) => tracing::info!("node {node} (from {from}) has joined the fleet here"),
+            Ok(Ok(Err(words))) => tracing::warn!("a node (from {from}) may not join: {words}"),
+            Ok(Err(error)) => tracing::warn!("a node (from {from}) began to join: {}", in_words(&error)),
+            Err(_) => tracing::warn!("a node (from {from}) began to join, not done within {JOIN_WITHIN:?}"),
+        }
+        drain(stream).await;
+    }
+}
+
+/// Tells why, and lets it be read.
+async fn send_away(mut stream: BoxedStream, refusal: &Refusal) {
+    let frame = Frame::new(Kind::Refused, refusal.words().to_owned()).with_detail(refusal.code());
+    let _: Result<(), FrameError> = Turns(&mut stream).send(&frame).await;
+    drain(stream).await;
+}
+
+/// Bytes that wait to be read when a connection is closed make the system throw away what was sent.
+async fn drain(mut stream: BoxedStream) {
+    let drained = async {
+        let mut rest = [0; 1_024];
+        let _ = stream.shutdown().await;
+        while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+    };
+    let _ = tokio::time::timeout(FAREWELL, drained).await;
+}
