@@ -2,12 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use catalog::command::{NewLink, NewMirror};
 use catalog::*;
 use proptest::prelude::*;
 
 const NODE: NodeId = NodeId(7);
+
+/// What [`placement`] would have done when every member is live.
+fn placed(catalog: &Catalog) -> placement::Plan {
+    let live = placement::Presence::Live { since: Duration::ZERO };
+    let nodes = catalog.nodes.keys().map(|id| (*id, live)).collect();
+    placement::plan(catalog, &placement::Situation { nodes, ..Default::default() })
+}
+
+fn assign(catalog: &mut Catalog) {
+    for action in placed(catalog).into_actions() {
+        assert_eq!(catalog.apply(at(2, action)), Ok(Outcome::Done));
+    }
+}
 
 fn at(at_ms: i64, action: Action) -> Command {
     Command { at_ms, action }
@@ -63,8 +77,7 @@ fn running() -> Catalog {
     for action in [start, cluster("east"), cluster("west"), link(), mirror("orders", 2), ready(1000)] {
         assert_eq!(catalog.apply(at(1, action)), Ok(Outcome::Done));
     }
-    let moves = placement::plan(&catalog).moves;
-    assert_eq!(catalog.apply(at(2, Action::Assign { moves })), Ok(Outcome::Done));
+    assign(&mut catalog);
     catalog
 }
 
@@ -132,8 +145,9 @@ fn one_failed_partition_marks_the_topic_and_leaves_the_other_running() {
 fn a_plan_is_taken_whole_or_not_at_all() {
     let mut catalog = running();
     catalog.apply(at(3, mirror("clicks", 1))).expect("mirror");
-    let mut moves = placement::plan(&catalog).moves;
-    assert_eq!(placement::Plan { moves: moves.clone() }.to_string(), "clicks[0] -> 0000000000000007");
+    let plan = placed(&catalog);
+    assert_eq!(plan.to_string(), "assign clicks[0] -> 0000000000000007 (new)");
+    let mut moves: Vec<_> = plan.assign.into_iter().map(|planned| planned.step).collect();
     moves.push(command::Move { mirror: key("orders"), partition: 0, node: NODE, expected_epoch: None });
     let before = catalog.clone();
     assert!(matches!(catalog.apply(at(4, Action::Assign { moves })), Err(Refusal::Stale(_))));
@@ -274,10 +288,8 @@ proptest! {
                 prop_assert_eq!(&catalog, &before);
             }
             if place {
-                let moves = placement::plan(&catalog).moves;
-                let assign = at(1, Action::Assign { moves });
-                prop_assert!(catalog.apply(assign).is_ok());
-                prop_assert!(catalog.nodes.is_empty() || placement::plan(&catalog).is_empty());
+                assign(&mut catalog);
+                prop_assert!(placed(&catalog).assign.is_empty());
             }
             if !deletes {
                 for (id, link) in &before.links {
