@@ -2,14 +2,27 @@
 //!
 //! Pure: what is known beside the catalog comes in as a [`Situation`], and equal inputs give equal plans.
 //! It never judges who is lost, never waits, and never moves what may as well stay.
+//!
+//! - [`view`]: members with their load, partitions with what they need.
+//! - [`mend`]: what can't stay where it is gets another owner, at once.
+//! - [`balance`]: the rest moves only if that is worth it, and slowly.
+//! - [`pace`]: how many at a time; all numbers.
+
+mod balance;
+mod mend;
+mod pace;
+mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use crate::command::{Action, Move};
-use crate::fleet::{Duty, PartitionKey};
+use crate::fleet::PartitionKey;
 use crate::model::{Catalog, NodeId};
+use view::View;
+
+pub use pace::{HAND_OVERS_MAX, RECEIVER_MAX, REST, count_spread};
 
 /// Moves in one plan, at most: bounds the entries' size in the Raft log (about 64 bytes each).
 pub const MOVES_MAX: usize = 4_096;
@@ -48,9 +61,6 @@ impl Situation {
         matches!(self.presence(node), Presence::Live { .. })
     }
 }
-
-/// Without a failure or a drain no partition moves again before it has stayed this long.
-pub const REST: Duration = Duration::from_secs(60);
 
 /// What to propose, each list in order, [`Plan::assign`] first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +116,10 @@ impl Plan {
         self.assign.is_empty() && self.hand_over.is_empty()
     }
 
+    fn moves(&self) -> usize {
+        self.assign.len() + self.hand_over.len()
+    }
+
     /// The commands to propose, in order: one, two or none.
     pub fn into_actions(self) -> Vec<Action> {
         let steps = |planned: Vec<Planned>| planned.into_iter().map(|p| p.step).collect::<Vec<_>>();
@@ -146,31 +160,27 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Gives every unassigned mirror partition to the live node with the fewest.
+/// What to do now. Nothing moves while nobody is live; nothing is balanced while anything is to be
+/// mended.
 pub fn plan(catalog: &Catalog, situation: &Situation) -> Plan {
-    let takes = |(id, node): &(&NodeId, &crate::Node)| node.duty == Duty::Mirrors && situation.is_live(**id);
-    let mut load: BTreeMap<NodeId, usize> =
-        catalog.nodes.iter().filter(takes).map(|(id, _)| (*id, 0)).collect();
-    let mirrors = || catalog.links.values().flat_map(|l| l.mirrors.values().map(move |m| (l, m)));
-    for (_, mirror) in mirrors() {
-        for assignment in mirror.partitions.iter().filter_map(|p| p.assignment.as_ref()) {
-            load.entry(assignment.node).and_modify(|count| *count += 1);
-        }
-    }
     let mut plan = Plan::default();
-    for (link, mirror) in mirrors() {
-        for (index, _) in mirror.partitions.iter().enumerate().filter(|(_, p)| p.assignment.is_none()) {
-            let Some((&node, _)) = load.iter().min_by_key(|(id, count)| (**count, **id)) else {
-                return Plan::default();
-            };
-            if plan.assign.len() == MOVES_MAX {
-                return plan;
-            }
-            load.entry(node).and_modify(|count| *count += 1);
-            let mirror = link.key(&mirror.name);
-            let step = Move { mirror, partition: index as u32, node, expected_epoch: None };
-            plan.assign.push(Planned { step, reason: Reason::New });
-        }
+    let mut view = View::of(catalog, situation);
+    if !view.seats.values().any(view::Seat::is_live) {
+        return plan;
     }
+    let mended = mend::mend(&mut view, &mut plan);
+    let unfinished = mended || balance::balance(&mut view, &mut plan);
+    plan.look_again = look_again(&view, unfinished);
     plan
+}
+
+fn look_again(view: &View<'_>, unfinished: bool) -> Option<Duration> {
+    let takers = view.takers().count();
+    if takers == 0 || (takers == 1 && !unfinished) {
+        return None;
+    }
+    let step = view.takers().any(|(_, seat)| seat.is_young(view.now)).then_some(pace::SLOW_START_STEP);
+    let rests = view.partitions.iter().filter_map(|p| p.rests_until).min().map(|end| end - view.now);
+    let sooner = step.into_iter().chain(rests).filter(|_| unfinished);
+    sooner.chain([pace::LOOK_AGAIN]).min()
 }

@@ -17,7 +17,7 @@ use redb::Database;
 use redb::backends::FileBackend;
 
 use crate::error::OpenError;
-use crate::store::{self, Identity, StoreError};
+use crate::store::{self, Founding, Identity, StoreError};
 
 const LOCK: &str = "lock";
 const STORE: &str = "raft.redb";
@@ -47,11 +47,15 @@ impl DataDir {
     }
 
     /// Opens the directory, and founds a node in it if it holds none.
-    pub(crate) fn open_or_found(path: &Path, identity: impl FnOnce() -> Identity) -> Result<Self, OpenError> {
+    pub(crate) fn open_or_found(
+        path: &Path,
+        founding: Founding,
+        identity: impl FnOnce() -> Identity,
+    ) -> Result<Self, OpenError> {
         DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(|e| OpenError::io(path, e))?;
         let dir = Self::lock(path)?;
         if !dir.store_path().try_exists().map_err(|e| OpenError::io(path, e))? {
-            dir.found(&identity())?;
+            dir.found(&identity(), founding)?;
         }
         Ok(dir)
     }
@@ -93,7 +97,7 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), _lock: file })
     }
 
-    fn found(&self, identity: &Identity) -> Result<(), OpenError> {
+    fn found(&self, identity: &Identity, founding: Founding) -> Result<(), OpenError> {
         let unfinished = self.path.join(STORE_UNFINISHED);
         let io_error = |e| OpenError::io(&unfinished, e);
         // Left by a founding that was interrupted before its identity counted.
@@ -110,7 +114,7 @@ impl DataDir {
             .open(&unfinished)
             .map_err(io_error)?;
         let founded = database_in(file).and_then(|db| {
-            store::found(&db, identity)?;
+            store::found(&db, identity, founding)?;
             Ok(db.close()?)
         });
         founded.map_err(|e| OpenError::store(&unfinished, e))?;

@@ -21,6 +21,11 @@ pub enum OpenError {
     )]
     NotBootstrapped { data_dir: PathBuf },
     #[error(
+        "data directory {} belongs to a node that waits to be added to a fleet: start it with --join, or found the new fleet in another directory",
+        data_dir.display()
+    )]
+    Waiting { data_dir: PathBuf },
+    #[error(
         "data directory {} is in use by another lockstep process{}: stop that process, or give this one a directory of its own",
         data_dir.display(),
         pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
@@ -64,6 +69,35 @@ pub enum SubmitError {
     Deadline,
     /// This node's consensus was shut down or failed ([`crate::Status::stopped`] says why). In
     /// doubt as after `Deadline`.
+    #[error("consensus on this node has stopped")]
+    Stopped,
+}
+
+/// Why the Raft group was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemberError {
+    #[error(
+        "{}",
+        leader.map_or("the fleet has no Raft leader at the moment; try again".to_owned(), |id| format!("node {id} is the Raft leader; ask it"))
+    )]
+    NotLeader { leader: Option<NodeId> },
+    #[error("another change of the Raft group is under way; try again")]
+    InProgress,
+    #[error("node {0} doesn't hold the Raft log yet; wait until it has caught up")]
+    NotCaughtUp(NodeId),
+    #[error("node {0} is not in the Raft group; add it as a learner first")]
+    Unknown(NodeId),
+    #[error("node {0} was removed from the fleet; it can only come back as a new node")]
+    Removed(NodeId),
+    #[error("a Raft group needs a voter")]
+    NoVoters,
+    /// The Raft leader can't take its own vote.
+    #[error("this node is the Raft leader; hand the leadership over first")]
+    Leads,
+    /// In doubt: look at the members before trying again.
+    #[error("no answer in time; the Raft group may still be changed")]
+    Deadline,
     #[error("consensus on this node has stopped")]
     Stopped,
 }

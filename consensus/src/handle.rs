@@ -5,23 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use catalog::{Action, Command, NodeId, Outcome, Refusal, codec};
-use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError};
+use bytes::Bytes;
+use catalog::{Action, NodeId, Outcome};
+use openraft::error::{Fatal, InitializeError, RaftError};
 use openraft::{BasicNode, RaftMetrics, ServerState};
 use redb::{Database, StorageBackend};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::directory::DataDir;
 use crate::error::{OpenError, SubmitError};
-use crate::network::Alone;
-use crate::options::{Clock, Options};
-use crate::raft::Raft;
+use crate::campaign;
+use crate::network::{Assembly, Calls, Ways};
+use crate::options::{Clock, Entropy, Options};
+use crate::raft::{LogId, Raft};
 use crate::runtime::drawing_from;
-use crate::store::{self, Applied, Identity, Machine, Store};
+use crate::store::{self, Applied, Founding, Identity, Machine, Store};
 
 /// How long opening a group of one waits for its own leadership, which takes milliseconds. If it
 /// takes longer the node starts all the same, and commands wait for the leader.
@@ -33,26 +35,52 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 /// Commands under way at once; more wait their turn. openraft's own queue has no bound.
 const SUBMITS_IN_FLIGHT_MAX: usize = 1_024;
 
-/// Encoded command, at most: far above the largest sensible one (100,000 partitions assigned at
-/// once are some 8 MB), far below what the codec reads back.
-const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
-
 /// This node's part in the Raft group. Cheap to clone. Dropping the last one stops it without
 /// waiting; [`Consensus::shutdown`] waits until the data directory is free.
 #[derive(Clone)]
 pub struct Consensus {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    raft: Raft,
-    identity: Identity,
-    applied: watch::Receiver<Arc<Applied>>,
+pub(crate) struct Inner {
+    pub(crate) raft: Raft,
+    pub(crate) identity: Identity,
+    pub(crate) applied: watch::Receiver<Arc<Applied>>,
     /// Its channel closes when the store is closed.
     closed: watch::Receiver<()>,
-    clock: Clock,
-    submit_timeout: Duration,
-    submits: Semaphore,
+    /// Where the store is, for messages.
+    path: PathBuf,
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) submit_timeout: Duration,
+    pub(crate) append_timeout: Duration,
+    pub(crate) heartbeat: Duration,
+    /// So long voters stay with a Raft leader that they heard.
+    pub(crate) lease: Duration,
+    /// So long a candidate may take to gather its votes.
+    pub(crate) voting: Duration,
+    pub(crate) submits: Semaphore,
+    /// One change of the group at a time.
+    pub(crate) changes: Semaphore,
+    pub(crate) calls: Calls,
+    pub(crate) assembly: Mutex<Assembly>,
+    leading: Mutex<Leading>,
+}
+
+/// What a start may do to a store that holds no group.
+#[derive(Clone, Copy)]
+enum Start {
+    Bootstrap,
+    Open,
+    Enter,
+}
+
+#[derive(Default)]
+struct Leading {
+    /// When a majority last confirmed this node as Raft leader, as far as it has noticed.
+    acknowledged: Option<Instant>,
+    /// It is handing the Raft leadership over and proposes nothing more.
+    yields: bool,
 }
 
 /// What this node can say about the group at once, without asking anybody.
@@ -72,19 +100,29 @@ pub struct Status {
     pub voters: Vec<NodeId>,
     /// Why consensus on this node no longer runs.
     pub stopped: Option<String>,
+    /// A member refuses this node as one that was removed from the fleet: its id never comes back.
+    pub removed: bool,
 }
 
 impl Consensus {
     /// Founds a fleet of one in an empty data directory, or opens what is there.
     pub async fn bootstrap(options: Options) -> Result<Self, OpenError> {
-        let dir = DataDir::open_or_found(&options.data_dir, || fresh_identity(&options))?;
-        Self::start_in(dir, options, true).await
+        let dir = DataDir::open_or_found(&options.data_dir, Founding::Group, || fresh_identity(&options))?;
+        Self::start_in(dir, options, Start::Bootstrap).await
+    }
+
+    /// Founds a node without a group in an empty data directory, or opens what is there. It answers
+    /// its peers, and waits until a Raft leader adds it ([`Consensus::add_learner`]). It may be
+    /// stopped and opened again meanwhile: its identity stays.
+    pub async fn enter(options: Options) -> Result<Self, OpenError> {
+        let dir = DataDir::open_or_found(&options.data_dir, Founding::Waiting, || fresh_identity(&options))?;
+        Self::start_in(dir, options, Start::Enter).await
     }
 
     /// Opens the node that the data directory holds.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let dir = DataDir::open(&options.data_dir)?;
-        Self::start_in(dir, options, false).await
+        Self::start_in(dir, options, Start::Open).await
     }
 
     /// As [`Consensus::bootstrap`], on storage that the caller brings: for simulation. The data
@@ -92,31 +130,42 @@ impl Consensus {
     /// call creates the database leaves storage that is refused as damaged (in a directory a
     /// rename prevents that): begin again with empty storage.
     pub async fn bootstrap_on(backend: impl StorageBackend, options: Options) -> Result<Self, OpenError> {
-        let path = options.data_dir.clone();
-        let db = store::database(backend).map_err(|e| OpenError::store(&path, e))?;
-        let founded = match store::identity(&db) {
-            Ok(None) => store::found(&db, &fresh_identity(&options)),
-            Ok(Some(_)) => Ok(()),
-            Err(e) => Err(e),
-        };
-        founded.map_err(|e| OpenError::store(&path, e))?;
-        Self::start(db, None, path, options, true).await
+        Self::start_on(backend, options, Start::Bootstrap).await
+    }
+
+    /// As [`Consensus::enter`], on storage that the caller brings: for simulation.
+    pub async fn enter_on(backend: impl StorageBackend, options: Options) -> Result<Self, OpenError> {
+        Self::start_on(backend, options, Start::Enter).await
     }
 
     /// As [`Consensus::open`], on storage that the caller brings: for simulation.
     pub async fn open_on(backend: impl StorageBackend, options: Options) -> Result<Self, OpenError> {
-        let path = options.data_dir.clone();
-        let db = store::database(backend).map_err(|e| OpenError::store(&path, e))?;
-        if store::identity(&db).map_err(|e| OpenError::store(&path, e))?.is_none() {
-            return Err(OpenError::NotBootstrapped { data_dir: path });
-        }
-        Self::start(db, None, path, options, false).await
+        Self::start_on(backend, options, Start::Open).await
     }
 
-    async fn start_in(dir: DataDir, options: Options, bootstrap: bool) -> Result<Self, OpenError> {
+    async fn start_on(
+        backend: impl StorageBackend,
+        options: Options,
+        start: Start,
+    ) -> Result<Self, OpenError> {
+        let path = options.data_dir.clone();
+        let failed = |e| OpenError::store(&path, e);
+        let db = store::database(backend).map_err(failed)?;
+        if store::identity(&db).map_err(failed)?.is_none() {
+            let founding = match start {
+                Start::Bootstrap => Founding::Group,
+                Start::Enter => Founding::Waiting,
+                Start::Open => return Err(OpenError::NotBootstrapped { data_dir: path }),
+            };
+            store::found(&db, &fresh_identity(&options), founding).map_err(failed)?;
+        }
+        Self::start(db, None, path, options, start).await
+    }
+
+    async fn start_in(dir: DataDir, options: Options, start: Start) -> Result<Self, OpenError> {
         let db = dir.database()?;
         let path = dir.store_path();
-        Self::start(db, Some(dir), path, options, bootstrap).await
+        Self::start(db, Some(dir), path, options, start).await
     }
 
     async fn start(
@@ -124,16 +173,23 @@ impl Consensus {
         dir: Option<DataDir>,
         path: PathBuf,
         options: Options,
-        bootstrap: bool,
+        start: Start,
     ) -> Result<Self, OpenError> {
         let config = options.raft_config().map_err(|e| OpenError::Options { source: e })?;
         let store_failed = |e| OpenError::store(&path, e);
         let identity = current_identity(&db, &options, &path)?;
+        let waiting = store::waiting(&db).map_err(store_failed)?;
+        if waiting && matches!(start, Start::Bootstrap) {
+            return Err(OpenError::Waiting { data_dir: options.data_dir });
+        }
+        // A group that was never founded, because bootstrap was interrupted, has no members either.
+        let waits = waiting || matches!(start, Start::Enter);
         let (store, closed) = Store::new(db, dir).map_err(store_failed)?;
         let snapshot = store.load().map_err(store_failed)?;
         let machine = Machine::new(store.clone(), snapshot);
         let applied = machine.watch();
-        let raft = Raft::new(identity.node_id, Arc::new(config), Alone, store, machine);
+        let calls = Calls::new(options.peers.clone());
+        let raft = Raft::new(identity.node_id, Arc::new(config), Ways(calls.clone()), store, machine);
         let raft = drawing_from(options.entropy.clone(), raft).await.map_err(|e| start_failed(&path, e))?;
         let consensus = Self {
             inner: Arc::new(Inner {
@@ -141,25 +197,45 @@ impl Consensus {
                 identity,
                 applied,
                 closed,
+                path: path.clone(),
+                append_timeout: options.append_timeout(),
+                heartbeat: options.heartbeat,
+                lease: options.election_timeout_max,
+                voting: options.election_timeout_min,
                 clock: options.clock,
+                entropy: options.entropy,
                 submit_timeout: options.submit_timeout,
                 submits: Semaphore::new(SUBMITS_IN_FLIGHT_MAX),
+                changes: Semaphore::new(1),
+                calls,
+                assembly: Mutex::default(),
+                leading: Mutex::default(),
             }),
         };
-        if let Err(e) = consensus.join_group(bootstrap, &options.data_dir, &path).await {
+        if let Err(e) = consensus.join_group(start, waits, &options.data_dir, &path).await {
             // Leaves the directory free for the next attempt.
             consensus.shutdown().await;
             return Err(e);
         }
+        tokio::spawn(campaign::run(Arc::downgrade(&consensus.inner)));
         Ok(consensus)
     }
 
     /// Founds the group if that is still to be done; a group of one then elects itself at once.
-    async fn join_group(&self, bootstrap: bool, data_dir: &Path, path: &Path) -> Result<(), OpenError> {
+    async fn join_group(
+        &self,
+        start: Start,
+        waits: bool,
+        data_dir: &Path,
+        path: &Path,
+    ) -> Result<(), OpenError> {
         let raft = &self.inner.raft;
         let me = self.inner.identity.node_id;
         if !raft.is_initialized().await.map_err(|e| start_failed(path, e))? {
-            if !bootstrap {
+            if waits {
+                return Ok(());
+            }
+            if !matches!(start, Start::Bootstrap) {
                 // The node was founded, its group not yet: bootstrap was interrupted.
                 return Err(OpenError::NotBootstrapped { data_dir: data_dir.to_owned() });
             }
@@ -196,37 +272,11 @@ impl Consensus {
         NodeId(self.inner.identity.node_id)
     }
 
-    /// Proposes a change and waits until it was applied here.
+    /// Proposes a change, through the Raft leader wherever it is, and waits until it was applied here.
     ///
     /// Dropping the future doesn't take the proposal back.
     pub async fn submit(&self, action: Action) -> Result<Outcome, SubmitError> {
-        let inner = &self.inner;
-        let deadline = Instant::now() + inner.submit_timeout;
-        let no_leader = |_| SubmitError::NoLeader { leader: None };
-        let _turn = timeout_at(deadline, inner.submits.acquire())
-            .await
-            .map_err(no_leader)?
-            .map_err(|_| SubmitError::Stopped)?;
-        timeout_at(deadline, self.leader_known()).await.map_err(no_leader)??;
-        let command = Command { at_ms: (inner.clock)(), action };
-        let bytes = codec::encode(&command).len();
-        if bytes > COMMAND_BYTES_MAX {
-            return Err(SubmitError::Refused(Refusal::Invalid {
-                field: "command".to_owned(),
-                message: format!("{bytes} bytes, {COMMAND_BYTES_MAX} at most: split it"),
-            }));
-        }
-        match timeout_at(deadline, inner.raft.client_write(command)).await {
-            Ok(Ok(response)) => Ok(response.data?),
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
-                Err(SubmitError::NoLeader { leader: to.leader_id.map(NodeId) })
-            }
-            // The first answers membership changes only.
-            Ok(Err(
-                RaftError::APIError(ClientWriteError::ChangeMembershipError(_)) | RaftError::Fatal(_),
-            )) => Err(SubmitError::Stopped),
-            Err(_) => Err(SubmitError::Deadline),
-        }
+        self.inner.submit(action).await
     }
 
     /// The applied catalog, renewed after each applied batch.
@@ -239,22 +289,12 @@ impl Consensus {
 
     /// A catalog that holds every command acknowledged before this call, anywhere in the fleet.
     pub async fn read(&self) -> Result<Arc<Applied>, SubmitError> {
-        let inner = &self.inner;
-        let deadline = Instant::now() + inner.submit_timeout;
-        timeout_at(deadline, self.leader_known())
-            .await
-            .map_err(|_| SubmitError::NoLeader { leader: None })??;
-        match timeout_at(deadline, inner.raft.ensure_linearizable()).await {
-            Ok(Ok(_)) => Ok(inner.applied.borrow().clone()),
-            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => {
-                Err(SubmitError::NoLeader { leader: to.leader_id.map(NodeId) })
-            }
-            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) => {
-                Err(SubmitError::NoLeader { leader: None })
-            }
-            Ok(Err(RaftError::Fatal(_))) => Err(SubmitError::Stopped),
-            Err(_) => Err(SubmitError::Deadline),
-        }
+        self.inner.read().await
+    }
+
+    /// Answers a call that another member made to [`peers::Service::Raft`].
+    pub async fn serve(&self, from: NodeId, request: Bytes) -> Bytes {
+        self.inner.clone().serve(from, request).await
     }
 
     pub fn status(&self) -> Status {
@@ -263,8 +303,9 @@ impl Consensus {
         let running = metrics.running_state.is_ok();
         let is_leader = running && metrics.state == ServerState::Leader;
         let voters = voters(&metrics);
-        // openraft refreshes this only when something happens, and a group of one is quiet.
-        let since_ack = if voters == [me] { Some(0) } else { metrics.millis_since_quorum_ack };
+        let since_ack = self.inner.quorum_ack_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        // A group of one is quiet.
+        let since_ack = if voters == [me] { Some(0) } else { since_ack };
         Status {
             node_id: me,
             node_name: self.inner.identity.node_name.clone(),
@@ -274,10 +315,8 @@ impl Consensus {
             last_applied: self.inner.applied.borrow().index,
             millis_since_quorum_ack: since_ack.filter(|_| is_leader),
             voters,
-            stopped: metrics.running_state.err().map(|fatal| match fatal {
-                Fatal::Stopped => "shut down".to_owned(),
-                other => other.to_string(),
-            }),
+            stopped: self.inner.stopped(),
+            removed: self.inner.calls.removed(),
         }
     }
 
@@ -295,15 +334,45 @@ impl Consensus {
             tracing::warn!("consensus: the store is still open {SHUTDOWN_WAIT:?} after the order to stop");
         }
     }
+}
 
-    /// Waits until somebody leads, as far as this node knows.
-    async fn leader_known(&self) -> Result<(), SubmitError> {
-        let mut metrics = self.inner.raft.metrics();
-        let state = metrics
-            .wait_for(|m| m.current_leader.is_some() || m.running_state.is_err())
-            .await
-            .map_err(|_| SubmitError::Stopped)?;
-        if state.running_state.is_err() { Err(SubmitError::Stopped) } else { Ok(()) }
+impl Inner {
+    /// Why consensus no longer runs here.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        let running = self.raft.metrics().borrow().running_state.clone();
+        running.err().map(|fatal| match fatal {
+            Fatal::Stopped => "shut down".to_owned(),
+            other => format!("{}: {other}", self.path.display()),
+        })
+    }
+
+    /// The last entry that this node holds.
+    pub(crate) fn last_log(&self) -> Option<LogId> {
+        self.raft.data_metrics().borrow().last_log
+    }
+
+    /// Since a majority confirmed this node as Raft leader; goes on growing when openraft hangs.
+    pub(crate) fn quorum_ack_age(&self) -> Option<Duration> {
+        self.leading().acknowledged.map(|at| at.elapsed())
+    }
+
+    /// Called every heartbeat while this node leads. Looks at what openraft last said, which is at most
+    /// a heartbeat old.
+    pub(crate) fn note_quorum(&self, since: Option<Duration>) {
+        self.leading().acknowledged = since.map(|since| Instant::now() - since);
+    }
+
+    pub(crate) fn yields(&self) -> bool {
+        self.leading().yields
+    }
+
+    pub(crate) fn set_yields(&self, yields: bool) {
+        self.leading().yields = yields;
+    }
+
+    fn leading(&self) -> MutexGuard<'_, Leading> {
+        // Nothing panics while it is held, and both fields are plain values.
+        self.leading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -17,16 +17,20 @@
 // Simulation runs this crate: chance and time come through its seams.
 #![warn(clippy::disallowed_methods)]
 
+mod campaign;
 mod directory;
 mod error;
+mod forward;
 mod handle;
+mod handover;
+mod membership;
 mod network;
 mod options;
 mod raft;
 mod runtime;
 mod store;
 
-pub use error::{OpenError, SubmitError};
+pub use error::{MemberError, OpenError, SubmitError};
 pub use handle::{Consensus, Status};
 pub use options::{Clock, Entropy, Options};
 pub use store::Applied;

@@ -5,16 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use peers::Call;
+
+use crate::network::Alone;
+
 /// Well above a durable commit on a busy disk (0.2 ms idle, tens of ms under load), so that a
 /// loaded member is not taken for a lost one.
 const HEARTBEAT: Duration = Duration::from_millis(150);
 
-/// Three heartbeats: one may be late and one lost. With the upper bound it leaves an election
-/// under 2 s, and the 5 s in which a lost node's partitions must run elsewhere.
+/// How long one vote may take: regions on opposite sides of the earth answer in 300 ms.
 const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
-/// Twice the lower bound, so that two candidates seldom draw the same moment.
-const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(1_000);
+/// Four heartbeats: for so long voters stay with a Raft leader that they heard. It leaves an election
+/// under 2 s, and the 5 s in which a lost node's partitions must run elsewhere.
+const ELECTION_TIMEOUT_MAX: Duration = Duration::from_millis(700);
 
 /// Longer than an election, shorter than a person's patience.
 const SUBMIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +30,16 @@ const SNAPSHOT_AFTER_ENTRIES: u64 = 5_000;
 /// Entries kept behind a snapshot, so that a member that was away for a moment is sent entries
 /// and not the whole catalog.
 const LOG_KEPT_ENTRIES: u64 = 1_000;
+
+/// Entries in one call, at most: far more than arrive within a round trip; their bytes are bounded in
+/// `network`.
+const ENTRIES_IN_CALL_MAX: u64 = 512;
+
+/// Sent within a chunk's time even at 1 Mbit/s.
+const SNAPSHOT_CHUNK_BYTES: u64 = 512 * 1024;
+
+/// The last chunk's answer comes when the whole snapshot is on the other's disk.
+const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Wall clock: milliseconds since 1970. Stamps commands; nothing is ever timed by it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -52,6 +66,8 @@ pub struct Options {
     pub log_kept_entries: u64,
     pub clock: Clock,
     pub entropy: Entropy,
+    /// The way to the other members; by default there is none, and the node is alone.
+    pub peers: Arc<dyn Call>,
 }
 
 impl Options {
@@ -68,18 +84,30 @@ impl Options {
             log_kept_entries: LOG_KEPT_ENTRIES,
             clock: Arc::new(wall_clock_ms),
             entropy: system_entropy(),
+            peers: Arc::new(Alone),
         }
+    }
+
+    /// How long sending entries and waiting for the answer may take. openraft calls it the heartbeat
+    /// interval; heartbeats themselves come from [`crate::campaign`], more often.
+    pub(crate) fn append_timeout(&self) -> Duration {
+        (self.election_timeout_min * 4 / 5).max(self.heartbeat)
     }
 
     pub(crate) fn raft_config(&self) -> Result<openraft::Config, Box<openraft::ConfigError>> {
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         openraft::Config {
             cluster_name: "lockstep".to_owned(),
-            heartbeat_interval: ms(self.heartbeat),
+            heartbeat_interval: ms(self.append_timeout()),
             election_timeout_min: ms(self.election_timeout_min),
             election_timeout_max: ms(self.election_timeout_max),
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_after_entries),
             max_in_snapshot_log_to_keep: self.log_kept_entries,
+            max_payload_entries: ENTRIES_IN_CALL_MAX,
+            snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
+            install_snapshot_timeout: ms(SNAPSHOT_CHUNK_TIMEOUT),
+            // Elections are started by `campaign`, but for a group of one.
+            enable_elect: false,
             // A member further behind than this is sent a snapshot; below the snapshot interval
             // it could be sent one that doesn't help it.
             replication_lag_threshold: self.snapshot_after_entries.saturating_add(self.log_kept_entries),

@@ -46,6 +46,8 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format";
 const IDENTITY_KEY: &str = "identity";
+/// There, and empty, in a store that was made to be added to a group.
+const WAITING_KEY: &str = "waiting";
 
 /// `vote`, `committed` and `purged`.
 const RAFT: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");
@@ -128,13 +130,25 @@ pub(crate) fn database(backend: impl StorageBackend) -> Result<Database, StoreEr
     Ok(builder.create_with_backend(backend)?)
 }
 
+/// What a new store is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Founding {
+    /// A group of its own.
+    Group,
+    /// Waiting to be added to a group that exists.
+    Waiting,
+}
+
 /// Makes an empty database the store of a new node, in one durable commit.
-pub(crate) fn found(db: &Database, identity: &Identity) -> Result<(), StoreError> {
+pub(crate) fn found(db: &Database, identity: &Identity, founding: Founding) -> Result<(), StoreError> {
     let txn = db.begin_write()?;
     {
         let mut meta = txn.open_table(META)?;
         meta.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
         meta.insert(IDENTITY_KEY, codec::encode(identity).as_slice())?;
+        if founding == Founding::Waiting {
+            meta.insert(WAITING_KEY, [].as_slice())?;
+        }
         txn.open_table(RAFT)?;
         txn.open_table(LOG)?;
         txn.open_table(SNAPSHOT)?;
@@ -158,6 +172,12 @@ pub(crate) fn identity(db: &Database) -> Result<Option<Identity>, StoreError> {
     }
     let identity = meta.get(IDENTITY_KEY)?.ok_or_else(|| missing("the node's identity"))?;
     decode("the node's identity", identity.value()).map(Some)
+}
+
+/// Whether the store was made for a node that waits to be added to a group.
+pub(crate) fn waiting(db: &Database) -> Result<bool, StoreError> {
+    let txn = db.begin_read()?;
+    Ok(txn.open_table(META)?.get(WAITING_KEY)?.is_some())
 }
 
 /// The name is a label that may change between starts.

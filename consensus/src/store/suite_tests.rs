@@ -4,12 +4,12 @@ use openraft::testing::{StoreBuilder, Suite};
 use redb::backends::{FileBackend, InMemoryBackend};
 use tempfile::NamedTempFile;
 
-use super::{Identity, Machine, Store, database, found};
+use super::{Founding, Identity, Machine, Store, database, found};
 use crate::raft::{StorageError, Types};
 
 fn fresh(backend: impl redb::StorageBackend) -> (Store, Machine) {
     let db = database(backend).expect("an empty database");
-    found(&db, &Identity { node_id: 7, node_name: "a".into() }).expect("found");
+    found(&db, &Identity { node_id: 7, node_name: "a".into() }, Founding::Group).expect("found");
     let (store, _closed) = Store::new(db, None).expect("a store");
     let machine = Machine::new(store.clone(), None);
     (store, machine)
