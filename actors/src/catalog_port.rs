@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{Action, MirrorKey, NodeId, Outcome, Refusal};
-use consensus::{Applied, Consensus, Status, SubmitError};
+use catalog::voters::{Change, Members};
+use consensus::{Applied, Consensus, MemberError, Status, SubmitError};
 use tokio::sync::watch;
 
 /// Between two tries while nobody can take a command.
@@ -14,6 +15,7 @@ const RETRY: Duration = Duration::from_millis(500);
 
 pub type SubmitFuture<'a> = Pin<Box<dyn Future<Output = Result<Outcome, SubmitError>> + Send + 'a>>;
 pub type ReadFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<Applied>, SubmitError>> + Send + 'a>>;
+pub type ChangeFuture<'a> = Pin<Box<dyn Future<Output = Result<(), MemberError>> + Send + 'a>>;
 
 /// The seam to consensus.
 pub trait CatalogPort: Send + Sync {
@@ -25,6 +27,9 @@ pub trait CatalogPort: Send + Sync {
     /// Everything that was acknowledged before, anywhere, once it is applied here.
     fn read(&self) -> ReadFuture<'_>;
     fn status(&self) -> Status;
+    /// Who is in the Raft group, for the Raft leader to change.
+    fn members(&self) -> Option<Members>;
+    fn change(&self, change: Change) -> ChangeFuture<'_>;
 }
 
 impl CatalogPort for Consensus {
@@ -46,6 +51,20 @@ impl CatalogPort for Consensus {
 
     fn status(&self) -> Status {
         Consensus::status(self)
+    }
+
+    fn members(&self) -> Option<Members> {
+        Some(Consensus::members(self))
+    }
+
+    fn change(&self, change: Change) -> ChangeFuture<'_> {
+        Box::pin(async move {
+            match change {
+                Change::AddLearner(node) => self.add_learner(node).await,
+                Change::SetVoters(voters) => self.set_voters(voters).await,
+                Change::Remove(node) => self.remove(node).await,
+            }
+        })
     }
 }
 

@@ -10,6 +10,7 @@
 //! - A mirror at offset 0 that the broker remembers nothing of is the exception: whatever may
 //!   still arrive there is a copy of its first batch with the same sequence, which the broker
 //!   refuses once ours is in, as long as that is fresh. So a new mirror needs no waiting.
+//! - A batch that no broker's memory guards goes only while this node holds its lease.
 //! - The first batch of a run goes alone: with unknown state, a refused batch followed by an
 //!   accepted one would put the second at the first's offset.
 //!
@@ -92,6 +93,10 @@ pub enum LaneStop {
     Lost { reason: String },
     /// It waited until nothing from before could arrive: where the log ends must be read again.
     Quieted,
+    /// What comes next isn't guarded, and this node's lease has ended: it was not sent.
+    NoLease,
+    /// The lease ended before any of a request was written: it was not sent.
+    HeldBack,
     /// What reached it isn't what follows: a defect of ours, and nothing is sent.
     OutOfOrder { expected: i64, given: i64 },
     /// Its owner closed it, or had it finish.
@@ -104,6 +109,14 @@ pub struct LaneEnd {
     pub stop: LaneStop,
     /// Batches were under way whose effect isn't known.
     pub in_doubt: bool,
+}
+
+/// A batch that may be sent now.
+#[derive(Debug)]
+pub struct Next {
+    pub batch: OutgoingBatch,
+    /// Nothing but the lease keeps a second copy of it out.
+    pub needs_lease: bool,
 }
 
 /// What a taken answer means.
@@ -154,9 +167,16 @@ impl Lane {
         }
     }
 
-    /// The next batch to send now, if one may go. It then counts as under way.
-    pub fn next(&mut self, now: Instant, now_ms: i64) -> Option<OutgoingBatch> {
-        if self.stopped.is_some() || !self.may_send(now, now_ms) {
+    /// The next batch to send now, if one may go. It then counts as under way. `has_lease`: the lease
+    /// under which the run began is still held.
+    pub fn next(&mut self, now: Instant, now_ms: i64, has_lease: bool) -> Option<Next> {
+        let front = self.queue.front()?;
+        let needs_lease = !self.keeps_guard(front, now_ms);
+        if self.stopped.is_some() || !self.may_send(now, now_ms, needs_lease) {
+            return None;
+        }
+        if needs_lease && !has_lease {
+            self.stop(LaneStop::NoLease, false);
             return None;
         }
         if self.waited {
@@ -187,7 +207,7 @@ impl Lane {
             records: i64::from(header.record_count),
             _credit,
         });
-        Some(outgoing)
+        Some(Next { batch: outgoing, needs_lease })
     }
 
     /// Size of the batch that goes next, when it may.
@@ -195,13 +215,15 @@ impl Lane {
         self.queue.front().map_or(0, |queued| queued.batch.size_bytes())
     }
 
-    fn may_send(&mut self, now: Instant, now_ms: i64) -> bool {
-        let Some(front) = self.queue.front() else { return false };
-        let quiet = now >= self.start.quiet_from;
-        // Sending old data makes the broker forget us: only once nothing from before can arrive.
-        let keeps_guard = (self.is_guarded(now_ms) || self.start.is_new())
-            && self.is_fresh(front.batch.header.max_timestamp, now_ms);
-        if !keeps_guard && !quiet {
+    /// The broker refuses a second copy of it. Sending old data makes the broker forget us.
+    fn keeps_guard(&self, queued: &Queued, now_ms: i64) -> bool {
+        (self.is_guarded(now_ms) || self.start.is_new())
+            && self.is_fresh(queued.batch.header.max_timestamp, now_ms)
+    }
+
+    fn may_send(&mut self, now: Instant, now_ms: i64, needs_lease: bool) -> bool {
+        // Unguarded only once nothing from before can arrive.
+        if needs_lease && now < self.start.quiet_from {
             self.waited = true;
             return false;
         }
@@ -262,6 +284,12 @@ impl Lane {
             }
         }
         None
+    }
+
+    /// The oldest batch under way was not sent after all.
+    pub fn held_back(&mut self) {
+        self.in_flight.pop_front();
+        self.stop(LaneStop::HeldBack, false);
     }
 
     /// The connection is gone: whatever is under way is in doubt.

@@ -12,11 +12,16 @@ use std::time::Duration;
 use kafka::connection::Gate;
 use tokio::sync::watch;
 
+use super::coordinator::QUORUM_ACK_AGE_MAX;
 use crate::clock::Uptime;
 
 /// How long a grant lasts, from when the report that asked for it was sent: seven reports may be lost.
 /// The next owner of an unguarded partition waits as long.
 pub const LEASE: Duration = Duration::from_secs(3);
+
+/// How long whoever lost a partition without being seen to stop may still begin to write to it, by its
+/// lease and by those that an isolated coordinator still grants.
+pub const OUTLASTS: Duration = LEASE.saturating_add(QUORUM_ACK_AGE_MAX);
 
 /// Grants that wait for the catalog to be applied up to them; more can't be valid at once.
 const GRANTS_MAX: usize = 16;

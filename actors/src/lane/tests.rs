@@ -28,6 +28,7 @@ struct World {
     now: Instant,
     outstanding: Arc<AtomicUsize>,
     next_offset: i64,
+    has_lease: bool,
 }
 
 impl World {
@@ -42,7 +43,7 @@ impl World {
             request_bytes_max: 100 << 20,
             quiet_from: now + quiet_in,
         });
-        Self { lane, now, outstanding: Arc::default(), next_offset: position }
+        Self { lane, now, outstanding: Arc::default(), next_offset: position, has_lease: true }
     }
 
     /// Queues batches of ten records, one for each timestamp.
@@ -57,7 +58,7 @@ impl World {
 
     /// Sends all that may go; the base sequences of it.
     fn send(&mut self) -> Vec<i32> {
-        std::iter::from_fn(|| self.lane.next(self.now, NOW_MS).map(|b| b.base_sequence)).collect()
+        std::iter::from_fn(|| self.lane.next(self.now, NOW_MS, self.has_lease).map(|next| next.batch.base_sequence)).collect()
     }
 }
 
@@ -224,4 +225,38 @@ fn sequences_wrap_as_brokers_count_them() {
     assert_eq!(sequence_after(i32::MAX, 1), 0);
     assert_eq!(sequence_after(i32::MAX - 1, 5), 3);
     assert_eq!(sequence_at((1 << 31) + 5), 5);
+}
+
+#[tokio::test]
+async fn without_a_lease_only_what_is_guarded_goes() {
+    let mut w = World::new(100, Some(NOW_MS - 1_000), Duration::ZERO).await;
+    w.has_lease = false;
+    w.queue(&[NOW_MS]).await;
+    assert_eq!(w.send(), [100]);
+    w.lane.answered(Ok(100));
+    w.queue(&[NOW_MS - 2 * DAY_MS]).await;
+    assert!(w.send().is_empty());
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::NoLease, in_doubt: false }));
+}
+
+#[tokio::test]
+async fn what_needs_a_lease_says_so() {
+    let needs = async |remembered_ms, timestamp_ms| {
+        let mut w = World::new(100, remembered_ms, Duration::ZERO).await;
+        w.queue(&[timestamp_ms]).await;
+        w.lane.next(w.now, NOW_MS, true).map(|next| next.needs_lease)
+    };
+    assert_eq!(needs(Some(NOW_MS), NOW_MS).await, Some(false));
+    assert_eq!(needs(None, NOW_MS).await, Some(true), "the destination has forgotten us");
+    assert_eq!(needs(Some(NOW_MS), NOW_MS - 2 * DAY_MS).await, Some(true), "old data makes it forget");
+}
+
+#[tokio::test]
+async fn a_batch_that_was_held_back_ends_the_lane_without_doubt() {
+    let mut w = World::new(100, None, Duration::ZERO).await;
+    w.queue(&[NOW_MS, NOW_MS]).await;
+    assert_eq!(w.send(), [100]);
+    w.lane.held_back();
+    assert!(w.send().is_empty());
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::HeldBack, in_doubt: false }));
 }

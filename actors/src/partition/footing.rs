@@ -54,6 +54,8 @@ pub struct Question {
     pub destination_topic_id: TopicId,
     pub producer: ProducerIdentity,
     pub quiet: Quiet,
+    /// This node held a lease when the look began.
+    pub has_lease: bool,
     /// Where the mirror's log is to start, when the source's began above zero.
     pub prefix: Option<Prefix>,
     /// The mirror topic is compacted: its log start can't be cut.
@@ -163,6 +165,9 @@ pub async fn look(
     heard.guarded = Lane::new(lane).is_guarded(plane.now_ms());
     // A new mirror's lane sees for itself whether its first batch may go.
     let needs_quiet = !lane.is_new() && !heard.guarded;
+    if needs_quiet && !question.has_lease {
+        return Err(NotFooted::NoLease);
+    }
     if needs_quiet && Instant::now() < quiet_from {
         return Err(NotFooted::NotQuiet { until: quiet_from });
     }
@@ -317,6 +322,7 @@ mod tests {
             destination_topic_id: TopicId::NONE,
             producer: OURS,
             quiet: Quiet::From(Instant::now()),
+            has_lease: true,
             prefix: None,
             is_compacted: false,
             batch_bytes_max: 1_048_588,
