@@ -212,12 +212,24 @@ impl ReconcilerState {
         });
     }
 
+    /// What is another node's now isn't shown here any more, nor what was deleted.
+    fn forget_moved(&self, id: &LinkId) {
+        let Some(applied) = &self.applied else { return };
+        let owned = |topic: &Arc<str>, partition: u32| {
+            let mirror = catalog::MirrorKey { link: id.clone(), topic: topic.clone() };
+            let owner = applied.catalog.owner(&catalog::PartitionKey { mirror, partition });
+            owner == Some(self.surroundings.node)
+        };
+        self.surroundings.observatory.retain(id, owned);
+    }
+
     /// `doubts`: none when the supervisor wasn't seen to stop.
     fn link_ended(&mut self, id: &LinkId, actor: ActorId, doubts: Option<Doubts>) {
         if self.links.get(id).is_none_or(|running| running.actor.get_id() != actor) {
             return;
         }
         let Some(ended) = self.links.remove(id) else { return };
+        self.forget_moved(id);
         self.doubts.insert(id.clone(), doubts.unwrap_or_else(|| Doubts::of_all(&ended.link)));
         // Shown again by the next supervisor, if there is to be one; cleared here and not by the one
         // that ended, which may still be doing so when the next has begun.

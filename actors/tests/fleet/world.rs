@@ -26,9 +26,9 @@ pub const DAY_MS: i64 = 86_400_000;
 const BROKERS: i32 = 2;
 const STREAM_BYTES: usize = 1 << 16;
 /// Between two batches of a partition's producer.
-const PRODUCE_EVERY: Duration = Duration::from_millis(5);
+const PRODUCE_EVERY: Duration = Duration::from_millis(20);
 /// How closely log ends are watched.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 pub struct World {
     pub group: Arc<Group>,
