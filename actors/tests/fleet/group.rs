@@ -26,6 +26,8 @@ struct Inner {
     leader: Option<NodeId>,
     term: u64,
     cut: BTreeMap<NodeId, Instant>,
+    /// Members that hear each other, and to which no entries come.
+    behind: BTreeSet<NodeId>,
     seats: BTreeMap<NodeId, watch::Sender<Arc<Applied>>>,
     engines: BTreeMap<NodeId, Engine>,
 }
@@ -33,7 +35,7 @@ struct Inner {
 impl Inner {
     fn publish(&self) {
         for (node, seat) in &self.seats {
-            if !self.cut.contains_key(node) {
+            if !self.cut.contains_key(node) && !self.behind.contains(node) {
                 seat.send_replace(Arc::new(self.applied.clone()));
             }
         }
@@ -48,8 +50,9 @@ impl Group {
     pub fn new(nodes: impl Iterator<Item = NodeId>) -> Arc<Self> {
         let seats: BTreeMap<NodeId, _> = nodes.map(|node| (node, watch::Sender::default())).collect();
         let leader = seats.keys().next().copied();
-        let (applied, cut, engines) = (Applied::default(), BTreeMap::new(), BTreeMap::new());
-        Arc::new(Self(Mutex::new(Inner { applied, leader, term: 1, cut, seats, engines })))
+        let (cut, behind) = (BTreeMap::new(), BTreeSet::new());
+        let (applied, engines) = (Applied::default(), BTreeMap::new());
+        Arc::new(Self(Mutex::new(Inner { applied, leader, term: 1, cut, behind, seats, engines })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -88,6 +91,17 @@ impl Group {
     pub fn bring_back(&self, node: NodeId) {
         let mut inner = self.lock();
         inner.cut.remove(&node);
+        inner.publish();
+    }
+
+    /// Nothing more is applied at the node, though it hears and is heard.
+    pub fn hold_back(&self, node: NodeId) {
+        self.lock().behind.insert(node);
+    }
+
+    pub fn catch_up(&self, node: NodeId) {
+        let mut inner = self.lock();
+        inner.behind.remove(&node);
         inner.publish();
     }
 

@@ -167,3 +167,77 @@ async fn a_hand_over_that_is_taken_back_goes_on_where_it_was() {
     load.abort();
     world.is_exact(10 * SECOND).await;
 }
+
+/// Nothing was in doubt, so nothing is waited for, though nothing guards the mirror.
+#[tokio::test(start_paused = true)]
+async fn an_unguarded_mirror_changes_hands_as_quickly() {
+    let world = World::start(2, 2).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    tokio::time::sleep(SECOND).await;
+    let pauses = world.watch_pauses();
+    for to in [2, 1, 2] {
+        world.hand_over(0, to);
+        world.until("handed over", SECOND, || world.owner(0) == node(to)).await;
+        tokio::time::sleep(SECOND).await;
+    }
+    let pauses = pauses.end();
+    assert!(pauses[0] < SECOND / 5, "{pauses:?}");
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+/// It reports and is answered, but doesn't learn that its partition was taken away.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_applies_nothing_loses_its_lease_though_it_reports() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    tokio::time::sleep(3 * SECOND).await;
+    let zombie = node(2);
+    world.group.hold_back(zombie);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(world.state(2, 1), Some("RUNNING"), "it has missed nothing");
+    world.take_away(1, 3);
+    tokio::time::sleep(3_010 * SECOND / 1_000).await;
+    assert_eq!(world.state(2, 1), Some("WAITING_FOR_LEASE"));
+    let end = World::end(&world.west, 1);
+    tokio::time::sleep(18 * SECOND).await;
+    assert_eq!(World::end(&world.west, 1), end);
+    world.until("flows elsewhere", 6 * SECOND, || World::end(&world.west, 1) > end).await;
+    world.group.catch_up(zombie);
+    world.until("told", SECOND, || world.state(2, 1).is_none()).await;
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_at_rest_agrees_on_nothing() {
+    let world = World::start(3, 6).await;
+    tokio::time::sleep(30 * SECOND).await;
+    let before = world.group.entries();
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(world.group.entries(), before);
+}
+
+/// On the machine's own clock, with the time that everything takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_pauses_a_partition_for_less_than_a_second_of_real_time() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    let mut all = Vec::new();
+    for round in 0..12u64 {
+        let pauses = world.watch_pauses();
+        let to = 1 + (world.owner(0).0 % 3);
+        world.hand_over(0, to);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(world.owner(0), node(to), "round {round}");
+        all.push(pauses.end()[0]);
+    }
+    all.sort_unstable();
+    println!("pauses at a hand-over: {all:?}");
+    assert!(all.last().is_some_and(|longest| *longest < SECOND), "{all:?}");
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}

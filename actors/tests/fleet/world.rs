@@ -160,6 +160,13 @@ impl World {
         self.assignment(partition).node
     }
 
+    /// As from an owner that is lost.
+    pub fn take_away(&self, partition: u32, to: u64) {
+        let expected_epoch = Some(self.assignment(partition).epoch);
+        let m = Move { mirror: self.mirror(), partition, node: node(to), expected_epoch };
+        self.group.apply(Action::Assign { moves: vec![m] }).expect("taken");
+    }
+
     pub fn hand_over(&self, partition: u32, to: u64) {
         let expected_epoch = Some(self.assignment(partition).epoch);
         let m = Move { mirror: self.mirror(), partition, node: node(to), expected_epoch };
