@@ -91,9 +91,14 @@ fn carried(voters: &[BTreeSet<u64>], votes: &BTreeSet<u64>) -> bool {
 pub(crate) async fn run(inner: Weak<Inner>) {
     let started = Instant::now();
     let mut stagger = None;
-    let Some(mut metrics) = inner.upgrade().map(|inner| inner.raft.metrics()) else { return };
+    let Some((mut metrics, mut server)) =
+        inner.upgrade().map(|inner| (inner.raft.metrics(), inner.raft.server_metrics()))
+    else {
+        return;
+    };
     loop {
         let Some(inner) = inner.upgrade() else { return };
+        server.mark_unchanged();
         let drawn = *stagger.get_or_insert_with(|| inner.stagger());
         let Some(view) = inner.view(started).await else { return };
         note_quorum(&inner, &mut metrics);
@@ -122,7 +127,6 @@ pub(crate) async fn run(inner: Weak<Inner>) {
                 inner.heartbeat
             }
         };
-        let mut server = inner.raft.server_metrics();
         // Holding on to it would keep a group alive that nobody uses any more.
         drop(inner);
         tokio::select! {

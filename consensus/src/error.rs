@@ -102,6 +102,18 @@ pub enum MemberError {
     Stopped,
 }
 
+/// Why a node could not be made the only one of its fleet.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoverError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("node {0} doesn't hold its fleet's catalog: recover on a node that was a member, best the one with the most entries")]
+    NoCatalog(NodeId),
+    #[error("node {0} was removed from its fleet: recover on a node that still is a member")]
+    Removed(NodeId),
+}
+
 impl OpenError {
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();

@@ -98,6 +98,10 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Submitted, SubmitError> {
         within_size(codec::encode(action).len(), FORWARD_BYTES_MAX)?;
+        // A Raft leader that died leaves its name behind. What is sent to it would be in doubt.
+        if !self.calls.heard_within(leader, self.lease) {
+            return Ok(Submitted::NotProposed(None));
+        }
         let within = deadline.saturating_duration_since(Instant::now());
         let within_ms = u64::try_from(within.saturating_sub(ANSWER_TIME).as_millis()).unwrap_or(u64::MAX);
         let request = Request::Submit { action: action.clone(), within_ms };
@@ -114,10 +118,8 @@ impl Inner {
         loop {
             let leader = self.leader_known(deadline).await?;
             let answer = if leader == self.identity.node_id {
-                match timeout_at(deadline, self.read_index()).await {
-                    Ok(answer) => answer,
-                    Err(_) => return Err(SubmitError::Deadline),
-                }
+                let answer = timeout_at(deadline, self.read_index()).await;
+                answer.unwrap_or(Answer::Failed(Failure::NoQuorum))
             } else {
                 let within = deadline.saturating_duration_since(Instant::now());
                 let answer = self.calls.call(leader, &Request::ReadIndex, within).await;

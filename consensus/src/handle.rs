@@ -23,7 +23,7 @@ use crate::network::{Assembly, Calls, Ways};
 use crate::options::{Clock, Entropy, Options};
 use crate::raft::{LogId, Raft};
 use crate::runtime::drawing_from;
-use crate::store::{self, Applied, Founding, Identity, Machine, Store};
+use crate::store::{self, Applied, Failure, Founding, Identity, Machine, Store};
 
 /// How long opening a group of one waits for its own leadership, which takes milliseconds. If it
 /// takes longer the node starts all the same, and commands wait for the leader.
@@ -50,6 +50,7 @@ pub(crate) struct Inner {
     closed: watch::Receiver<()>,
     /// Where the store is, for messages.
     path: PathBuf,
+    failure: Failure,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) submit_timeout: Duration,
@@ -184,7 +185,8 @@ impl Consensus {
         }
         // A group that was never founded, because bootstrap was interrupted, has no members either.
         let waits = waiting || matches!(start, Start::Enter);
-        let (store, closed) = Store::new(db, dir).map_err(store_failed)?;
+        let (store, closed) = Store::new(db, dir, &path).map_err(store_failed)?;
+        let failure = store.failure();
         let snapshot = store.load().map_err(store_failed)?;
         let machine = Machine::new(store.clone(), snapshot);
         let applied = machine.watch();
@@ -198,6 +200,7 @@ impl Consensus {
                 applied,
                 closed,
                 path: path.clone(),
+                failure,
                 append_timeout: options.append_timeout(),
                 heartbeat: options.heartbeat,
                 lease: options.election_timeout_max,
@@ -300,7 +303,8 @@ impl Consensus {
     pub fn status(&self) -> Status {
         let metrics = self.inner.raft.metrics().borrow().clone();
         let me = self.node_id();
-        let running = metrics.running_state.is_ok();
+        let stopped = self.inner.stopped();
+        let running = stopped.is_none();
         let is_leader = running && metrics.state == ServerState::Leader;
         let voters = voters(&metrics);
         let since_ack = self.inner.quorum_ack_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
@@ -315,7 +319,7 @@ impl Consensus {
             last_applied: self.inner.applied.borrow().index,
             millis_since_quorum_ack: since_ack.filter(|_| is_leader),
             voters,
-            stopped: self.inner.stopped(),
+            stopped,
             removed: self.inner.calls.removed(),
         }
     }
@@ -339,11 +343,20 @@ impl Consensus {
 impl Inner {
     /// Why consensus no longer runs here.
     pub(crate) fn stopped(&self) -> Option<String> {
-        let running = self.raft.metrics().borrow().running_state.clone();
-        running.err().map(|fatal| match fatal {
+        let metrics = self.raft.metrics();
+        let why = match metrics.borrow().running_state.clone() {
+            // openraft says nothing of a panic; it is only silent from then on.
+            Ok(()) if metrics.has_changed().is_err() => Some(Fatal::Panicked),
+            Ok(()) => None,
+            Err(fatal) => Some(fatal),
+        }?;
+        Some(self.failure.text().unwrap_or_else(|| match why {
             Fatal::Stopped => "shut down".to_owned(),
-            other => format!("{}: {other}", self.path.display()),
-        })
+            other => format!(
+                "consensus on {} failed ({other}): the log says more; start again, and if it fails again let the node join again as a new one",
+                self.path.display()
+            ),
+        }))
     }
 
     /// The last entry that this node holds.

@@ -27,10 +27,12 @@ mod membership;
 mod network;
 mod options;
 mod raft;
+mod recover;
 mod runtime;
 mod store;
 
-pub use error::{MemberError, OpenError, SubmitError};
+pub use error::{MemberError, OpenError, RecoverError, SubmitError};
 pub use handle::{Consensus, Status};
 pub use options::{Clock, Entropy, Options};
+pub use recover::{Recovered, recover, recover_on};
 pub use store::Applied;

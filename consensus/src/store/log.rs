@@ -5,14 +5,14 @@ use std::ops::RangeBounds;
 
 use catalog::codec;
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{AnyError, LogState, OptionalSend, RaftLogReader};
+use openraft::{LogState, OptionalSend, RaftLogReader};
 use redb::{ReadableDatabase, ReadableTable};
 
-use super::{LOG, PURGED_KEY, RAFT, Store, StoreError, VOTE_KEY, decode};
+use super::{LOG, PURGED_KEY, RAFT, Store, StoreError, VOTE_KEY, decode, seal};
 use crate::raft::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
 
 impl Store {
-    fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
+    pub(super) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
         let txn = self.0.db.begin_read()?;
         let log = txn.open_table(LOG)?;
         log.range(range)?.map(|row| entry(row?)).collect()
@@ -30,7 +30,7 @@ impl Store {
         self.write(|txn| {
             let mut log = txn.open_table(LOG)?;
             for entry in entries {
-                log.insert(entry.log_id.index, codec::encode(&entry).as_slice())?;
+                log.insert(entry.log_id.index, bytes(&entry).as_slice())?;
             }
             Ok(())
         })
@@ -55,11 +55,16 @@ impl Store {
     }
 }
 
+pub(super) fn bytes(entry: &Entry) -> Vec<u8> {
+    seal::seal(codec::encode(entry))
+}
+
 pub(super) fn entry(
     (index, value): (redb::AccessGuard<'_, u64>, redb::AccessGuard<'_, &[u8]>),
 ) -> Result<Entry, StoreError> {
     let index = index.value();
-    let entry: Entry = decode(&format!("log entry {index}"), value.value())?;
+    let what = || format!("log entry {index}");
+    let entry: Entry = decode(&what(), seal::open(&what(), value.value())?)?;
     if entry.log_id.index != index {
         let found = entry.log_id.index;
         return Err(StoreError::Inconsistent(format!("log entry {index} says that it is entry {found}")));
@@ -67,12 +72,14 @@ pub(super) fn entry(
     Ok(entry)
 }
 
-fn read_failed(error: StoreError) -> StorageError {
-    StorageIoError::read_logs(AnyError::new(&error)).into()
-}
+impl Store {
+    fn read_failed(&self, error: StoreError) -> StorageError {
+        StorageIoError::read_logs(self.failed(error)).into()
+    }
 
-fn write_failed(error: StoreError) -> StorageError {
-    StorageIoError::write_logs(AnyError::new(&error)).into()
+    fn write_failed(&self, error: StoreError) -> StorageError {
+        StorageIoError::write_logs(self.failed(error)).into()
+    }
 }
 
 impl RaftLogReader<Types> for Store {
@@ -80,7 +87,7 @@ impl RaftLogReader<Types> for Store {
         &mut self,
         range: R,
     ) -> Result<Vec<Entry>, StorageError> {
-        self.entries(range).map_err(read_failed)
+        self.entries(range).map_err(|e| self.read_failed(e))
     }
 }
 
@@ -88,7 +95,7 @@ impl RaftLogStorage<Types> for Store {
     type LogReader = Store;
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError> {
-        self.log_state().map_err(read_failed)
+        self.log_state().map_err(|e| self.read_failed(e))
     }
 
     async fn get_log_reader(&mut self) -> Store {
@@ -96,11 +103,11 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        self.write_vote(vote).map_err(|e| StorageIoError::write_vote(AnyError::new(&e)).into())
+        self.write_vote(vote).map_err(|e| StorageIoError::write_vote(self.failed(e)).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        self.read_raft(VOTE_KEY).map_err(|e| StorageIoError::read_vote(AnyError::new(&e)).into())
+        self.read_raft(VOTE_KEY).map_err(|e| StorageIoError::read_vote(self.failed(e)).into())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
@@ -117,16 +124,16 @@ impl RaftLogStorage<Types> for Store {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.append_entries(entries).map_err(write_failed)?;
+        self.append_entries(entries).map_err(|e| self.write_failed(e))?;
         flushed.log_io_completed(Ok(()));
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.truncate_from(log_id.index).map_err(write_failed)
+        self.truncate_from(log_id.index).map_err(|e| self.write_failed(e))
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.purge_to(log_id).map_err(write_failed)
+        self.purge_to(log_id).map_err(|e| self.write_failed(e))
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use catalog::{Catalog, Outcome, codec};
 use openraft::storage::RaftStateMachine;
-use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use redb::{ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
 use super::{
-    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing,
+    SNAPSHOT, SNAPSHOT_CATALOG_KEY, SNAPSHOT_META_KEY, Store, StoreError, decode, decode_catalog, missing, seal,
 };
 use crate::raft::{
     Entry, LogId, Membership, Reply, Snapshot, SnapshotMeta, StorageError, StorageIoError, Types,
@@ -87,8 +87,8 @@ impl Store {
             if held.is_some_and(|held| held.last_log_id > meta.last_log_id) {
                 return Ok(());
             }
-            table.insert(SNAPSHOT_META_KEY, codec::encode(meta).as_slice())?;
-            table.insert(SNAPSHOT_CATALOG_KEY, catalog)?;
+            table.insert(SNAPSHOT_META_KEY, seal::seal(codec::encode(meta)).as_slice())?;
+            table.insert(SNAPSHOT_CATALOG_KEY, seal::seal(catalog.to_vec()).as_slice())?;
             Ok(())
         })
     }
@@ -99,12 +99,14 @@ impl Store {
         let Some(meta) = table.get(SNAPSHOT_META_KEY)? else { return Ok(None) };
         let meta = decode_meta(meta.value())?;
         let catalog = table.get(SNAPSHOT_CATALOG_KEY)?.ok_or_else(|| missing("the snapshot's catalog"))?;
-        Ok(Some((meta, catalog.value().to_vec())))
+        let catalog = seal::open("the snapshot's catalog", catalog.value())?;
+        Ok(Some((meta, catalog.to_vec())))
     }
 }
 
 fn decode_meta(bytes: &[u8]) -> Result<SnapshotMeta, StoreError> {
-    decode("the snapshot's description", bytes)
+    let what = "the snapshot's description";
+    decode(what, seal::open(what, bytes)?)
 }
 
 fn index(log_id: Option<LogId>) -> u64 {
@@ -164,12 +166,12 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         self.install(meta, snapshot.get_ref())
-            .map_err(|e| StorageIoError::write_snapshot(Some(meta.signature()), AnyError::new(&e)).into())
+            .map_err(|e| StorageIoError::write_snapshot(Some(meta.signature()), self.store.failed(e)).into())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
         let snapshot =
-            self.store.snapshot().map_err(|e| StorageIoError::read_snapshot(None, AnyError::new(&e)))?;
+            self.store.snapshot().map_err(|e| StorageIoError::read_snapshot(None, self.store.failed(e)))?;
         Ok(snapshot.map(|(meta, bytes)| Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
     }
 }
@@ -177,7 +179,7 @@ impl RaftStateMachine<Types> for Machine {
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
         let (meta, bytes) =
-            self.build().map_err(|e| StorageIoError::write_snapshot(None, AnyError::new(&e)))?;
+            self.build().map_err(|e| StorageIoError::write_snapshot(None, self.store.failed(e)))?;
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
     }
 }

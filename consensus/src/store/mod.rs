@@ -15,24 +15,30 @@
 
 #[cfg(test)]
 mod format_tests;
+mod held;
 mod load;
 mod log;
 mod machine;
+mod seal;
 #[cfg(test)]
 mod suite_tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use catalog::Catalog;
 use catalog::codec::{self, CodecError};
+use openraft::AnyError;
 use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition, TableError, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::directory::DataDir;
+use crate::error::OpenError;
 use crate::raft::LogId;
 
+pub(crate) use held::Held;
 pub use machine::Applied;
 pub(crate) use machine::Machine;
 
@@ -101,6 +107,16 @@ from_redb!(
     redb::TransactionError
 );
 
+/// Why the store can't be used any more: which file, the cause, the way out. Outlives the store.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failure(Arc<OnceLock<String>>);
+
+impl Failure {
+    pub(crate) fn text(&self) -> Option<String> {
+        self.0.get().cloned()
+    }
+}
+
 /// A cheap handle; the database closes with the last one.
 #[derive(Clone, Debug)]
 pub(crate) struct Store(Arc<Inner>);
@@ -110,6 +126,9 @@ pub(crate) struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     db: Database,
+    /// For messages.
+    path: PathBuf,
+    failure: Failure,
     committed: Mutex<Committed>,
     _dir: Option<DataDir>,
     _closed: watch::Sender<()>,
@@ -189,13 +208,37 @@ pub(crate) fn rename(db: &Database, identity: &Identity) -> Result<(), StoreErro
 
 impl Store {
     /// The receiver's channel closes when the database is closed and the directory is free.
-    pub(crate) fn new(db: Database, dir: Option<DataDir>) -> Result<(Self, watch::Receiver<()>), StoreError> {
+    pub(crate) fn new(
+        db: Database,
+        dir: Option<DataDir>,
+        path: &Path,
+    ) -> Result<(Self, watch::Receiver<()>), StoreError> {
         let (closed, receiver) = watch::channel(());
-        let committed = Mutex::default();
-        let store = Self(Arc::new(Inner { db, committed, _dir: dir, _closed: closed }));
+        let (path, failure, committed) = (path.to_owned(), Failure::default(), Mutex::default());
+        let store = Self(Arc::new(Inner { db, path, failure, committed, _dir: dir, _closed: closed }));
         let saved = store.read_raft(COMMITTED_KEY)?.flatten();
         *store.committed() = Committed { last: saved, saved };
         Ok((store, receiver))
+    }
+
+    /// What stopped the node, if its store did.
+    pub(crate) fn failure(&self) -> Failure {
+        self.0.failure.clone()
+    }
+
+    /// Remembers the first error, which openraft then stops at; what follows is its echo.
+    fn failed(&self, error: StoreError) -> AnyError {
+        let error = OpenError::store(&self.0.path, error);
+        let any = AnyError::new(&error);
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        tracing::error!("consensus: {text}");
+        let _ = self.0.failure.0.set(text);
+        any
     }
 
     /// One durable commit, or nothing. Takes an unsaved committed position along.

@@ -1,5 +1,7 @@
 //! openraft's own conformance suite, on memory and on files.
 
+use std::path::Path;
+
 use openraft::testing::{StoreBuilder, Suite};
 use redb::backends::{FileBackend, InMemoryBackend};
 use tempfile::NamedTempFile;
@@ -10,7 +12,7 @@ use crate::raft::{StorageError, Types};
 fn fresh(backend: impl redb::StorageBackend) -> (Store, Machine) {
     let db = database(backend).expect("an empty database");
     found(&db, &Identity { node_id: 7, node_name: "a".into() }, Founding::Group).expect("found");
-    let (store, _closed) = Store::new(db, None).expect("a store");
+    let (store, _closed) = Store::new(db, None, Path::new("memory")).expect("a store");
     let machine = Machine::new(store.clone(), None);
     (store, machine)
 }

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its share")]
 
+pub mod chance;
 pub mod disk;
+pub mod fleet;
+pub mod net;
 
 use std::collections::BTreeMap;
 use std::path::Path;
