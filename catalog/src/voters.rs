@@ -96,10 +96,14 @@ impl Ballot<'_> {
         let votes = self.members.voters.contains(&id);
         let duty = self.catalog.nodes.get(&id).map(|node| node.duty);
         let lost = match self.situation.presence(id) {
-            Presence::Lost { since } => self.situation.now.saturating_sub(since) >= LOST_FOR_GOOD,
-            Presence::Live { .. } | Presence::Unknown => false,
+            Presence::Lost { since } if !self.is_live(id) => {
+                self.situation.now.saturating_sub(since) >= LOST_FOR_GOOD
+            }
+            Presence::Lost { .. } | Presence::Live { .. } | Presence::Unknown => false,
         };
         match duty {
+            // A founder leads before the catalog knows it.
+            None if self.members.raft_leader == Some(id) => Some(Fitness::Votes),
             None => votes.then_some(Fitness::VotesAndIsLost),
             _ if votes && lost => Some(Fitness::VotesAndIsLost),
             Some(Duty::Drains) if votes => Some(Fitness::VotesAndDrains),
