@@ -2,12 +2,16 @@
 //! off, nodes leave, and the mirror stays the source's exact image.
 
 mod batches;
+mod clusters;
 mod group;
 mod world;
 
 use std::time::Duration;
 
-use world::{DAY_MS, World, node};
+use broker::Fault;
+use clusters::DAY_MS;
+use kafka_protocol::messages::ProduceRequest;
+use world::{World, node};
 
 const SECOND: Duration = Duration::from_secs(1);
 const FRESH: i64 = 0;
@@ -71,12 +75,12 @@ async fn an_owner_that_was_cut_off_stops_an_unguarded_mirror_before_the_next_one
     world.group.cut_off(zombie);
     // The last grant counts from a report before the cut.
     tokio::time::sleep(3_010 * SECOND / 1_000).await;
-    let end = World::end(&world.west, 1);
+    let end = world.mirror_end(1);
     assert_eq!(world.state(2, 1), Some("WAITING_FOR_LEASE"));
     assert_ne!(world.owner(1), zombie, "lost after 2 s");
     tokio::time::sleep(20 * SECOND).await;
-    assert_eq!(World::end(&world.west, 1), end, "the next owner waits for what may still arrive");
-    world.until("flows elsewhere", 6 * SECOND, || World::end(&world.west, 1) > end).await;
+    assert_eq!(world.mirror_end(1), end, "the next owner waits for what may still arrive");
+    world.until("flows elsewhere", 6 * SECOND, || world.mirror_end(1) > end).await;
     world.group.bring_back(zombie);
     tokio::time::sleep(3 * SECOND).await;
     load.abort();
@@ -98,10 +102,10 @@ async fn without_a_raft_leader_what_is_guarded_flows_on_and_what_is_not_waits_fo
         let longest = pauses.end();
         assert_eq!(longest.iter().all(|pause| *pause < SECOND / 10), flows_on, "{longest:?}");
         assert_eq!(longest.iter().all(|pause| *pause > 15 * SECOND), !flows_on, "{longest:?}");
-        let ends = [0, 1, 2].map(|partition| World::end(&world.west, partition));
+        let ends = [0, 1, 2].map(|partition| world.mirror_end(partition));
         world.group.lead(Some(node(3)));
         // Nothing was in doubt: nothing is waited for but the lease.
-        let grown = |p: usize| World::end(&world.west, p as u32) > ends[p] + 100;
+        let grown = |p: usize| world.mirror_end(p as u32) > ends[p] + 100;
         world.until("all flow", 2 * SECOND, || (0..3).all(grown)).await;
         // The new coordinator gives everyone the time to report.
         tokio::time::sleep(5 * SECOND).await;
@@ -201,10 +205,10 @@ async fn an_owner_that_applies_nothing_loses_its_lease_though_it_reports() {
     world.take_away(1, 3);
     tokio::time::sleep(3_010 * SECOND / 1_000).await;
     assert_eq!(world.state(2, 1), Some("WAITING_FOR_LEASE"));
-    let end = World::end(&world.west, 1);
+    let end = world.mirror_end(1);
     tokio::time::sleep(18 * SECOND).await;
-    assert_eq!(World::end(&world.west, 1), end);
-    world.until("flows elsewhere", 6 * SECOND, || World::end(&world.west, 1) > end).await;
+    assert_eq!(world.mirror_end(1), end);
+    world.until("flows elsewhere", 6 * SECOND, || world.mirror_end(1) > end).await;
     world.group.catch_up(zombie);
     world.until("told", SECOND, || world.state(2, 1).is_none()).await;
     load.abort();
@@ -238,6 +242,24 @@ async fn a_hand_over_pauses_a_partition_for_less_than_a_second_of_real_time() {
     all.sort_unstable();
     println!("pauses at a hand-over: {all:?}");
     assert!(all.last().is_some_and(|longest| *longest < SECOND), "{all:?}");
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+/// The broker is slow: it hears of each batch long after it was sent.
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_is_awaited_before_a_partition_changes_hands() {
+    let world = World::start(2, 1).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    let late = world.west.interceptors().add(|_, _: &ProduceRequest| Fault::Delay(SECOND / 2));
+    tokio::time::sleep(SECOND).await;
+    world.hand_over(0, 2);
+    tokio::time::sleep(SECOND / 10).await;
+    assert_eq!(world.owner(0), node(1), "it hasn't stopped yet");
+    world.until("handed over", SECOND, || world.owner(0) == node(2)).await;
+    world.west.interceptors().remove(late);
+    tokio::time::sleep(2 * SECOND).await;
     load.abort();
     world.is_exact(10 * SECOND).await;
 }
