@@ -253,7 +253,8 @@ async fn what_is_under_way_is_awaited_before_a_partition_changes_hands() {
     let load = world.produce(OLD);
     world.flows().await;
     let late = world.west.interceptors().add(|_, _: &ProduceRequest| Fault::Delay(SECOND / 2));
-    tokio::time::sleep(SECOND).await;
+    // In the middle of a batch's delay.
+    tokio::time::sleep(SECOND * 5 / 4).await;
     world.hand_over(0, 2);
     tokio::time::sleep(SECOND / 10).await;
     assert_eq!(world.owner(0), node(1), "it hasn't stopped yet");
