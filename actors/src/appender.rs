@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::clock::WallClock;
 use crate::credit::ShareCredit;
 use crate::fleet::lease::{LeaseKeeper, Pass};
-use crate::lane::{Lane, LaneEnd, LaneStop, Next};
+use crate::lane::{Lane, LaneEnd, LaneStop, Permit};
 use crate::observe::PartitionStats;
 use crate::partition::Runner;
 use crate::plane::PlaneMeters;
@@ -182,11 +182,14 @@ struct Gathered {
     parts: Vec<Part>,
     /// Whose batches they are, with the run they belong to.
     runs: Vec<(LaneKey, u64)>,
-    needs_lease: bool,
+    /// Until when it may go without a lease: zero if part of it isn't guarded.
+    guarded_until: Duration,
 }
 
 struct UnderWay {
     since: Instant,
+    /// By the uptime clock.
+    sent_at: Duration,
     reply: kafka::connection::Reply,
     /// Whose batches it carries, with the run they belong to.
     parts: Vec<(LaneKey, u64)>,
@@ -269,14 +272,15 @@ impl Task {
             || (self.under_way.len() < REQUESTS_MAX && self.waits_for_place(FULL_BYTES_MIN))
         {
             let pass = self.lease.pass();
-            let Gathered { parts, runs, needs_lease } = self.gather(pass);
+            let sent_at = self.lease.now();
+            let Gathered { parts, runs, guarded_until } = self.gather(pass, sent_at);
             if parts.is_empty() {
                 break;
             }
             let since = Instant::now();
-            let gate = pass.filter(|_| needs_lease).map(|pass| self.lease.gate(pass));
-            let reply = produce::start(&self.connection, &parts, PRODUCE_TIMEOUT, gate).await?;
-            self.under_way.push_back(UnderWay { since, reply, parts: runs });
+            let gate = self.lease.gate(pass, guarded_until);
+            let reply = produce::start(&self.connection, &parts, PRODUCE_TIMEOUT, Some(gate)).await?;
+            self.under_way.push_back(UnderWay { since, sent_at, reply, parts: runs });
         }
         Ok(())
     }
@@ -293,11 +297,11 @@ impl Task {
     }
 
     /// One batch a lane, round robin, up to a request's fill. What needs a lease is taken under `pass`.
-    fn gather(&mut self, pass: Option<Pass>) -> Gathered {
+    fn gather(&mut self, pass: Option<Pass>, uptime: Duration) -> Gathered {
         let (now, now_ms) = (Instant::now(), self.clock.now_ms());
         let mut taken = Vec::new();
         let mut bytes = 0;
-        let mut needs_lease = false;
+        let mut guarded_until = Duration::MAX;
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.lanes.get_mut(&key) else { continue };
@@ -307,12 +311,13 @@ impl Task {
             }
             entry.is_ready = false;
             let has_lease = pass.is_some() && entry.pass == pass;
-            let Some(next) = entry.lane.next(now, now_ms, has_lease) else {
+            let Some(next) = entry.lane.next(now, now_ms, Permit { has_lease, uptime }) else {
                 self.reap(&key);
                 continue;
             };
-            let Next { batch, needs_lease: this_needs } = next;
-            needs_lease |= this_needs;
+            let batch = next.batch;
+            guarded_until =
+                guarded_until.min(if next.needs_lease { Duration::ZERO } else { next.guarded_until });
             bytes += batch.size_bytes();
             make_ready(&mut self.ready, &key, entry);
             taken.push((key, entry.owner.run, batch));
@@ -322,7 +327,7 @@ impl Task {
             (Part { topic: key.topic.clone(), partition: key.partition, batch }, (key, run))
         };
         let (parts, runs) = taken.into_iter().map(part).unzip();
-        Gathered { parts, runs, needs_lease }
+        Gathered { parts, runs, guarded_until }
     }
 
     fn answered(&mut self, answer: Result<bytes::Bytes, Error>) -> Result<(), Error> {
@@ -352,7 +357,7 @@ impl Task {
                 reason: format!("Produce response without {}[{}]", key.topic, key.partition),
             })?;
             let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) else { continue };
-            if let Some(appended) = entry.lane.answered(answer.base_offset) {
+            if let Some(appended) = entry.lane.answered(answer.base_offset, request.sent_at) {
                 entry.stats.appended_to(appended.end_offset, now_ms);
                 entry.stats.guarded.store(entry.lane.is_guarded(now_ms), Ordering::Relaxed);
                 entry.stats.appended_bytes.fetch_add(appended.bytes as u64, Ordering::Relaxed);
@@ -444,8 +449,13 @@ impl std::fmt::Display for LaneEnd {
             LaneStop::OutOfOrder { expected, given } => {
                 write!(f, "a batch at offset {given} came where offset {expected} should follow")?;
             }
-            LaneStop::NoLease => f.write_str("this node's lease has ended, and the next batch isn't guarded")?,
-            LaneStop::HeldBack => f.write_str("this node's lease ended before the batch was sent")?,
+            LaneStop::NoLease => {
+                f.write_str("this node's lease has ended, and the next batch isn't guarded")?
+            }
+            LaneStop::Unproven => {
+                f.write_str("it is too long ago that the destination was seen to remember us")?
+            }
+            LaneStop::HeldBack => f.write_str("what let the batch go ended before it was sent")?,
             LaneStop::Closed => f.write_str("closed")?,
         }
         if self.in_doubt { f.write_str(" (requests in doubt)") } else { Ok(()) }

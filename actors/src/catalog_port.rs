@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Action, MirrorKey, NodeId, Outcome, Refusal};
 use catalog::voters::{Change, Members};
+use catalog::{Action, MirrorKey, NodeId, Outcome, Refusal};
 use consensus::{Applied, Consensus, MemberError, Status, SubmitError};
 use tokio::sync::watch;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use catalog::model::MirrorPartition;
 use crate::clock::Uptime;
+use catalog::model::MirrorPartition;
 use catalog::{Assignment, Link, LinkId, MirrorStatus, MirrorTopic, NodeId, ProducerIdentity, TopicId};
 
 /// An active link from somewhere to west, with these mirror topics.

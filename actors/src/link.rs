@@ -309,6 +309,7 @@ impl LinkState {
             producer,
             quiet: Quiet::From(Instant::now()),
             has_lease: false,
+            looked_at: Duration::ZERO,
             prefix: mirror.partitions.get(*partition as usize).and_then(|p| p.prefix),
             is_compacted: mirror.configs.get("cleanup.policy").is_some_and(|p| p.contains("compact")),
             batch_bytes_max: mirror

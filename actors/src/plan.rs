@@ -201,7 +201,10 @@ mod tests {
         let plan = plan(&link, HERE, &running, &Leaving::new());
         assert_eq!(plan.to_string(), "stop orders[1] orders[2]; start orders[0] (epoch 1)");
         let running = Running::from([(("orders".into(), 0), 1)]);
-        assert_eq!(super::plan(&link, HERE, &running, &Leaving::new()).to_string(), "start orders[2] (epoch 4 unclean)");
+        assert_eq!(
+            super::plan(&link, HERE, &running, &Leaving::new()).to_string(),
+            "start orders[2] (epoch 4 unclean)"
+        );
     }
 
     #[test]
@@ -210,7 +213,10 @@ mod tests {
         let (error, message) = (MirrorError::ForeignWrite, String::new());
         failed.failure = Some(Failure { error, offset: 3, message, at_ms: 0 });
         let link = link(vec![failed, on(HERE, 1, false)], MirrorStatus::Failed, true);
-        assert_eq!(plan(&link, HERE, &Running::new(), &Leaving::new()).to_string(), "start orders[1] (epoch 1)");
+        assert_eq!(
+            plan(&link, HERE, &Running::new(), &Leaving::new()).to_string(),
+            "start orders[1] (epoch 1)"
+        );
     }
 
     #[test]
@@ -251,7 +257,10 @@ mod tests {
         assert_eq!(first.to_string(), "stop orders[0]; release orders[2]");
         let running = Running::from([(("orders".into(), 1), 2)]);
         let then = plan(&link, HERE, &running, &leaving);
-        assert_eq!((then.to_string(), released(&then)), ("release orders[0] orders[2]".into(), vec![(0, 1), (2, 7)]));
+        assert_eq!(
+            (then.to_string(), released(&then)),
+            ("release orders[0] orders[2]".into(), vec![(0, 1), (2, 7)])
+        );
         // The hand-over is cancelled.
         let back = plan(&link, HERE, &running, &Leaving::new());
         assert_eq!(back.to_string(), "start orders[0] (epoch 1)");

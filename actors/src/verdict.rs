@@ -27,7 +27,7 @@ pub enum Verdict {
 pub fn on_lane_end(end: &LaneEnd) -> Option<Verdict> {
     Some(match &end.stop {
         LaneStop::Closed => return None,
-        LaneStop::Quieted | LaneStop::HeldBack => Verdict::Proceed,
+        LaneStop::Quieted | LaneStop::HeldBack | LaneStop::Unproven => Verdict::Proceed,
         LaneStop::NoLease => Verdict::AwaitLease,
         LaneStop::OutOfOrder { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::Lost { .. } => Verdict::Retry { message: end.to_string() },

@@ -418,7 +418,9 @@ impl Shared {
     /// A request was taken back before any of it was written.
     fn not_sent(&self, correlation_id: i32) {
         let mut state = self.state();
-        let Some(index) = state.waiting.iter().position(|w| w.correlation_id == correlation_id) else { return };
+        let Some(index) = state.waiting.iter().position(|w| w.correlation_id == correlation_id) else {
+            return;
+        };
         if let Some(waiting) = state.waiting.remove(index) {
             let _ = waiting.reply.send(Err(Error::NotSent { address: self.address.to_string() }));
         }

@@ -87,10 +87,7 @@ impl Seat {
 
     fn clocks(&self) -> Clocks {
         let (wall, uptime) = (self.time.clone(), self.time.clone());
-        Clocks {
-            wall: WallClock::new(move || wall.wall_ms()),
-            uptime: Uptime::new(move || uptime.elapsed()),
-        }
+        Clocks { wall: WallClock::new(move || wall.wall_ms()), uptime: Uptime::new(move || uptime.elapsed()) }
     }
 
     fn options(&self) -> consensus::Options {

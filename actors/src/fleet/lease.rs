@@ -125,10 +125,18 @@ impl LeaseKeeper {
         self.lock().pass(self.clock.now())
     }
 
-    /// A gate for requests that may go only under this lease.
-    pub fn gate(self: &Arc<Self>, pass: Pass) -> Gate {
+    /// By the clock that the lease runs by.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// A gate for requests that may go under this lease, and without one as long as they are guarded.
+    pub fn gate(self: &Arc<Self>, pass: Option<Pass>, guarded_until: Duration) -> Gate {
         let keeper = self.clone();
-        Arc::new(move || keeper.pass() == Some(pass))
+        Arc::new(move || {
+            let now = keeper.clock.now();
+            now < guarded_until || (pass.is_some() && keeper.lock().pass(now) == pass)
+        })
     }
 
     /// Waits until there is a lease.
@@ -221,11 +229,14 @@ mod tests {
         assert!(!waiting.is_finished());
         keeper.granted(grant(0, 0));
         waiting.await.expect("told");
-        let gate = keeper.gate(keeper.pass().expect("held"));
-        assert!(gate());
+        let pass = keeper.pass();
+        let (unguarded, guarded) = (keeper.gate(pass, ms(0)), keeper.gate(None, ms(3_500)));
+        assert!(unguarded() && guarded());
         now.set(ms(3_000));
-        assert!(!gate());
+        assert!(!unguarded() && guarded());
         keeper.granted(grant(0, 3_000));
-        assert!(keeper.pass().is_some() && !gate(), "another lease");
+        assert!(keeper.pass().is_some() && !unguarded(), "another lease");
+        now.set(ms(3_500));
+        assert!(!guarded());
     }
 }

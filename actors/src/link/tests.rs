@@ -1,8 +1,8 @@
 use super::*;
 use crate::catalog_port::SubmitFuture;
-use crate::fixture;
 use crate::catalog_port::{ChangeFuture, ReadFuture};
 use crate::clock::Uptime;
+use crate::fixture;
 use catalog::voters::{Change, Members};
 use catalog::{Action, Outcome};
 use consensus::{Applied, Status};

@@ -238,8 +238,10 @@ impl PartitionActorState {
     /// Looks at both logs in a task of its own: the mailbox stays open meanwhile.
     fn look(&mut self, myself: &ActorRef<PartitionMessage>, run: u64, quiet: Quiet) {
         // Before the catalog is looked at: who holds a lease knows what was taken from it before.
-        let pass = self.arguments.plane.lease().pass();
-        let question = Question { quiet, has_lease: pass.is_some(), ..self.arguments.question.clone() };
+        let lease = self.arguments.plane.lease();
+        let (looked_at, pass) = (lease.now(), lease.pass());
+        let has_lease = pass.is_some();
+        let question = Question { quiet, has_lease, looked_at, ..self.arguments.question.clone() };
         let PartitionArguments { plane, catalog, stats, mirror, partition, assignment_epoch, .. } =
             &self.arguments;
         let (plane, catalog, stats, myself) = (plane.clone(), catalog.clone(), stats.clone(), myself.clone());

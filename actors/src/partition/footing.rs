@@ -4,6 +4,7 @@
 //! The destination's log end is the only checkpoint (DESIGN 2.1); no position is stored anywhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use catalog::{MirrorError, Prefix, ProducerIdentity, TopicId};
 use kafka::fetch::TopicPartition;
@@ -56,6 +57,8 @@ pub struct Question {
     pub quiet: Quiet,
     /// This node held a lease when the look began.
     pub has_lease: bool,
+    /// When that was, by the uptime clock.
+    pub looked_at: Duration,
     /// Where the mirror's log is to start, when the source's began above zero.
     pub prefix: Option<Prefix>,
     /// The mirror topic is compacted: its log start can't be cut.
@@ -299,6 +302,7 @@ fn lane_start(
         expiration_ms: limits.producer_expiration_ms,
         request_bytes_max: limits.request_bytes_max,
         quiet_from,
+        proven_at: question.looked_at,
     })
 }
 
@@ -323,6 +327,7 @@ mod tests {
             producer: OURS,
             quiet: Quiet::From(Instant::now()),
             has_lease: true,
+            looked_at: Duration::ZERO,
             prefix: None,
             is_compacted: false,
             batch_bytes_max: 1_048_588,

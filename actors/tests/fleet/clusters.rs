@@ -39,9 +39,9 @@ struct Dialler(BTreeMap<&'static str, Cluster>);
 
 impl Dial for Dialler {
     fn dial(&self, address: Arc<str>) -> DialFuture {
-        let found = address.split_once(':').and_then(|(host, port)| {
-            Some((self.0.get(host)?.clone(), port.parse::<i32>().ok()? - 9_090))
-        });
+        let found = address
+            .split_once(':')
+            .and_then(|(host, port)| Some((self.0.get(host)?.clone(), port.parse::<i32>().ok()? - 9_090)));
         Box::pin(async move {
             let (cluster, broker) = found.ok_or(ErrorKind::ConnectionRefused)?;
             let (near, far) = tokio::io::duplex(STREAM_BYTES);
@@ -106,7 +106,7 @@ impl Clusters {
         vec![cluster("east"), cluster("west"), Action::CreateLink(link), Action::CreateMirror(new)]
     }
 
-        /// Produces to the source until the handle is aborted; records are `age_ms` old.
+    /// Produces to the source until the handle is aborted; records are `age_ms` old.
     pub fn produce(&self, age_ms: i64) -> AbortHandle {
         let (east, began, partitions) = (self.east.clone(), self.began, self.partitions);
         let work = async move {
@@ -125,7 +125,8 @@ impl Clusters {
     /// Watches how long each partition of the mirror stood still.
     pub fn watch_pauses(&self) -> Pauses {
         let (west, partitions) = (self.west.clone(), self.partitions);
-        let longest: Arc<Mutex<Vec<Duration>>> = Arc::new(Mutex::new(vec![Duration::ZERO; partitions as usize]));
+        let longest: Arc<Mutex<Vec<Duration>>> =
+            Arc::new(Mutex::new(vec![Duration::ZERO; partitions as usize]));
         let told = longest.clone();
         let task = tokio::spawn(async move {
             let mut last: Vec<(i64, Instant)> =

@@ -310,3 +310,20 @@ async fn a_raft_leader_that_leaves_pauses_nothing_for_a_second() {
     load.abort();
     fleet.is_exact().await;
 }
+
+/// What the destination remembers was seen too long ago: it is looked at again, and that is all.
+#[tokio::test(start_paused = true)]
+async fn a_guarded_mirror_that_was_idle_without_a_raft_leader_goes_on_at_once() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    load.abort();
+    world.group.lead(None);
+    tokio::time::sleep(60 * SECOND).await;
+    let ends = [0, 1, 2].map(|partition| world.mirror_end(partition));
+    let load = world.produce(FRESH);
+    let grown = |p: usize| world.mirror_end(p as u32) > ends[p];
+    world.until("all flow", SECOND, || (0..3).all(grown)).await;
+    load.abort();
+    world.is_exact(SECOND).await;
+}

@@ -104,7 +104,8 @@ impl RealFleet {
         let options = Options { peers: peers.clone(), ..Options::new(path, format!("n{id}")) };
         let founds = self.nodes.is_empty();
         let open = async move {
-            let consensus = if founds { Consensus::bootstrap(options).await } else { Consensus::enter(options).await };
+            let consensus =
+                if founds { Consensus::bootstrap(options).await } else { Consensus::enter(options).await };
             consensus.expect("a store")
         };
         let consensus = runtime.spawn(open).await.expect("opened");
@@ -124,7 +125,8 @@ impl RealFleet {
                 assert!(matches!(error, SubmitError::NoLeader { .. } | SubmitError::Deadline), "{error}");
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            let engine = Engine::start(recorder, clusters.clocks(), clusters.dial(), peers).await.expect("actors");
+            let engine =
+                Engine::start(recorder, clusters.clocks(), clusters.dial(), peers).await.expect("actors");
             tokio::spawn(engine.member().clone().run());
             engine
         };
@@ -153,7 +155,8 @@ impl RealFleet {
 
     pub fn owners(&self) -> Vec<Option<NodeId>> {
         let catalog = self.catalog();
-        let partitions = catalog.mirror(&mirror()).map(|mirror| mirror.partitions.clone()).unwrap_or_default();
+        let partitions =
+            catalog.mirror(&mirror()).map(|mirror| mirror.partitions.clone()).unwrap_or_default();
         partitions.iter().map(|p| p.assignment.as_ref().map(|a| a.node)).collect()
     }
 

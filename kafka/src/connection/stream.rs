@@ -89,7 +89,12 @@ impl Writer {
         let before = self.segments.len();
         self.segments.extend(std::iter::once(head).chain(body).filter(|segment| !segment.is_empty()));
         let segments = self.segments.len() - before;
-        self.requests.push_back(Leaving { correlation_id: self.correlation_id, gate, segments, begun: false });
+        self.requests.push_back(Leaving {
+            correlation_id: self.correlation_id,
+            gate,
+            segments,
+            begun: false,
+        });
     }
 
     /// Takes out what may not go any more and wasn't begun.

@@ -62,7 +62,8 @@ fn the_ambiguity_wait_begins_when_the_broker_answers_again() {
 #[test]
 fn a_run_that_ends_in_doubt_sets_the_ambiguity_wait_and_one_that_does_not_keeps_the_old() {
     let now = Instant::now();
-    for (in_doubt, quiet) in [(false, Quiet::From(now)), (true, Quiet::OnceAnswered { wait: AMBIGUITY_WAIT })] {
+    for (in_doubt, quiet) in [(false, Quiet::From(now)), (true, Quiet::OnceAnswered { wait: AMBIGUITY_WAIT })]
+    {
         let mut machine = running(now);
         let effects = machine.on(Event::LaneEnded { run: 1, end: lost(in_doubt) }, now, false);
         assert_eq!(effects, [Effect::StopFetch, Effect::Wake { at: now + BACK_OFF_FIRST, token: 1 }]);
