@@ -40,6 +40,9 @@ use crate::watch::{self, Watched};
 /// Before a partition whose actor failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 
+/// While it isn't known whether a partition that may start again was released.
+const RELEASE_WAIT: Duration = Duration::from_millis(50);
+
 /// Kafka's default of `max.message.bytes`.
 const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
 
@@ -269,7 +272,13 @@ impl LinkState {
             self.stop_partition(myself, key);
         }
         for start in plan.starts {
-            self.start_partition(myself, start).await;
+            let Start { key: (topic, partition), .. } = &start;
+            let key = catalog::PartitionKey { mirror: self.link.key(topic), partition: *partition };
+            if self.surroundings.releases.take_back(&key) {
+                self.start_partition(myself, start).await;
+            } else {
+                myself.send_after(RELEASE_WAIT, || LinkMessage::Reconcile);
+            }
         }
         let released = plan.releases.iter().map(|owned| released(&self.link, owned, &self.doubts));
         self.surroundings.releases.add(released);
@@ -343,7 +352,7 @@ impl LinkState {
                 if unclean {
                     self.doubts.add(key);
                 }
-                myself.send_after(RESTART_WAIT, || LinkMessage::Reconcile);
+                myself.send_after(RELEASE_WAIT, || LinkMessage::Reconcile);
             }
         }
     }

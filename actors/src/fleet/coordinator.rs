@@ -2,19 +2,19 @@
 //! carried out.
 //!
 //! Where partitions go is decided by [`catalog::placement`], who votes by [`catalog::voters`]. A plan
-//! made on an old catalog is refused by the catalog and made anew. It is one task, and waits for each
-//! command's answer: nothing is ever under way twice.
+//! made on an old catalog is refused by the catalog and made anew. One task places, one changes voters;
+//! each waits for its command's answer, so that nothing is ever under way twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use catalog::placement::{self, Plan, Planned, Presence, REST, Situation};
-use catalog::voters::{self, Change};
+use catalog::voters;
 use catalog::{Catalog, Duty, NodeId, PartitionKey, Refusal};
 use consensus::{MemberError, Status, SubmitError};
 use metrics::counter;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::presence::Presences;
 use super::rates::Told;
@@ -36,8 +36,13 @@ const STALL_MAX: Duration = Duration::from_secs(1);
 /// Rates change without anything being applied.
 const PLAN_EVERY: Duration = Duration::from_secs(5);
 
-/// Between two plans while entries are being applied all the time.
+/// Who votes is no matter of milliseconds, and what makes it change isn't all in the catalog.
+const VOTERS_EVERY: Duration = Duration::from_millis(500);
+
+/// Between two plans while entries are being applied all the time, at least; and so many times as long as
+/// the last plan took.
 const PLAN_PAUSE: Duration = Duration::from_millis(20);
+const PLAN_PAUSE_FACTOR: u32 = 4;
 
 /// After a command that was not taken.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
@@ -47,7 +52,7 @@ pub struct Coordinator {
     clock: Uptime,
     term: Mutex<Option<Term>>,
     /// Who is there has changed.
-    changed: Notify,
+    changed: watch::Sender<()>,
 }
 
 /// What is known since this node began to lead.
@@ -66,7 +71,7 @@ struct Term {
 
 impl Coordinator {
     pub fn new(port: Arc<dyn CatalogPort>, clock: Uptime) -> Self {
-        Self { port, clock, term: Mutex::default(), changed: Notify::new() }
+        Self { port, clock, term: Mutex::default(), changed: watch::Sender::default() }
     }
 
     /// Answers a node's report.
@@ -86,7 +91,7 @@ impl Coordinator {
         let was_live = matches!(term.presences.of(now, from), Presence::Live { .. });
         term.presences.report(now, from, report.starts);
         if !was_live {
-            self.changed.notify_one();
+            self.changed.send_replace(());
         }
         term.told.hear(&applied.catalog, from, report.rates);
         if term.losing.contains(&from) {
@@ -105,7 +110,8 @@ impl Coordinator {
     pub async fn run(&self) {
         tokio::select! {
             () = self.watch() => {}
-            () = self.carry_out() => {}
+            () = self.place() => {}
+            () = self.change_voters() => {}
         }
     }
 
@@ -175,7 +181,7 @@ impl Coordinator {
                 tell(nodes.get(id).map_or("", |node| &node.name), term.seen.get(id), presence);
             }
             term.seen = seen;
-            self.changed.notify_one();
+            self.changed.send_replace(());
         }
         term.moved.retain(|_, at| now < *at + REST);
     }
@@ -189,35 +195,53 @@ impl Coordinator {
         Some(Situation { now, nodes, rates: term.told.rates(catalog), moved: term.moved.clone() })
     }
 
-    async fn carry_out(&self) {
-        let mut applied = self.port.watch();
+    async fn place(&self) {
+        let (mut applied, mut changed) = (self.port.watch(), self.changed.subscribe());
         loop {
+            changed.mark_unchanged();
             let current = applied.borrow_and_update().clone();
+            let began = self.clock.now();
             let planned = self.situation(&current.catalog).map(|situation| {
                 let plan = placement::plan(&current.catalog, &situation);
-                let members = self.port.members();
-                let change = members.and_then(|m| voters::plan(&current.catalog, &situation, &m));
                 let losers = losers(&current.catalog, &plan);
-                (plan, losers, change)
+                (plan, losers)
             });
             // The next plan must not wait for the old catalog to be copied.
             drop(current);
+            let took = self.clock.now().saturating_sub(began);
             let mut pause = PLAN_EVERY;
-            if let Some((plan, losers, change)) = planned {
+            if let Some((plan, losers)) = planned {
                 pause = plan.look_again.map_or(pause, |at| at.min(pause));
                 if !plan.is_empty() && self.propose(plan, losers).await.is_break() {
                     return;
                 }
-                if let Some(change) = change {
-                    self.change(change).await;
-                }
             }
-            tokio::time::sleep(PLAN_PAUSE).await;
+            tokio::time::sleep(PLAN_PAUSE.max(took * PLAN_PAUSE_FACTOR)).await;
             tokio::select! {
-                changed = applied.changed() => if changed.is_err() { return },
-                () = self.changed.notified() => {}
+                applied = applied.changed() => if applied.is_err() { return },
+                _ = changed.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    async fn change_voters(&self) {
+        loop {
+            let change = {
+                let applied = self.port.applied();
+                let (situation, members) = (self.situation(&applied.catalog), self.port.members());
+                let known = situation.zip(members);
+                known.and_then(|(situation, members)| voters::plan(&applied.catalog, &situation, &members))
+            };
+            if let Some(change) = change {
+                tracing::info!("voters: {change:?}");
+                match self.port.change(change).await {
+                    Ok(()) | Err(MemberError::InProgress) => {}
+                    Err(MemberError::Stopped) => return,
+                    Err(error) => tracing::warn!(%error, "voters: not changed; looking again"),
+                }
+            }
+            tokio::time::sleep(VOTERS_EVERY).await;
         }
     }
 
@@ -236,10 +260,12 @@ impl Coordinator {
         }
         for action in plan.into_actions() {
             match self.port.submit(action).await {
-                Ok(_) | Err(SubmitError::Refused(Refusal::Stale(_))) => {}
+                Ok(_) => {}
+                Err(SubmitError::Refused(Refusal::Stale(_))) => reasons.clear(),
                 Err(SubmitError::Stopped) => return std::ops::ControlFlow::Break(()),
                 Err(error) => {
                     tracing::warn!(%error, "placement: the plan was not taken; making a new one");
+                    reasons.clear();
                     tokio::time::sleep(RETRY_WAIT).await;
                     // What became of it is in the catalog, or nothing comes of it any more.
                     if self.port.read().await.is_err() {
@@ -256,17 +282,6 @@ impl Coordinator {
             term.losing.clear();
         }
         std::ops::ControlFlow::Continue(())
-    }
-
-    async fn change(&self, change: Change) {
-        tracing::info!("voters: {change:?}");
-        match self.port.change(change).await {
-            Ok(()) | Err(MemberError::InProgress) => {}
-            Err(error) => {
-                tracing::warn!(%error, "voters: not changed; looking again");
-                tokio::time::sleep(RETRY_WAIT).await;
-            }
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Term>> {

@@ -43,6 +43,7 @@ impl Reporter {
         let mut measured = Measured::default();
         let mut under_way = JoinSet::new();
         let mut told: Option<(NodeId, u64)> = None;
+        let mut running = 0;
         let mut ticks = tokio::time::interval(REPORT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -60,17 +61,13 @@ impl Reporter {
             let now = self.clock.now();
             if measured.is_due(now) {
                 measured.count(now, self.observatory.appended_bytes());
+                running = self.observatory.running();
             }
             let Some((leader, _)) = leader.filter(|_| under_way.len() < UNDER_WAY_MAX) else { continue };
             let applied = self.port.applied();
             let node = self.port.node();
             let Some(starts) = applied.catalog.nodes.get(&node).map(|node| node.starts) else { continue };
-            let report = Report {
-                starts,
-                applied: applied.index,
-                running: self.observatory.running(),
-                rates: measured.to_tell(),
-            };
+            let report = Report { starts, applied: applied.index, running, rates: measured.to_tell() };
             if leader == node {
                 let answer = self.coordinator.heard(node, report);
                 take(&self.lease, &self.others, answer, now);
