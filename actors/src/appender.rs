@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use crate::clock::WallClock;
 use crate::credit::ShareCredit;
-use crate::lane::{Lane, LaneEnd, LaneStop};
+use crate::fleet::lease::{LeaseKeeper, Pass};
+use crate::lane::{Lane, LaneEnd, LaneStop, Permit};
 use crate::observe::PartitionStats;
 use crate::partition::Runner;
 use crate::plane::PlaneMeters;
@@ -59,6 +60,8 @@ pub struct OpenLane {
     pub stats: Arc<PartitionStats>,
     pub owner: LaneOwner,
     pub meters: LaneMeters,
+    /// The lease under which the run began, if there was one.
+    pub pass: Option<Pass>,
 }
 
 /// Whom to tell of a lane's end. However the lane goes, even unopened, it is told once.
@@ -127,6 +130,7 @@ impl Appender {
         broker_bytes_max: usize,
         meters: PlaneMeters,
         clock: WallClock,
+        lease: Arc<LeaseKeeper>,
     ) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let task = Task {
@@ -134,6 +138,7 @@ impl Appender {
             request_bytes_max: REQUEST_BYTES_MAX.min(broker_bytes_max / 2),
             meters,
             clock,
+            lease,
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
             under_way: VecDeque::new(),
@@ -157,6 +162,7 @@ struct Entry {
     stats: Arc<PartitionStats>,
     owner: LaneOwner,
     meters: LaneMeters,
+    pass: Option<Pass>,
     /// Stands in `ready`.
     is_ready: bool,
 }
@@ -171,8 +177,19 @@ impl Drop for Entry {
     }
 }
 
+/// What goes into one request.
+struct Gathered {
+    parts: Vec<Part>,
+    /// Whose batches they are, with the run they belong to.
+    runs: Vec<(LaneKey, u64)>,
+    /// Until when it may go without a lease: zero if part of it isn't guarded.
+    guarded_until: Duration,
+}
+
 struct UnderWay {
     since: Instant,
+    /// By the uptime clock.
+    sent_at: Duration,
     reply: kafka::connection::Reply,
     /// Whose batches it carries, with the run they belong to.
     parts: Vec<(LaneKey, u64)>,
@@ -183,6 +200,7 @@ struct Task {
     request_bytes_max: usize,
     meters: PlaneMeters,
     clock: WallClock,
+    lease: Arc<LeaseKeeper>,
     lanes: BTreeMap<LaneKey, Entry>,
     /// Lanes that may have a batch to give, each once.
     ready: VecDeque<LaneKey>,
@@ -224,8 +242,8 @@ impl Task {
     fn take(&mut self, order: Order) {
         match order {
             Order::Open(open) => {
-                let OpenLane { key, lane, stats, owner, meters } = *open;
-                self.lanes.insert(key, Entry { lane, stats, owner, meters, is_ready: false });
+                let OpenLane { key, lane, stats, owner, meters, pass } = *open;
+                self.lanes.insert(key, Entry { lane, stats, owner, meters, pass, is_ready: false });
             }
             Order::Close { key, run } => {
                 if let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) {
@@ -253,13 +271,16 @@ impl Task {
         while self.under_way.len() < REQUESTS_OF_ANY_SIZE
             || (self.under_way.len() < REQUESTS_MAX && self.waits_for_place(FULL_BYTES_MIN))
         {
-            let (parts, runs) = self.gather();
+            let pass = self.lease.pass();
+            let sent_at = self.lease.now();
+            let Gathered { parts, runs, guarded_until } = self.gather(pass, sent_at);
             if parts.is_empty() {
                 break;
             }
             let since = Instant::now();
-            let reply = produce::start(&self.connection, &parts, PRODUCE_TIMEOUT).await?;
-            self.under_way.push_back(UnderWay { since, reply, parts: runs });
+            let gate = self.lease.gate(pass, guarded_until);
+            let reply = produce::start(&self.connection, &parts, PRODUCE_TIMEOUT, Some(gate)).await?;
+            self.under_way.push_back(UnderWay { since, sent_at, reply, parts: runs });
         }
         Ok(())
     }
@@ -275,11 +296,12 @@ impl Task {
         })
     }
 
-    /// One batch a lane, round robin, up to a request's fill.
-    fn gather(&mut self) -> (Vec<Part>, Vec<(LaneKey, u64)>) {
+    /// One batch a lane, round robin, up to a request's fill. What needs a lease is taken under `pass`.
+    fn gather(&mut self, pass: Option<Pass>, uptime: Duration) -> Gathered {
         let (now, now_ms) = (Instant::now(), self.clock.now_ms());
         let mut taken = Vec::new();
         let mut bytes = 0;
+        let mut guarded_until = Duration::MAX;
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.lanes.get_mut(&key) else { continue };
@@ -288,10 +310,14 @@ impl Task {
                 break;
             }
             entry.is_ready = false;
-            let Some(batch) = entry.lane.next(now, now_ms) else {
+            let has_lease = pass.is_some() && entry.pass == pass;
+            let Some(next) = entry.lane.next(now, now_ms, Permit { has_lease, uptime }) else {
                 self.reap(&key);
                 continue;
             };
+            let batch = next.batch;
+            guarded_until =
+                guarded_until.min(if next.needs_lease { Duration::ZERO } else { next.guarded_until });
             bytes += batch.size_bytes();
             make_ready(&mut self.ready, &key, entry);
             taken.push((key, entry.owner.run, batch));
@@ -300,11 +326,21 @@ impl Task {
         let part = |(key, run, batch): (LaneKey, u64, _)| {
             (Part { topic: key.topic.clone(), partition: key.partition, batch }, (key, run))
         };
-        taken.into_iter().map(part).unzip()
+        let (parts, runs) = taken.into_iter().map(part).unzip();
+        Gathered { parts, runs, guarded_until }
     }
 
     fn answered(&mut self, answer: Result<bytes::Bytes, Error>) -> Result<(), Error> {
         let request = self.under_way.pop_front().expect("an answer only to what was sent");
+        if let Err(Error::NotSent { .. }) = answer {
+            for (key, run) in request.parts {
+                if let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) {
+                    entry.lane.held_back();
+                }
+                self.reap(&key);
+            }
+            return Ok(());
+        }
         let answer = answer?;
         self.meters.produce_seconds.record(request.since.elapsed());
         self.meters.destination_response_bytes.increment(answer.len() as u64);
@@ -321,9 +357,10 @@ impl Task {
                 reason: format!("Produce response without {}[{}]", key.topic, key.partition),
             })?;
             let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) else { continue };
-            if let Some(appended) = entry.lane.answered(answer.base_offset) {
+            if let Some(appended) = entry.lane.answered(answer.base_offset, request.sent_at) {
                 entry.stats.appended_to(appended.end_offset, now_ms);
                 entry.stats.guarded.store(entry.lane.is_guarded(now_ms), Ordering::Relaxed);
+                entry.stats.appended_bytes.fetch_add(appended.bytes as u64, Ordering::Relaxed);
                 entry.meters.bytes.increment(appended.bytes as u64);
                 entry.meters.records.increment(appended.records as u64);
                 entry.meters.batches.increment(1);
@@ -412,6 +449,13 @@ impl std::fmt::Display for LaneEnd {
             LaneStop::OutOfOrder { expected, given } => {
                 write!(f, "a batch at offset {given} came where offset {expected} should follow")?;
             }
+            LaneStop::NoLease => {
+                f.write_str("this node's lease has ended, and the next batch isn't guarded")?
+            }
+            LaneStop::Unproven => {
+                f.write_str("it is too long ago that the destination was seen to remember us")?
+            }
+            LaneStop::HeldBack => f.write_str("what let the batch go ended before it was sent")?,
             LaneStop::Closed => f.write_str("closed")?,
         }
         if self.in_doubt { f.write_str(" (requests in doubt)") } else { Ok(()) }

@@ -1,8 +1,12 @@
-//! The wall clock as a seam: brokers age a producer by record timestamps, so the data plane needs
-//! to know what time it is; simulation decides what time that is.
+//! Time as a seam; simulation decides what time it is.
+//!
+//! Brokers age a producer by record timestamps, so the data plane needs the wall clock. A lease needs
+//! a clock that nobody sets and that goes on while the machine is suspended.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since 1970.
 #[derive(Clone)]
@@ -23,5 +27,41 @@ impl WallClock {
 
     pub fn now_ms(&self) -> i64 {
         (self.0)()
+    }
+}
+
+/// Time since some beginning of the machine's. Never set, never backwards, and it counts the time in
+/// which the process or the whole machine was stopped.
+#[derive(Clone)]
+pub struct Uptime(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl Uptime {
+    pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub fn system() -> Self {
+        Self::new(|| {
+            let now = clock_gettime(ClockId::Boottime);
+            let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+            Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+        })
+    }
+
+    pub fn now(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+/// What a node tells the time by.
+#[derive(Clone)]
+pub struct Clocks {
+    pub wall: WallClock,
+    pub uptime: Uptime,
+}
+
+impl Clocks {
+    pub fn system() -> Self {
+        Self { wall: WallClock::system(), uptime: Uptime::system() }
     }
 }

@@ -38,6 +38,17 @@ impl Doubts {
         is_open || (start.unclean && is_first)
     }
 
+    /// Whether an owner that started now would have something to wait out.
+    pub fn owes(&self, start: &Start) -> bool {
+        let is_first = self.started.get(&start.key) != Some(&start.assignment_epoch);
+        self.open.contains(&start.key) || (start.unclean && is_first)
+    }
+
+    /// What is another node's now has its doubts in the catalog.
+    pub fn forget_moved(&mut self, is_elsewhere: impl Fn(&Arc<str>, u32) -> bool) {
+        self.open.retain(|(topic, partition)| !is_elsewhere(topic, *partition));
+    }
+
     /// Forgets under what partitions started that aren't the link's any more.
     pub fn forget_starts(&mut self, stays: impl Fn(&Arc<str>, u32) -> bool) {
         self.started.retain(|(topic, partition), _| stays(topic, *partition));
@@ -70,6 +81,18 @@ mod tests {
         assert!(doubts.take(&start("orders", 0, 3, true)));
         doubts.add(("orders".into(), 0));
         assert!(doubts.take(&start("orders", 0, 3, true)), "stopped before it had waited");
+    }
+
+    #[test]
+    fn what_is_handed_over_without_having_been_waited_out_is_said_to_be_in_doubt() {
+        let mut doubts = Doubts::default();
+        assert!(doubts.owes(&start("orders", 0, 2, true)), "never started here");
+        doubts.take(&start("orders", 0, 2, true));
+        assert!(!doubts.owes(&start("orders", 0, 2, true)), "its actor says when it stops");
+        doubts.add(("orders".into(), 0));
+        assert!(doubts.owes(&start("orders", 0, 2, true)));
+        doubts.forget_moved(|topic, partition| &**topic == "orders" && partition == 0);
+        assert!(!doubts.owes(&start("orders", 0, 4, false)), "its next owner was told");
     }
 
     #[test]

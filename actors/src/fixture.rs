@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::clock::Uptime;
 use catalog::model::MirrorPartition;
 use catalog::{Assignment, Link, LinkId, MirrorStatus, MirrorTopic, NodeId, ProducerIdentity, TopicId};
 
@@ -34,4 +37,20 @@ pub fn link(topics: &[(&str, Vec<MirrorPartition>)]) -> Link {
 
 pub fn owned_by(node: NodeId, unclean: bool) -> MirrorPartition {
     MirrorPartition { assignment: Some(Assignment { node, epoch: 1, unclean }), ..MirrorPartition::default() }
+}
+
+/// An uptime clock that stands still until it is set.
+#[derive(Clone, Default)]
+pub struct SetClock(Arc<AtomicU64>);
+
+impl SetClock {
+    pub fn set(&self, now: Duration) {
+        self.0.store(now.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+pub fn clock() -> (SetClock, Uptime) {
+    let clock = SetClock::default();
+    let read = clock.clone();
+    (clock, Uptime::new(move || Duration::from_millis(read.0.load(Ordering::Relaxed))))
 }

@@ -10,6 +10,8 @@
 //! - A mirror at offset 0 that the broker remembers nothing of is the exception: whatever may
 //!   still arrive there is a copy of its first batch with the same sequence, which the broker
 //!   refuses once ours is in, as long as that is fresh. So a new mirror needs no waiting.
+//! - A batch that no broker's memory guards goes only while this node holds its lease. Without one, what
+//!   the broker is thought to remember must have been seen lately ([`GUARD_PROOF`]).
 //! - The first batch of a run goes alone: with unknown state, a refused batch followed by an
 //!   accepted one would put the second at the first's offset.
 //!
@@ -35,6 +37,11 @@ pub const IN_FLIGHT_MAX: usize = 5;
 /// request may be under way.
 const FORGET_MARGIN: Duration = Duration::from_secs(3600);
 
+/// How long it is trusted without a lease that the broker remembers us. Another owner that took over
+/// after it was seen can't have made the broker forget us yet: before it sends old data it waits longer
+/// ([`TAKEOVER_WAIT`](crate::partition::machine::TAKEOVER_WAIT)). A process that was frozen looks again.
+pub const GUARD_PROOF: Duration = Duration::from_secs(20);
+
 /// What a produce request with one batch holds beside it: client id, topic name, fixed fields.
 const REQUEST_OVERHEAD_BYTES: usize = 1024;
 
@@ -54,6 +61,8 @@ pub struct LaneStart {
     pub request_bytes_max: usize,
     /// From then on no request of an earlier run or owner can still arrive.
     pub quiet_from: Instant,
+    /// When the broker was asked what it remembers, by the uptime clock.
+    pub proven_at: Duration,
 }
 
 impl LaneStart {
@@ -92,6 +101,13 @@ pub enum LaneStop {
     Lost { reason: String },
     /// It waited until nothing from before could arrive: where the log ends must be read again.
     Quieted,
+    /// What comes next isn't guarded, and this node's lease has ended: it was not sent.
+    NoLease,
+    /// It is too long ago that the broker was seen to remember us, and this node's lease has ended:
+    /// nothing was sent.
+    Unproven,
+    /// What let a request go ended before any of it was written: it was not sent.
+    HeldBack,
     /// What reached it isn't what follows: a defect of ours, and nothing is sent.
     OutOfOrder { expected: i64, given: i64 },
     /// Its owner closed it, or had it finish.
@@ -104,6 +120,24 @@ pub struct LaneEnd {
     pub stop: LaneStop,
     /// Batches were under way whose effect isn't known.
     pub in_doubt: bool,
+}
+
+/// What lets batches go at a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Permit {
+    /// The lease under which the run began is still held.
+    pub has_lease: bool,
+    pub uptime: Duration,
+}
+
+/// A batch that may be sent now.
+#[derive(Debug)]
+pub struct Next {
+    pub batch: OutgoingBatch,
+    /// Nothing but the lease keeps a second copy of it out.
+    pub needs_lease: bool,
+    /// Until when it may go without a lease, if it needs none.
+    pub guarded_until: Duration,
 }
 
 /// What a taken answer means.
@@ -155,8 +189,15 @@ impl Lane {
     }
 
     /// The next batch to send now, if one may go. It then counts as under way.
-    pub fn next(&mut self, now: Instant, now_ms: i64) -> Option<OutgoingBatch> {
-        if self.stopped.is_some() || !self.may_send(now, now_ms) {
+    pub fn next(&mut self, now: Instant, now_ms: i64, permit: Permit) -> Option<Next> {
+        let front = self.queue.front()?;
+        let needs_lease = !self.keeps_guard(front, now_ms);
+        if self.stopped.is_some() || !self.may_send(now, now_ms, needs_lease) {
+            return None;
+        }
+        let guarded_until = self.start.proven_at + GUARD_PROOF;
+        if !permit.has_lease && (needs_lease || permit.uptime >= guarded_until) {
+            self.stop(if needs_lease { LaneStop::NoLease } else { LaneStop::Unproven }, false);
             return None;
         }
         if self.waited {
@@ -187,7 +228,7 @@ impl Lane {
             records: i64::from(header.record_count),
             _credit,
         });
-        Some(outgoing)
+        Some(Next { batch: outgoing, needs_lease, guarded_until })
     }
 
     /// Size of the batch that goes next, when it may.
@@ -195,13 +236,15 @@ impl Lane {
         self.queue.front().map_or(0, |queued| queued.batch.size_bytes())
     }
 
-    fn may_send(&mut self, now: Instant, now_ms: i64) -> bool {
-        let Some(front) = self.queue.front() else { return false };
-        let quiet = now >= self.start.quiet_from;
-        // Sending old data makes the broker forget us: only once nothing from before can arrive.
-        let keeps_guard = (self.is_guarded(now_ms) || self.start.is_new())
-            && self.is_fresh(front.batch.header.max_timestamp, now_ms);
-        if !keeps_guard && !quiet {
+    /// The broker refuses a second copy of it. Sending old data makes the broker forget us.
+    fn keeps_guard(&self, queued: &Queued, now_ms: i64) -> bool {
+        (self.is_guarded(now_ms) || self.start.is_new())
+            && self.is_fresh(queued.batch.header.max_timestamp, now_ms)
+    }
+
+    fn may_send(&mut self, now: Instant, now_ms: i64, needs_lease: bool) -> bool {
+        // Unguarded only once nothing from before can arrive.
+        if needs_lease && now < self.start.quiet_from {
             self.waited = true;
             return false;
         }
@@ -229,13 +272,19 @@ impl Lane {
             .then_some(self.start.quiet_from)
     }
 
-    /// Takes the broker's answer to the oldest batch under way.
-    pub fn answered(&mut self, answer: Result<i64, (ErrorCode, String)>) -> Option<Appended> {
+    /// Takes the broker's answer to the oldest batch under way, which was sent at `sent_at` by the
+    /// uptime clock: when it was taken in is known no better.
+    pub fn answered(
+        &mut self,
+        answer: Result<i64, (ErrorCode, String)>,
+        sent_at: Duration,
+    ) -> Option<Appended> {
         let flight = self.in_flight.pop_front().expect("an answer only to what was sent");
         match answer {
             Ok(given) if given == flight.base_offset && self.stopped.is_none() => {
                 self.remembered_ms = Some(flight.max_timestamp_ms);
                 self.proven = true;
+                self.start.proven_at = self.start.proven_at.max(sent_at);
                 self.start.position = flight.next_offset;
                 self.end_if_finished();
                 return Some(Appended {
@@ -262,6 +311,12 @@ impl Lane {
             }
         }
         None
+    }
+
+    /// The oldest batch under way was not sent after all.
+    pub fn held_back(&mut self) {
+        self.in_flight.pop_front();
+        self.stop(LaneStop::HeldBack, false);
     }
 
     /// The connection is gone: whatever is under way is in doubt.

@@ -1,7 +1,7 @@
 //! Everything that runs on a node: who mirrors what, where it stands, what stopped it.
 //!
-//! - [`engine`]: starts and stops it all. [`coordinator`]: while this node leads, gives partitions to
-//!   nodes. [`reconciler`]: the applied catalog to link supervisors.
+//! - [`engine`]: starts and stops it all. [`fleet`]: this node among others: reports, leases, the
+//!   coordinator. [`reconciler`]: the applied catalog to link supervisors.
 //! - [`link`]: one link's supervisor; [`plan`]: what it should start and stop, [`doubts`]: what it must
 //!   wait out, [`availability`]: whether its clusters answer, as values.
 //! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its
@@ -20,7 +20,6 @@ pub mod appender;
 pub mod availability;
 pub mod catalog_port;
 pub mod clock;
-pub mod coordinator;
 pub mod credit;
 pub mod doubts;
 pub mod engine;
@@ -28,6 +27,7 @@ pub mod fetcher;
 pub mod filler;
 #[cfg(test)]
 mod fixture;
+pub mod fleet;
 pub mod growth;
 pub mod lane;
 pub mod link;

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Link, NodeId};
+use catalog::command::Released;
+use catalog::{Catalog, Link, NodeId};
 use kafka::ClientConfig;
 use kafka::client::{Client, Dial};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -21,13 +22,16 @@ use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
 use crate::clock::WallClock;
 use crate::doubts::Doubts;
+use crate::fleet::lease::LeaseKeeper;
+use crate::fleet::release::Releases;
 use crate::growth::{self, Growth};
 use crate::meters::MirrorMeters;
 use crate::observe::{Observatory, PartitionStats};
+use crate::partition::machine::{AMBIGUITY_WAIT, TAKEOVER_WAIT};
 use crate::partition::{
     PartitionArguments, PartitionMessage, PartitionMirror, Question, Quiet, topic_partition,
 };
-use crate::plan::{self, PartitionKey, Running, Start};
+use crate::plan::{self, Leaving, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, PlaneMeters, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
@@ -35,6 +39,9 @@ use crate::watch::{self, Watched};
 
 /// Before a partition whose actor failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
+
+/// While it isn't known whether a partition that may start again was released.
+const RELEASE_WAIT: Duration = Duration::from_millis(50);
 
 /// Kafka's default of `max.message.bytes`.
 const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
@@ -47,6 +54,8 @@ pub struct Surroundings {
     pub observatory: Arc<Observatory>,
     pub clock: WallClock,
     pub dial: Arc<dyn Dial>,
+    pub lease: Arc<LeaseKeeper>,
+    pub releases: Arc<Releases>,
 }
 
 pub struct LinkArguments {
@@ -54,13 +63,14 @@ pub struct LinkArguments {
     pub source: ClientConfig,
     pub destination: ClientConfig,
     pub surroundings: Surroundings,
+    pub leaving: Leaving,
     /// What the supervisor before left, if one ran in this process.
     pub doubts: Doubts,
 }
 
 pub enum LinkMessage {
-    /// The catalog's link has changed.
-    Update(Arc<Link>),
+    /// The catalog's link has changed, or what of it is to be handed over.
+    Update(Arc<Link>, Leaving),
     MetadataChanged,
     /// The regular check of both clusters; why one didn't answer.
     Checked {
@@ -98,6 +108,7 @@ pub struct LinkState {
     surroundings: Surroundings,
     plane: Arc<LinkPlane>,
     partitions: BTreeMap<PartitionKey, RunningPartition>,
+    leaving: Leaving,
     setups: BTreeMap<Arc<str>, AbortHandle>,
     /// Topics to which partitions are being added.
     growths: BTreeSet<Arc<str>>,
@@ -105,6 +116,7 @@ pub struct LinkState {
     availability: Availability,
     /// Actors started so far.
     instances: u32,
+    is_reconcile_due: bool,
     /// The round of [`watch`] that was begun last.
     watch: Option<AbortHandle>,
     tasks: Vec<AbortHandle>,
@@ -121,7 +133,7 @@ impl Actor for LinkSupervisor {
         myself: ActorRef<LinkMessage>,
         arguments: LinkArguments,
     ) -> Result<LinkState, ActorProcessingErr> {
-        let LinkArguments { link, source, destination, surroundings, doubts } = arguments;
+        let LinkArguments { link, source, destination, surroundings, leaving, doubts } = arguments;
         let client = |config: ClientConfig, cluster_id: &Arc<str>| {
             Client::of_cluster(config, surroundings.dial.clone(), cluster_id.clone())
         };
@@ -136,7 +148,8 @@ impl Actor for LinkSupervisor {
         );
         let (source, destination) = (client(source, source_id), client(destination, destination_id));
         let meters = PlaneMeters::of_link(&link.name);
-        let plane = LinkPlane::new(meters, source, destination, settings, surroundings.clock.clone());
+        let Surroundings { clock, lease, .. } = surroundings.clone();
+        let plane = LinkPlane::new(meters, source, destination, settings, clock, lease);
         surroundings.observatory.set_credit(&link.id, Some(plane.credit().clone()));
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();
@@ -155,11 +168,13 @@ impl Actor for LinkSupervisor {
             surroundings,
             plane,
             partitions: BTreeMap::new(),
+            leaving,
             setups: BTreeMap::new(),
             growths: BTreeSet::new(),
             doubts,
             availability: Availability::new(settings.availability_failures_max),
             instances: 0,
+            is_reconcile_due: false,
             watch: None,
             tasks,
             stop: None,
@@ -173,7 +188,10 @@ impl Actor for LinkSupervisor {
         state: &mut LinkState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            LinkMessage::Update(link) => state.link = link,
+            LinkMessage::Update(link, leaving) => {
+                state.link = link;
+                state.leaving = leaving;
+            }
             LinkMessage::MetadataChanged => {
                 state.metadata_changed();
                 state.follow_growth(&myself);
@@ -200,10 +218,17 @@ impl Actor for LinkSupervisor {
                 state.growths.remove(&topic);
                 return Ok(());
             }
-            LinkMessage::Reconcile => {}
+            LinkMessage::Reconcile => {
+                state.is_reconcile_due = false;
+                state.reconcile(&myself).await;
+                return Ok(());
+            }
             LinkMessage::Stop(answer) => state.stop = Some(answer),
         }
-        state.reconcile(&myself).await;
+        // Once for all that has happened by then: thousands of partitions may stop together.
+        if !std::mem::replace(&mut state.is_reconcile_due, true) {
+            myself.cast(LinkMessage::Reconcile)?;
+        }
         Ok(())
     }
 
@@ -239,7 +264,7 @@ impl LinkState {
         self.plane.set_topics(self.topics());
         let running: Running =
             self.partitions.iter().map(|(key, p)| (key.clone(), p.assignment_epoch)).collect();
-        let plan = plan::plan(&self.link, self.surroundings.node, &running);
+        let plan = plan::plan(&self.link, self.surroundings.node, &running, &self.leaving);
         if !plan.is_empty() {
             tracing::info!(link = %self.link.name, "plan: {plan}");
         }
@@ -247,8 +272,16 @@ impl LinkState {
             self.stop_partition(myself, key);
         }
         for start in plan.starts {
-            self.start_partition(myself, start).await;
+            let Start { key: (topic, partition), .. } = &start;
+            let key = catalog::PartitionKey { mirror: self.link.key(topic), partition: *partition };
+            if self.surroundings.releases.take_back(&key) {
+                self.start_partition(myself, start).await;
+            } else {
+                myself.send_after(RELEASE_WAIT, || LinkMessage::Reconcile);
+            }
         }
+        let released = plan.releases.iter().map(|owned| released(&self.link, owned, &self.doubts));
+        self.surroundings.releases.add(released);
         self.forget_what_is_gone();
         self.setups.retain(|topic, task| {
             let wanted = plan.setups.contains(topic);
@@ -284,6 +317,8 @@ impl LinkState {
             destination_topic_id: mirror.destination_topic_id,
             producer,
             quiet: Quiet::From(Instant::now()),
+            has_lease: false,
+            looked_at: Duration::ZERO,
             prefix: mirror.partitions.get(*partition as usize).and_then(|p| p.prefix),
             is_compacted: mirror.configs.get("cleanup.policy").is_some_and(|p| p.contains("compact")),
             batch_bytes_max: mirror
@@ -301,6 +336,7 @@ impl LinkState {
             assignment_epoch,
             instance: self.instances,
             unclean,
+            wait: takeover_wait(&self.surroundings.catalog.applied().catalog),
             question,
             plane: self.plane.clone(),
             meters: MirrorMeters::new(&self.link, &mirror),
@@ -316,7 +352,7 @@ impl LinkState {
                 if unclean {
                     self.doubts.add(key);
                 }
-                myself.send_after(RESTART_WAIT, || LinkMessage::Reconcile);
+                myself.send_after(RELEASE_WAIT, || LinkMessage::Reconcile);
             }
         }
     }
@@ -422,15 +458,40 @@ impl LinkState {
         self.doubts.add(key);
     }
 
-    /// Deleted mirrors, once nothing of them runs. One that is paused, has failed or starts again
-    /// keeps its rows.
+    /// Deleted mirrors and what other nodes have, once nothing of it runs. What is paused, has failed or
+    /// starts again keeps its rows.
     fn forget_what_is_gone(&mut self) {
         let Self { link, partitions, doubts, surroundings, .. } = self;
-        let is_ours = |topic: &Arc<str>, partition: u32| {
-            link.mirrors.get(topic).is_some_and(|m| (partition as usize) < m.partitions.len())
-                || partitions.contains_key(&(topic.clone(), partition))
+        let here = surroundings.node;
+        let owner = |topic: &Arc<str>, partition: u32| {
+            let partition = link.mirrors.get(topic)?.partitions.get(partition as usize)?;
+            Some(partition.assignment.as_ref().map(|a| a.node))
+        };
+        let runs = |topic: &Arc<str>, partition: u32| partitions.contains_key(&(topic.clone(), partition));
+        let is_ours = |topic: &Arc<str>, partition: u32| match owner(topic, partition) {
+            Some(owner) => owner.is_none_or(|owner| owner == here) || runs(topic, partition),
+            None => runs(topic, partition),
         };
         surroundings.observatory.retain(&link.id, is_ours);
         doubts.forget_starts(is_ours);
+        doubts.forget_moved(|topic, partition| {
+            let elsewhere = owner(topic, partition).flatten().is_some_and(|owner| owner != here);
+            elsewhere && !runs(topic, partition)
+        });
     }
+}
+
+/// What an owner that has stopped, or never ran, says of its partition.
+pub fn released(link: &Link, owned: &Start, doubts: &Doubts) -> Released {
+    let Start { key: (topic, partition), assignment_epoch, .. } = owned;
+    let key = catalog::PartitionKey { mirror: link.key(topic), partition: *partition };
+    Released { key, assignment_epoch: *assignment_epoch, in_doubt: doubts.owes(owned) }
+}
+
+/// How long an owner that starts after one that wasn't seen to stop must reckon with its requests. The
+/// catalog doesn't say where that one ran: only in a fleet that has never had another member was it
+/// surely this node. A restart may also inherit what it took over and hadn't waited out.
+fn takeover_wait(catalog: &Catalog) -> Duration {
+    let only_one = catalog.nodes.len() <= 1 && catalog.fleet.removed.is_empty();
+    if only_one { AMBIGUITY_WAIT } else { TAKEOVER_WAIT }
 }

@@ -3,10 +3,10 @@
 //! The data plane writes atomics as it goes; REST, metrics and tests read the same snapshot.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use catalog::{LinkId, MirrorError, MirrorKey};
+use catalog::{LinkId, MirrorError, MirrorKey, PartitionKey};
 
 use crate::credit::LinkCredit;
 
@@ -24,6 +24,9 @@ pub enum PartitionState {
     Quieting {
         until_ms: i64,
     },
+    /// What comes next would not be guarded, and this node holds no lease: it goes on when the fleet's
+    /// coordinator is heard again.
+    WaitingForLease,
     Running,
     /// Writing filler records below the source's log start.
     Filling {
@@ -47,6 +50,7 @@ impl PartitionState {
         match self {
             Self::Checking => "CHECKING",
             Self::Quieting { .. } => "QUIETING",
+            Self::WaitingForLease => "WAITING_FOR_LEASE",
             Self::Running => "RUNNING",
             Self::Filling { .. } => "FILLING",
             Self::Parked { .. } => "PARKED",
@@ -71,6 +75,8 @@ pub struct PartitionStats {
     pub guarded: AtomicBool,
     /// Bytes between fetch and acknowledgement.
     pub outstanding_bytes: Arc<AtomicUsize>,
+    /// Bytes appended since this process began.
+    pub appended_bytes: AtomicU64,
 }
 
 impl Default for PartitionStats {
@@ -86,6 +92,7 @@ impl Default for PartitionStats {
             behind_since_ms: unset(),
             guarded: AtomicBool::new(false),
             outstanding_bytes: Arc::default(),
+            appended_bytes: AtomicU64::new(0),
         }
     }
 }
@@ -172,7 +179,7 @@ impl PartitionStats {
 #[derive(Clone, Debug)]
 pub struct PartitionView {
     pub partition: u32,
-    /// `CHECKING`, `QUIETING`, `RUNNING`, `FILLING`, `PARKED`, `FAILED`, `STOPPED`.
+    /// `CHECKING`, `QUIETING`, `WAITING_FOR_LEASE`, `RUNNING`, `FILLING`, `PARKED`, `FAILED`, `STOPPED`.
     pub state: &'static str,
     /// Offsets behind the source's high watermark; `None` when not known.
     pub lag: Option<i64>,
@@ -264,6 +271,27 @@ impl Observatory {
     /// What a mirror that isn't ready yet waits for.
     pub fn setup(&self, mirror: &MirrorKey) -> Option<String> {
         lock(&self.inner).setups.get(mirror).cloned()
+    }
+
+    /// Of each partition that runs here, or did and comes back.
+    pub fn appended_bytes(&self) -> Vec<(PartitionKey, u64)> {
+        let inner = lock(&self.inner);
+        let all = inner.mirrors.iter().flat_map(|(mirror, all)| all.iter().map(move |(p, s)| (mirror, p, s)));
+        let total = |(mirror, partition, stats): (&MirrorKey, &u32, &Arc<PartitionStats>)| {
+            let key = PartitionKey { mirror: mirror.clone(), partition: *partition };
+            (key, stats.appended_bytes.load(Ordering::Relaxed))
+        };
+        all.map(total).collect()
+    }
+
+    /// Mirror partitions that run here.
+    pub fn running(&self) -> u32 {
+        let inner = lock(&self.inner);
+        let all = inner.mirrors.values().flat_map(BTreeMap::values);
+        let running = all.filter(|stats| {
+            matches!(lock(&stats.state).0, PartitionState::Running | PartitionState::Filling { .. })
+        });
+        u32::try_from(running.count()).unwrap_or(u32::MAX)
     }
 
     pub(crate) fn set_link(&self, link: &LinkId, view: Option<LinkView>) {

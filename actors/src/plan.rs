@@ -1,10 +1,10 @@
 //! What one link's supervisor should start and stop on this node, as a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use catalog::{Link, MirrorStatus, NodeId};
+use catalog::{Catalog, Link, MirrorKey, MirrorStatus, NodeId};
 
 /// A mirror partition of the link.
 pub type PartitionKey = (Arc<str>, u32);
@@ -15,6 +15,8 @@ pub type PartitionKey = (Arc<str>, u32);
 pub struct Plan {
     pub stops: Vec<PartitionKey>,
     pub starts: Vec<Start>,
+    /// Partitions that other nodes are to get and that don't run (any more).
+    pub releases: Vec<Start>,
     /// Mirror topics to make ready.
     pub setups: Vec<Arc<str>>,
 }
@@ -29,9 +31,34 @@ pub struct Start {
 /// What runs: by partition, under which assignment epoch. Stopping ones count as running.
 pub type Running = BTreeMap<PartitionKey, u64>;
 
+/// Partitions of a link that a node owns and is to hand over.
+pub type Leaving = BTreeSet<PartitionKey>;
+
+/// What of a link the catalog wants `node` to hand over.
+pub fn leaving(catalog: &Catalog, link: &Link, node: NodeId) -> Leaving {
+    let keys = hand_overs(catalog, link).map(|(key, _)| key);
+    let ours = keys.filter(|key| catalog.owner(key) == Some(node));
+    ours.map(|key| (key.mirror.topic.clone(), key.partition)).collect()
+}
+
+/// Whether a partition of the link is to come to `node`: its supervisor is there already then.
+pub fn receives(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
+    hand_overs(catalog, link).any(|(_, to)| *to == node)
+}
+
+fn hand_overs<'a>(
+    catalog: &'a Catalog,
+    link: &'a Link,
+) -> impl Iterator<Item = (&'a catalog::PartitionKey, &'a NodeId)> {
+    let mirror = MirrorKey { link: link.id.clone(), topic: "".into() };
+    let first = catalog::PartitionKey { mirror, partition: 0 };
+    catalog.fleet.hand_overs.range(first..).take_while(|(key, _)| key.mirror.link == link.id)
+}
+
 /// Compares what the catalog wants of `node` with what runs.
-pub fn plan(link: &Link, node: NodeId, running: &Running) -> Plan {
-    let desired = desired(link, node);
+pub fn plan(link: &Link, node: NodeId, running: &Running, leaving: &Leaving) -> Plan {
+    let mut desired = desired(link, node);
+    desired.retain(|key, _| !leaving.contains(key));
     let differs =
         |key: &PartitionKey, epoch: u64| desired.get(key).is_none_or(|(wanted, _)| *wanted != epoch);
     let stops =
@@ -45,7 +72,18 @@ pub fn plan(link: &Link, node: NodeId, running: &Running) -> Plan {
             unclean: *unclean,
         })
         .collect();
-    Plan { stops, starts, setups: setups(link, node) }
+    let releases = leaving.iter().filter(|key| !running.contains_key(*key));
+    let releases = releases.filter_map(|key| owned(link, node, key)).collect();
+    let mut setups = setups(link, node);
+    setups.retain(|topic| !leaving.contains(&(topic.clone(), 0)));
+    Plan { stops, starts, releases, setups }
+}
+
+/// How the partition is assigned to the node, if it is.
+fn owned(link: &Link, node: NodeId, key: &PartitionKey) -> Option<Start> {
+    let partition = link.mirrors.get(&key.0)?.partitions.get(key.1 as usize)?;
+    let assignment = partition.assignment.as_ref().filter(|a| a.node == node)?;
+    Some(Start { key: key.clone(), assignment_epoch: assignment.epoch, unclean: assignment.unclean })
 }
 
 fn desired(link: &Link, node: NodeId) -> BTreeMap<PartitionKey, (u64, bool)> {
@@ -103,6 +141,11 @@ impl fmt::Display for Plan {
             let mut keys = self.starts.iter().map(start);
             write!(f, "{separator}start {}", names(&mut keys, self.starts.len()))?;
         }
+        if !self.releases.is_empty() {
+            let separator = if self.stops.is_empty() && self.starts.is_empty() { "" } else { "; " };
+            let mut keys = self.releases.iter().map(|s| format!("{}[{}]", s.key.0, s.key.1));
+            write!(f, "{separator}release {}", names(&mut keys, self.releases.len()))?;
+        }
         Ok(())
     }
 }
@@ -155,10 +198,13 @@ mod tests {
             true,
         );
         let running = Running::from([(("orders".into(), 1), 1), (("orders".into(), 2), 3)]);
-        let plan = plan(&link, HERE, &running);
+        let plan = plan(&link, HERE, &running, &Leaving::new());
         assert_eq!(plan.to_string(), "stop orders[1] orders[2]; start orders[0] (epoch 1)");
         let running = Running::from([(("orders".into(), 0), 1)]);
-        assert_eq!(super::plan(&link, HERE, &running).to_string(), "start orders[2] (epoch 4 unclean)");
+        assert_eq!(
+            super::plan(&link, HERE, &running, &Leaving::new()).to_string(),
+            "start orders[2] (epoch 4 unclean)"
+        );
     }
 
     #[test]
@@ -167,24 +213,64 @@ mod tests {
         let (error, message) = (MirrorError::ForeignWrite, String::new());
         failed.failure = Some(Failure { error, offset: 3, message, at_ms: 0 });
         let link = link(vec![failed, on(HERE, 1, false)], MirrorStatus::Failed, true);
-        assert_eq!(plan(&link, HERE, &Running::new()).to_string(), "start orders[1] (epoch 1)");
+        assert_eq!(
+            plan(&link, HERE, &Running::new(), &Leaving::new()).to_string(),
+            "start orders[1] (epoch 1)"
+        );
     }
 
     #[test]
     fn a_pending_mirror_is_set_up_by_the_owner_of_its_first_partition() {
         let link = link(vec![on(HERE, 1, false)], MirrorStatus::PendingMirror, false);
-        let plan_here = plan(&link, HERE, &Running::new());
+        let plan_here = plan(&link, HERE, &Running::new(), &Leaving::new());
         assert!(plan_here.is_empty());
         assert_eq!(plan_here.setups, ["orders".into()]);
-        assert_eq!(plan(&link, NodeId(2), &Running::new()).setups, Vec::<Arc<str>>::new());
+        assert_eq!(plan(&link, NodeId(2), &Running::new(), &Leaving::new()).setups, Vec::<Arc<str>>::new());
     }
 
     #[test]
     fn a_paused_mirror_stops() {
         let link = link(vec![on(HERE, 1, false)], MirrorStatus::Paused, true);
         assert_eq!(
-            plan(&link, HERE, &Running::from([(("orders".into(), 0), 1)])).to_string(),
+            plan(&link, HERE, &Running::from([(("orders".into(), 0), 1)]), &Leaving::new()).to_string(),
             "stop orders[0]"
         );
+    }
+
+    fn released(plan: &Plan) -> Vec<(u32, u64)> {
+        plan.releases.iter().map(|start| (start.key.1, start.assignment_epoch)).collect()
+    }
+
+    #[test]
+    fn what_is_handed_over_is_stopped_first_and_released_then() {
+        let mut failed = on(HERE, 7, false);
+        let (error, message) = (MirrorError::ForeignWrite, String::new());
+        failed.failure = Some(Failure { error, offset: 3, message, at_ms: 0 });
+        let link = link(
+            vec![on(HERE, 1, false), on(HERE, 2, false), failed, on(NodeId(2), 1, false)],
+            MirrorStatus::Active,
+            true,
+        );
+        let leaving = Leaving::from([0, 2, 3].map(|partition| ("orders".into(), partition)));
+        let running = Running::from([(("orders".into(), 0), 1), (("orders".into(), 1), 2)]);
+        let first = plan(&link, HERE, &running, &leaving);
+        assert_eq!(first.to_string(), "stop orders[0]; release orders[2]");
+        let running = Running::from([(("orders".into(), 1), 2)]);
+        let then = plan(&link, HERE, &running, &leaving);
+        assert_eq!(
+            (then.to_string(), released(&then)),
+            ("release orders[0] orders[2]".into(), vec![(0, 1), (2, 7)])
+        );
+        // The hand-over is cancelled.
+        let back = plan(&link, HERE, &running, &Leaving::new());
+        assert_eq!(back.to_string(), "start orders[0] (epoch 1)");
+    }
+
+    #[test]
+    fn a_pending_mirror_that_is_handed_over_is_not_set_up_here() {
+        let link = link(vec![on(HERE, 1, false)], MirrorStatus::PendingMirror, false);
+        let leaving = Leaving::from([("orders".into(), 0)]);
+        let plan = plan(&link, HERE, &Running::new(), &leaving);
+        assert_eq!((plan.setups.len(), released(&plan)), (0, vec![(0, 1)]));
     }
 }

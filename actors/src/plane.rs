@@ -17,6 +17,7 @@ use crate::appender::Appender;
 use crate::clock::WallClock;
 use crate::credit::{BrokerCredit, LinkCredit};
 use crate::fetcher::Fetcher;
+use crate::fleet::lease::LeaseKeeper;
 use crate::settings::LinkSettings;
 
 /// Metadata is asked for at most this often, however many partitions want it fresher.
@@ -144,6 +145,7 @@ pub struct LinkPlane {
     destination: Client,
     settings: LinkSettings,
     clock: WallClock,
+    lease: Arc<LeaseKeeper>,
     credit: LinkCredit,
     /// By broker, and whether it was the only one then.
     broker_credits: Mutex<BTreeMap<(i32, bool), BrokerCredit>>,
@@ -163,6 +165,7 @@ impl LinkPlane {
         destination: Client,
         settings: LinkSettings,
         clock: WallClock,
+        lease: Arc<LeaseKeeper>,
     ) -> Arc<Self> {
         Arc::new(Self {
             meters,
@@ -170,6 +173,7 @@ impl LinkPlane {
             destination,
             settings,
             clock,
+            lease,
             credit: LinkCredit::new(settings.credit_bytes_max),
             broker_credits: Mutex::default(),
             fetchers: Slots::default(),
@@ -200,6 +204,10 @@ impl LinkPlane {
         credits.entry((broker, is_alone)).or_insert_with(|| self.credit.of_broker(is_alone)).clone()
     }
 
+    pub fn lease(&self) -> &Arc<LeaseKeeper> {
+        &self.lease
+    }
+
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }
@@ -214,6 +222,17 @@ impl LinkPlane {
 
     pub fn limits(&self) -> BrokerLimits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until both clusters were asked once, whatever came of it: a supervisor that has just begun
+    /// knows nothing yet.
+    pub async fn first_metadata(&self) {
+        let has_looked = |m: &LinkMetadata| {
+            let one = |side: &Metadata, error: &Option<Error>| !side.brokers.is_empty() || error.is_some();
+            one(&m.source, &m.source_error) && one(&m.destination, &m.destination_error)
+        };
+        // An error is impossible while `self` holds the sender.
+        let _ = self.watch_metadata().wait_for(has_looked).await;
     }
 
     /// Wants fresher metadata than there is.
@@ -265,6 +284,7 @@ impl LinkPlane {
             self.limits().request_bytes_max,
             self.meters.clone(),
             self.clock.clone(),
+            self.lease.clone(),
         );
         *slot = Some(appender.clone());
         Ok(appender)

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Catalog, Link, LinkId, NodeId};
+use catalog::{Catalog, Duty, Link, LinkId, NodeId};
 use kafka::ClientConfig;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use crate::doubts::Doubts;
-use crate::link::{LinkArguments, LinkMessage, LinkSupervisor, Surroundings};
+use crate::link::{LinkArguments, LinkMessage, LinkSupervisor, Surroundings, released};
 use crate::observe::LinkView;
+use crate::plan::{self, Leaving, Running};
 use crate::preflight;
 
 /// Before a link whose supervisor failed is started again.
@@ -39,6 +40,7 @@ type Basis = (ClientConfig, ClientConfig, BTreeMap<String, String>);
 struct RunningLink {
     actor: ActorRef<LinkMessage>,
     link: Arc<Link>,
+    leaving: Leaving,
     basis: Basis,
     stopping: bool,
 }
@@ -120,6 +122,7 @@ impl ReconcilerState {
             self.stop_link(myself, &id);
         }
         for (id, link) in wanted {
+            let leaving = plan::leaving(catalog, link, node);
             let basis = match basis(catalog, link) {
                 Ok(basis) => basis,
                 Err(message) => {
@@ -132,17 +135,19 @@ impl ReconcilerState {
                     };
                     self.surroundings.observatory.set_link(id, Some(view));
                     self.stop_link(myself, id);
+                    self.release(link, &leaving);
                     continue;
                 }
             };
             match self.links.get_mut(id) {
                 Some(running) if running.basis != basis => self.stop_link(myself, id),
-                Some(running) if !Arc::ptr_eq(&running.link, link) => {
+                Some(running) if !Arc::ptr_eq(&running.link, link) || running.leaving != leaving => {
                     running.link = link.clone();
-                    let _ = running.actor.cast(LinkMessage::Update(link.clone()));
+                    running.leaving = leaving.clone();
+                    let _ = running.actor.cast(LinkMessage::Update(link.clone(), leaving));
                 }
                 Some(_) => {}
-                None => self.start_link(myself, link, basis).await,
+                None => self.start_link(myself, link, leaving, basis).await,
             }
         }
         if self.links.is_empty()
@@ -153,16 +158,40 @@ impl ReconcilerState {
         }
     }
 
-    async fn start_link(&mut self, myself: &ActorRef<ReconcilerMessage>, link: &Arc<Link>, basis: Basis) {
+    /// What is to be handed over of a link that can't run.
+    fn release(&self, link: &Link, leaving: &Leaving) {
+        if self.links.contains_key(&link.id) {
+            return;
+        }
+        let doubts = self.doubts.get(&link.id).cloned().unwrap_or_default();
+        let plan = plan::plan(link, self.surroundings.node, &Running::new(), leaving);
+        self.surroundings.releases.add(plan.releases.iter().map(|owned| released(link, owned, &doubts)));
+    }
+
+    async fn start_link(
+        &mut self,
+        myself: &ActorRef<ReconcilerMessage>,
+        link: &Arc<Link>,
+        leaving: Leaving,
+        basis: Basis,
+    ) {
         let (source, destination, _) = basis.clone();
         let surroundings = self.surroundings.clone();
         let doubts = self.doubts.get(&link.id).cloned().unwrap_or_default();
-        let arguments = LinkArguments { link: link.clone(), source, destination, surroundings, doubts };
+        let link = link.clone();
+        let arguments = LinkArguments {
+            link: link.clone(),
+            source,
+            destination,
+            surroundings,
+            leaving: leaving.clone(),
+            doubts,
+        };
         match Actor::spawn_linked(None, LinkSupervisor, arguments, myself.get_cell()).await {
             Ok((actor, _)) => {
                 self.doubts.remove(&link.id);
-                let running = RunningLink { actor, link: link.clone(), basis, stopping: false };
-                self.links.insert(link.id.clone(), running);
+                let id = link.id.clone();
+                self.links.insert(id, RunningLink { actor, link, leaving, basis, stopping: false });
             }
             Err(error) => {
                 tracing::error!(link = %link.name, %error, "can't start the link's supervisor");
@@ -183,12 +212,24 @@ impl ReconcilerState {
         });
     }
 
+    /// What is another node's now isn't shown here any more, nor what was deleted.
+    fn forget_moved(&self, id: &LinkId) {
+        let Some(applied) = &self.applied else { return };
+        let owned = |topic: &Arc<str>, partition: u32| {
+            let mirror = catalog::MirrorKey { link: id.clone(), topic: topic.clone() };
+            let owner = applied.catalog.owner(&catalog::PartitionKey { mirror, partition });
+            owner == Some(self.surroundings.node)
+        };
+        self.surroundings.observatory.retain(id, owned);
+    }
+
     /// `doubts`: none when the supervisor wasn't seen to stop.
     fn link_ended(&mut self, id: &LinkId, actor: ActorId, doubts: Option<Doubts>) {
         if self.links.get(id).is_none_or(|running| running.actor.get_id() != actor) {
             return;
         }
         let Some(ended) = self.links.remove(id) else { return };
+        self.forget_moved(id);
         self.doubts.insert(id.clone(), doubts.unwrap_or_else(|| Doubts::of_all(&ended.link)));
         // Shown again by the next supervisor, if there is to be one; cleared here and not by the one
         // that ended, which may still be doing so when the next has begun.
@@ -197,12 +238,17 @@ impl ReconcilerState {
     }
 }
 
-/// Whether this node runs a supervisor for the link: where it owns a partition, and, to show whether
-/// the clusters answer, on the first node when nobody owns one.
+/// Whether this node runs a supervisor for the link: where it owns a partition or is to get one, and, to
+/// show whether the clusters answer, on the first node that runs mirrors when nobody owns one.
 fn runs_on(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
     let owners = || link.mirrors.values().flat_map(|m| &m.partitions).filter_map(|p| p.assignment.as_ref());
+    let watches = || {
+        let first = catalog.nodes.iter().find(|(_, node)| node.duty == Duty::Mirrors);
+        first.or_else(|| catalog.nodes.iter().next()).is_some_and(|(first, _)| *first == node)
+    };
     owners().any(|a| a.node == node)
-        || (owners().next().is_none() && catalog.nodes.keys().next() == Some(&node))
+        || (owners().next().is_none() && watches())
+        || plan::receives(catalog, link, node)
 }
 
 fn basis(catalog: &Catalog, link: &Link) -> Result<Basis, String> {
@@ -216,16 +262,27 @@ mod tests {
     use crate::fixture;
 
     #[test]
-    fn a_link_runs_where_its_partitions_are_and_on_the_first_node_without_any() {
+    fn a_link_runs_where_its_partitions_are_or_come_and_on_the_first_node_without_any() {
         let mut catalog = Catalog::default();
         for id in [1, 2] {
             catalog.nodes.insert(NodeId(id), catalog::Node::of_level_1("n".into(), 1));
         }
-        let on = |link: &Link| [1, 2].map(|id| runs_on(&catalog, link, NodeId(id)));
+        fn on_each(catalog: &Catalog, link: &Link) -> [bool; 2] {
+            [1, 2].map(|id| runs_on(catalog, link, NodeId(id)))
+        }
+        let on = |link: &Link| on_each(&catalog, link);
         assert_eq!(on(&fixture::link(&[])), [true, false]);
         let unassigned = vec![Default::default()];
         assert_eq!(on(&fixture::link(&[("orders", unassigned)])), [true, false]);
         let owned = vec![Default::default(), fixture::owned_by(NodeId(2), false)];
-        assert_eq!(on(&fixture::link(&[("orders", owned)])), [false, true]);
+        let link = fixture::link(&[("orders", owned)]);
+        assert_eq!(on(&link), [false, true]);
+        let key = catalog::PartitionKey { mirror: link.key(&"orders".into()), partition: 1 };
+        let mut moving = catalog.clone();
+        moving.fleet.hand_overs.insert(key, NodeId(1));
+        assert_eq!(on_each(&moving, &link), [true, true]);
+        let mut draining = catalog.clone();
+        draining.nodes.get_mut(&NodeId(1)).expect("a member").duty = Duty::Drains;
+        assert_eq!(on_each(&draining, &fixture::link(&[])), [false, true]);
     }
 }

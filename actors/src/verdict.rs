@@ -15,6 +15,8 @@ pub enum Verdict {
     Proceed,
     /// Look at both logs again: they tell where to go on.
     Retry { message: String },
+    /// What comes next isn't guarded: look again when this node holds a lease.
+    AwaitLease,
     /// Time, a setting or a grant can cure it: retry at leisure, and say so meanwhile.
     Park { error: MirrorError, message: String },
     /// A person must decide.
@@ -25,7 +27,8 @@ pub enum Verdict {
 pub fn on_lane_end(end: &LaneEnd) -> Option<Verdict> {
     Some(match &end.stop {
         LaneStop::Closed => return None,
-        LaneStop::Quieted => Verdict::Proceed,
+        LaneStop::Quieted | LaneStop::HeldBack | LaneStop::Unproven => Verdict::Proceed,
+        LaneStop::NoLease => Verdict::AwaitLease,
         LaneStop::OutOfOrder { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::Lost { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::TooLarge { .. } => Verdict::Park {
@@ -176,7 +179,7 @@ mod tests {
             let stop = LaneStop::Refused { offset: 42, code, message: String::new() };
             let end = LaneEnd { stop, in_doubt: false };
             match on_lane_end(&end).expect("a refusal has a verdict") {
-                Verdict::Proceed => panic!("{code} is an error"),
+                Verdict::Proceed | Verdict::AwaitLease => panic!("{code} is an error"),
                 Verdict::Retry { .. } => assert!(retried.contains(&code.0), "{code} is retried"),
                 Verdict::Fail { offset, .. } => {
                     assert_eq!(offset, 42);

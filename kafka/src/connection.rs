@@ -44,6 +44,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 pub type BoxedStream = Box<dyn ByteStream>;
 
+/// Whether a request may (still) be sent: asked before each write of its bytes. Shut before the first
+/// byte is written, the request fails with [`Error::NotSent`]; shut later, the connection ends with
+/// the bytes that aren't sent.
+pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
+
 #[derive(Clone)]
 pub struct ConnectionOptions {
     pub client_id: Arc<str>,
@@ -116,6 +121,7 @@ struct Outgoing {
     flexible: bool,
     body: Vec<Bytes>,
     frame_bytes_max: usize,
+    gate: Option<Gate>,
     reply: oneshot::Sender<Result<Bytes, Error>>,
     place: OwnedSemaphorePermit,
 }
@@ -299,12 +305,28 @@ impl Connection {
         frame_bytes_max: usize,
         timeout: Duration,
     ) -> Result<Reply, Error> {
+        self.start_gated(api, body, frame_bytes_max, timeout, None).await
+    }
+
+    /// [`start`](Self::start) of a request that is sent only while its gate is open.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start). A shut gate is in the [`Reply`].
+    pub async fn start_gated(
+        &self,
+        api: &'static Api,
+        body: Vec<Bytes>,
+        frame_bytes_max: usize,
+        timeout: Duration,
+        gate: Option<Gate>,
+    ) -> Result<Reply, Error> {
         let (version, flexible, _) = self.version(api)?;
         let deadline = Instant::now() + timeout;
         let hand_over = async {
             let place = self.shared.places.clone().acquire_owned().await.map_err(|_| self.shared.cause())?;
             let (reply, receiver) = oneshot::channel();
-            let request = Outgoing { key: api.key, version, flexible, body, frame_bytes_max, reply, place };
+            let request =
+                Outgoing { key: api.key, version, flexible, body, frame_bytes_max, gate, reply, place };
             self.shared.hand_over(request).await?;
             Ok(receiver)
         };
@@ -391,6 +413,17 @@ impl Shared {
     fn cause(&self) -> Error {
         let closed = self.state().closed.clone();
         closed.unwrap_or_else(|| Error::Closed { address: self.address.to_string(), reason: "closed".into() })
+    }
+
+    /// A request was taken back before any of it was written.
+    fn not_sent(&self, correlation_id: i32) {
+        let mut state = self.state();
+        let Some(index) = state.waiting.iter().position(|w| w.correlation_id == correlation_id) else {
+            return;
+        };
+        if let Some(waiting) = state.waiting.remove(index) {
+            let _ = waiting.reply.send(Err(Error::NotSent { address: self.address.to_string() }));
+        }
     }
 
     /// Ends the connection once: tells everyone who waits, stops both tasks, which closes the stream.

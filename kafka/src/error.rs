@@ -109,6 +109,9 @@ pub enum Error {
     /// No answer in time; the connection was closed for it. Whether the broker acted is not known.
     #[error("{address} didn't answer {what} within {after:?}")]
     Deadline { address: String, what: &'static str, after: Duration },
+    /// Its gate was shut before any of the request was written: the broker can't act on it.
+    #[error("the request to {address} was not sent")]
+    NotSent { address: String },
     /// The peer doesn't speak the protocol as published.
     #[error("{address} sent what isn't valid Kafka protocol: {reason}")]
     Protocol { address: String, reason: String },

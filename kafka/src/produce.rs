@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, ProduceResponse};
 
 use crate::batch::OutgoingBatch;
-use crate::connection::{Api, CONTROL_FRAME_BYTES_MAX, Connection, Reply};
+use crate::connection::{Api, CONTROL_FRAME_BYTES_MAX, Connection, Gate, Reply};
 use crate::error::{Error, ErrorCode};
 use crate::shape;
 use std::time::Duration;
@@ -38,13 +38,20 @@ pub struct PartAnswer {
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
 /// Sends the parts with acks=all; the broker may wait for its followers up to `timeout`, and its
-/// answer is awaited a little longer. `parts` of one topic must be neighbours.
+/// answer is awaited a little longer. `parts` of one topic must be neighbours. Sent only while `gate`,
+/// if there is one, is open: the answer is [`Error::NotSent`] otherwise.
 ///
 /// # Errors
 /// When the connection is closed or no place comes free in time. Part of the request, or all of it, may
 /// have been sent then.
-pub async fn start(connection: &Connection, parts: &[Part], timeout: Duration) -> Result<Reply, Error> {
-    connection.start(&PRODUCE, encode(parts, timeout), CONTROL_FRAME_BYTES_MAX, timeout + ANSWER_MARGIN).await
+pub async fn start(
+    connection: &Connection,
+    parts: &[Part],
+    timeout: Duration,
+    gate: Option<Gate>,
+) -> Result<Reply, Error> {
+    let (body, within) = (encode(parts, timeout), timeout + ANSWER_MARGIN);
+    connection.start_gated(&PRODUCE, body, CONTROL_FRAME_BYTES_MAX, within, gate).await
 }
 
 /// Decodes the answer to [`start`].

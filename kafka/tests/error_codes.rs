@@ -237,7 +237,7 @@ async fn ask(client: &Client, key: ApiKey) -> i16 {
             let batch = filler_batch(0, 1).readdress(7, 0, 0);
             let parts = [Part { topic: TOPIC.into(), partition: 0, batch }];
             let timeout = client.request_timeout();
-            let mut reply = produce::start(&connection, &parts, timeout).await.expect("sent");
+            let mut reply = produce::start(&connection, &parts, timeout, None).await.expect("sent");
             let answers =
                 produce::answers(&connection, reply.wait().await.expect("answer")).expect("decoded");
             answers[0].base_offset.as_ref().err().map_or(0, |(code, _)| code.0)

@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actors::clock::WallClock;
-use actors::coordinator;
+use actors::clock::Clocks;
 use actors::engine::{self, Engine};
 use anyhow::Context as _;
 use axum::Router;
 use consensus::{Consensus, Options};
 use kafka::client::TcpDial;
 use metrics_exporter_prometheus::PrometheusHandle;
+use peers::Call;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,6 +71,7 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
 
     let name = settings.node_name.clone().unwrap_or_else(host_name);
     let options = Options { renames: settings.node_name.is_some(), ..Options::new(&settings.data_dir, name) };
+    let peers = options.peers.clone();
     let consensus = if settings.bootstrap {
         Consensus::bootstrap(options).await?
     } else {
@@ -96,8 +97,7 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
     }
 
     let upkeep = tokio::spawn(upkeep(metrics));
-    let coordinator = tokio::spawn(coordinator::run(consensus.clone()));
-    let starting = tokio::spawn(start_engine(consensus.clone(), name, data));
+    let starting = tokio::spawn(start_engine(consensus.clone(), peers, name, data));
     let engine = tokio::select! {
         started = starting => started.context("start the data plane")??,
         () = signals.next() => {
@@ -106,13 +106,14 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
             return Ok(());
         }
     };
+    let member = tokio::spawn(engine.member().clone().run());
     // Set once, here.
     let _ = observatory.set(engine.observatory().clone());
     tracing::info!("data plane runs");
 
     signals.next().await;
     tracing::info!("told to stop");
-    coordinator.abort();
+    member.abort();
     upkeep.abort();
     tokio::select! {
         () = finish(Some(engine), &consensus, stop, servers) => tracing::info!("stopped"),
@@ -137,12 +138,17 @@ fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bo
 }
 
 /// Records this start, then runs the data plane.
-async fn start_engine(consensus: Consensus, name: String, data: Handle) -> anyhow::Result<Engine> {
+async fn start_engine(
+    consensus: Consensus,
+    peers: Arc<dyn Call>,
+    name: String,
+    data: Handle,
+) -> anyhow::Result<Engine> {
     if let Err(error) = engine::record_start(&consensus, &name).await {
         let reason = consensus.status().stopped.unwrap_or_else(|| error.to_string());
         anyhow::bail!("consensus stopped: {reason}");
     }
-    let engine = Engine::start(consensus, WallClock::system(), Arc::new(TcpDial));
+    let engine = Engine::start(consensus, Clocks::system(), Arc::new(TcpDial), peers);
     let engine = data.spawn(engine).await.context("start the actors")?;
     engine.context("start the actors")
 }

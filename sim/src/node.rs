@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use actors::clock::WallClock;
-use actors::coordinator;
+use actors::clock::{Clocks, Uptime, WallClock};
 use actors::engine::{self, Engine};
 use actors::observe::Observatory;
 use consensus::{Applied, Consensus};
@@ -68,21 +67,27 @@ impl Seat {
     }
 
     async fn live(&self, life: &Life) -> turmoil::Result {
-        let consensus = Consensus::bootstrap_on(life.clone(), self.options()).await?;
+        let options = self.options();
+        let peers = options.peers.clone();
+        let consensus = Consensus::bootstrap_on(life.clone(), options).await?;
         self.founded.store(true, Ordering::Relaxed);
         tracing::info!("node: {} is open", consensus.node_id());
         self.set_view(Some(View { applied: consensus.watch(), observatory: None }));
-        tokio::spawn(coordinator::run(consensus.clone()));
         let witness = Witness { judge: self.judge.clone(), life: life.clone() };
         let dial = Arc::new(SimDial::new(self.chance.clone()));
         tokio::spawn(self.operator.clone().work(consensus.clone(), dial.clone(), witness));
         engine::record_start(&consensus, self.name).await?;
-        let time = self.time.clone();
-        let engine = Engine::start(consensus.clone(), WallClock::new(move || time.wall_ms()), dial).await?;
+        let engine = Engine::start(consensus.clone(), self.clocks(), dial, peers).await?;
+        tokio::spawn(engine.member().clone().run());
         tracing::info!("node: data plane runs");
         let observatory = Some(engine.observatory().clone());
         self.set_view(Some(View { applied: consensus.watch(), observatory }));
         Ok(())
+    }
+
+    fn clocks(&self) -> Clocks {
+        let (wall, uptime) = (self.time.clone(), self.time.clone());
+        Clocks { wall: WallClock::new(move || wall.wall_ms()), uptime: Uptime::new(move || uptime.elapsed()) }
     }
 
     fn options(&self) -> consensus::Options {

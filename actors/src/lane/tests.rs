@@ -28,6 +28,7 @@ struct World {
     now: Instant,
     outstanding: Arc<AtomicUsize>,
     next_offset: i64,
+    permit: Permit,
 }
 
 impl World {
@@ -41,8 +42,10 @@ impl World {
             expiration_ms: DAY_MS,
             request_bytes_max: 100 << 20,
             quiet_from: now + quiet_in,
+            proven_at: Duration::ZERO,
         });
-        Self { lane, now, outstanding: Arc::default(), next_offset: position }
+        let permit = Permit { has_lease: true, uptime: Duration::ZERO };
+        Self { lane, now, outstanding: Arc::default(), next_offset: position, permit }
     }
 
     /// Queues batches of ten records, one for each timestamp.
@@ -57,7 +60,10 @@ impl World {
 
     /// Sends all that may go; the base sequences of it.
     fn send(&mut self) -> Vec<i32> {
-        std::iter::from_fn(|| self.lane.next(self.now, NOW_MS).map(|b| b.base_sequence)).collect()
+        std::iter::from_fn(|| {
+            self.lane.next(self.now, NOW_MS, self.permit).map(|next| next.batch.base_sequence)
+        })
+        .collect()
     }
 }
 
@@ -66,10 +72,10 @@ async fn the_first_batch_of_a_run_goes_alone_and_then_five_are_under_way() {
     let mut w = World::new(100, Some(NOW_MS), Duration::ZERO).await;
     w.queue(&[NOW_MS; 8]).await;
     assert_eq!(w.send(), [100]);
-    let appended = w.lane.answered(Ok(100)).expect("appended");
+    let appended = w.lane.answered(Ok(100), Duration::ZERO).expect("appended");
     assert_eq!((appended.end_offset, appended.records), (110, 10));
     assert_eq!(w.send(), [110, 120, 130, 140, 150]);
-    w.lane.answered(Ok(110));
+    w.lane.answered(Ok(110), Duration::ZERO);
     assert_eq!(w.send(), [160]);
 }
 
@@ -79,7 +85,7 @@ async fn old_data_goes_one_batch_at_a_time() {
     w.queue(&[NOW_MS - 3 * DAY_MS; 3]).await;
     for base in [0, 10, 20] {
         assert_eq!(w.send(), [base]);
-        assert!(w.lane.answered(Ok(i64::from(base))).is_some());
+        assert!(w.lane.answered(Ok(i64::from(base)), Duration::ZERO).is_some());
         assert!(!w.lane.is_guarded(NOW_MS));
     }
 }
@@ -89,7 +95,7 @@ async fn old_data_behind_fresh_data_waits_until_nothing_from_before_can_arrive()
     let mut w = World::new(0, Some(NOW_MS), Duration::from_secs(20)).await;
     w.queue(&[NOW_MS, NOW_MS - 3 * DAY_MS]).await;
     assert_eq!(w.send(), [0]);
-    w.lane.answered(Ok(0));
+    w.lane.answered(Ok(0), Duration::ZERO);
     assert_eq!(w.send(), [0; 0], "the broker would forget us while an older request may arrive");
     assert_eq!(w.lane.quiet_from(), Some(w.now + Duration::from_secs(20)));
     w.now += Duration::from_secs(20);
@@ -126,11 +132,11 @@ async fn nothing_follows_old_data_that_is_under_way() {
     let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
     w.queue(&[NOW_MS, NOW_MS, NOW_MS - 3 * DAY_MS, NOW_MS]).await;
     w.send();
-    w.lane.answered(Ok(0));
+    w.lane.answered(Ok(0), Duration::ZERO);
     assert_eq!(w.send(), [10, 20], "the old batch may follow fresh ones; nothing may follow it");
-    w.lane.answered(Ok(10));
+    w.lane.answered(Ok(10), Duration::ZERO);
     assert_eq!(w.send(), [0; 0]);
-    w.lane.answered(Ok(20));
+    w.lane.answered(Ok(20), Duration::ZERO);
     assert_eq!(w.send(), [30]);
 }
 
@@ -139,12 +145,12 @@ async fn an_answer_at_another_offset_stops_the_lane_and_says_where() {
     let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
     w.queue(&[NOW_MS; 4]).await;
     w.send();
-    w.lane.answered(Ok(0));
+    w.lane.answered(Ok(0), Duration::ZERO);
     assert_eq!(w.send(), [10, 20, 30]);
-    assert!(w.lane.answered(Ok(13)).is_none());
+    assert!(w.lane.answered(Ok(13), Duration::ZERO).is_none());
     assert_eq!(w.lane.end(), None, "two are still under way");
-    w.lane.answered(Ok(23));
-    w.lane.answered(Ok(33));
+    w.lane.answered(Ok(23), Duration::ZERO);
+    w.lane.answered(Ok(33), Duration::ZERO);
     let stop = LaneStop::Displaced { expected: 10, given: 13 };
     assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false }));
 }
@@ -155,7 +161,7 @@ async fn an_error_that_may_have_appended_leaves_doubt() {
         let mut w = World::new(0, Some(NOW_MS), Duration::ZERO).await;
         w.queue(&[NOW_MS; 2]).await;
         w.send();
-        w.lane.answered(Err((code, String::new())));
+        w.lane.answered(Err((code, String::new())), Duration::ZERO);
         let end = w.lane.end().expect("nothing under way");
         assert_eq!(end.in_doubt, in_doubt, "{code}");
         assert_eq!(end.stop, LaneStop::Refused { offset: 0, code, message: String::new() });
@@ -186,7 +192,7 @@ async fn a_batch_that_no_request_can_carry_stops_its_lane_unsent() {
     w.lane.start.request_bytes_max = bytes + REQUEST_OVERHEAD_BYTES;
     assert_eq!(w.send(), [0]);
     w.queue(&[NOW_MS]).await;
-    w.lane.answered(Ok(0));
+    w.lane.answered(Ok(0), Duration::ZERO);
     let request_bytes_max = bytes + REQUEST_OVERHEAD_BYTES - 1;
     w.lane.start.request_bytes_max = request_bytes_max;
     assert_eq!(w.send(), [0; 0]);
@@ -200,10 +206,10 @@ async fn a_finishing_lane_sends_what_is_queued_and_ends() {
     w.queue(&[NOW_MS; 2]).await;
     w.send();
     w.lane.finish();
-    w.lane.answered(Ok(0));
+    w.lane.answered(Ok(0), Duration::ZERO);
     assert_eq!(w.lane.end(), None);
     assert_eq!(w.send(), [10]);
-    w.lane.answered(Ok(10));
+    w.lane.answered(Ok(10), Duration::ZERO);
     assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Closed, in_doubt: false }));
 }
 
@@ -215,7 +221,7 @@ async fn a_closed_lane_sends_nothing_more_and_ends_with_its_last_answer() {
     w.lane.close();
     assert_eq!(w.send(), [0; 0]);
     assert_eq!(w.lane.end(), None);
-    w.lane.answered(Ok(0));
+    w.lane.answered(Ok(0), Duration::ZERO);
     assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Closed, in_doubt: false }));
 }
 
@@ -224,4 +230,58 @@ fn sequences_wrap_as_brokers_count_them() {
     assert_eq!(sequence_after(i32::MAX, 1), 0);
     assert_eq!(sequence_after(i32::MAX - 1, 5), 3);
     assert_eq!(sequence_at((1 << 31) + 5), 5);
+}
+
+#[tokio::test]
+async fn without_a_lease_only_what_is_guarded_goes() {
+    let mut w = World::new(100, Some(NOW_MS - 1_000), Duration::ZERO).await;
+    w.permit.has_lease = false;
+    w.queue(&[NOW_MS]).await;
+    assert_eq!(w.send(), [100]);
+    w.lane.answered(Ok(100), Duration::ZERO);
+    w.queue(&[NOW_MS - 2 * DAY_MS]).await;
+    assert!(w.send().is_empty());
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::NoLease, in_doubt: false }));
+}
+
+#[tokio::test]
+async fn what_needs_a_lease_says_so() {
+    let needs = async |remembered_ms, timestamp_ms| {
+        let mut w = World::new(100, remembered_ms, Duration::ZERO).await;
+        w.queue(&[timestamp_ms]).await;
+        w.lane.next(w.now, NOW_MS, w.permit).map(|next| next.needs_lease)
+    };
+    assert_eq!(needs(Some(NOW_MS), NOW_MS).await, Some(false));
+    assert_eq!(needs(None, NOW_MS).await, Some(true), "the destination has forgotten us");
+    assert_eq!(needs(Some(NOW_MS), NOW_MS - 2 * DAY_MS).await, Some(true), "old data makes it forget");
+}
+
+#[tokio::test]
+async fn a_batch_that_was_held_back_ends_the_lane_without_doubt() {
+    let mut w = World::new(100, None, Duration::ZERO).await;
+    w.queue(&[NOW_MS, NOW_MS]).await;
+    assert_eq!(w.send(), [100]);
+    w.lane.held_back();
+    assert!(w.send().is_empty());
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::HeldBack, in_doubt: false }));
+}
+
+/// A process that was frozen, or cut off and idle: another owner may have sent old data meanwhile, which
+/// makes the broker forget us.
+#[tokio::test]
+async fn without_a_lease_it_must_have_been_seen_lately_that_a_lane_is_guarded() {
+    let mut w = World::new(100, Some(NOW_MS), Duration::ZERO).await;
+    w.permit = Permit { has_lease: false, uptime: GUARD_PROOF - Duration::from_millis(1) };
+    w.queue(&[NOW_MS]).await;
+    assert_eq!(w.send(), [100]);
+    w.lane.answered(Ok(100), Duration::from_secs(15));
+    w.permit.uptime = Duration::from_secs(15) + GUARD_PROOF;
+    w.queue(&[NOW_MS]).await;
+    w.permit.has_lease = true;
+    assert_eq!(w.send(), [110], "under a lease nobody else sends");
+    w.lane.answered(Ok(110), Duration::from_secs(15));
+    w.permit.has_lease = false;
+    w.queue(&[NOW_MS]).await;
+    assert!(w.send().is_empty());
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Unproven, in_doubt: false }));
 }

@@ -1,16 +1,44 @@
 use super::*;
 use crate::catalog_port::SubmitFuture;
+use crate::catalog_port::{ChangeFuture, ReadFuture};
+use crate::clock::Uptime;
 use crate::fixture;
+use catalog::voters::{Change, Members};
 use catalog::{Action, Outcome};
+use consensus::{Applied, Status};
 use kafka::client::DialFuture;
 use std::io::ErrorKind;
 
 const HERE: NodeId = NodeId(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-struct NoCatalog;
+struct NoCatalog(tokio::sync::watch::Sender<Arc<Applied>>);
 
 impl CatalogPort for NoCatalog {
+    fn node(&self) -> NodeId {
+        HERE
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<Arc<Applied>> {
+        self.0.subscribe()
+    }
+
+    fn read(&self) -> ReadFuture<'_> {
+        Box::pin(async { unreachable!("nothing is read here") })
+    }
+
+    fn status(&self) -> Status {
+        unreachable!("nobody asks who leads")
+    }
+
+    fn members(&self) -> Option<Members> {
+        None
+    }
+
+    fn change(&self, _: Change) -> ChangeFuture<'_> {
+        unreachable!("nobody changes who votes")
+    }
+
     fn submit(&self, _: Action) -> SubmitFuture<'_> {
         Box::pin(async { Ok(Outcome::Unchanged) })
     }
@@ -35,14 +63,22 @@ async fn doubts_left(link: Link, doubts: Doubts) -> Doubts {
     let observatory = Arc::new(Observatory::new(clock.clone()));
     let surroundings = Surroundings {
         node: HERE,
-        catalog: Arc::new(NoCatalog),
+        catalog: Arc::new(NoCatalog(tokio::sync::watch::Sender::default())),
         observatory: observatory.clone(),
         clock,
         dial: Arc::new(NoNetwork),
+        lease: LeaseKeeper::alone(Uptime::new(|| Duration::ZERO)),
+        releases: Arc::default(),
     };
     let link = Arc::new(link);
-    let arguments =
-        LinkArguments { link: link.clone(), source: client(), destination: client(), surroundings, doubts };
+    let arguments = LinkArguments {
+        link: link.clone(),
+        source: client(),
+        destination: client(),
+        surroundings,
+        leaving: Leaving::new(),
+        doubts,
+    };
     let (supervisor, ended) = Actor::spawn(None, LinkSupervisor, arguments).await.expect("a supervisor");
     let running = |topic: &Arc<str>| !observatory.partitions(&link.key(topic)).is_empty();
     while !link.mirrors.keys().all(running) {

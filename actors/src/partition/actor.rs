@@ -15,6 +15,7 @@ use crate::appender::{Appender, LaneKey, LaneOwner, OpenLane, Order};
 use crate::catalog_port::CatalogPort;
 use crate::fetcher::{self, Assign, FetchOrder, FetchOwner, FetchStop, Fetcher};
 use crate::filler::{self, Fill};
+use crate::fleet::lease::Pass;
 use crate::lane::{Lane, LaneEnd, LaneStop};
 use crate::meters::MirrorMeters;
 use crate::observe::{PartitionState, PartitionStats};
@@ -64,6 +65,8 @@ pub struct Footed {
     footing: Footing,
     source: Source,
     appender: Appender,
+    /// The lease that was held when the look began.
+    pass: Option<Pass>,
 }
 
 /// What feeds the current run's lane.
@@ -87,7 +90,9 @@ pub struct PartitionArguments {
     pub instance: u32,
     /// The owner before may have requests under way.
     pub unclean: bool,
-    /// What to look at; `quiet` is set for each look.
+    /// How long requests from before may still arrive once the partition leader has answered.
+    pub wait: Duration,
+    /// What to look at; `quiet` and `has_lease` are set for each look.
     pub question: Question,
     pub plane: Arc<LinkPlane>,
     pub stats: Arc<PartitionStats>,
@@ -99,6 +104,7 @@ struct Current {
     footing: Footing,
     source: Source,
     appender: Appender,
+    pass: Option<Pass>,
     cut_keeper: Option<AbortHandle>,
 }
 
@@ -118,6 +124,8 @@ pub struct PartitionActorState {
     machine: Machine,
     /// The look under way, or the last one.
     look: Option<AbortHandle>,
+    /// Waits for a lease.
+    lease_wait: Option<AbortHandle>,
     /// Of the current run.
     current: Option<Current>,
     /// Mirror end when the last event was taken: has there been progress?
@@ -136,11 +144,13 @@ impl Actor for PartitionMirror {
         myself: ActorRef<Self::Msg>,
         arguments: PartitionArguments,
     ) -> Result<PartitionActorState, ActorProcessingErr> {
-        let (machine, effects) = Machine::start(Instant::now(), arguments.unclean, arguments.instance);
+        let PartitionArguments { unclean, wait, instance, .. } = arguments;
+        let (machine, effects) = Machine::start(Instant::now(), unclean, wait, instance);
         let mut state = PartitionActorState {
             arguments,
             machine,
             look: None,
+            lease_wait: None,
             current: None,
             last_end: -1,
             waiting_for_stop: Vec::new(),
@@ -159,9 +169,9 @@ impl Actor for PartitionMirror {
         let event = match message {
             PartitionMessage::Event(event) => event,
             PartitionMessage::Footed { run, footed, quiet_from } => {
-                let Footed { footing, source, appender } = *footed;
+                let Footed { footing, source, appender, pass } = *footed;
                 state.arguments.question.prefix = footing.prefix;
-                state.current = Some(Current { footing, source, appender, cut_keeper: None });
+                state.current = Some(Current { footing, source, appender, pass, cut_keeper: None });
                 Event::Footed { run, quiet_from }
             }
             PartitionMessage::MetadataChanged if state.leader_moved() => Event::LeaderMoved,
@@ -198,9 +208,11 @@ impl PartitionActorState {
                         let _ = myself.cast(PartitionMessage::Event(Event::Woken { token }));
                     });
                 }
+                Effect::AwaitLease { token } => self.await_lease(myself, token),
                 Effect::Fail { error, offset, message } => self.fail(error, offset, message),
                 Effect::Stopped => {
                     self.current = None;
+                    self.lease_wait.iter().for_each(AbortHandle::abort);
                     let in_doubt = self.machine.is_in_doubt(Instant::now());
                     for waiting in self.waiting_for_stop.drain(..) {
                         let _ = waiting.send(in_doubt);
@@ -225,17 +237,30 @@ impl PartitionActorState {
 
     /// Looks at both logs in a task of its own: the mailbox stays open meanwhile.
     fn look(&mut self, myself: &ActorRef<PartitionMessage>, run: u64, quiet: Quiet) {
-        let question = Question { quiet, ..self.arguments.question.clone() };
+        // Before the catalog is looked at: who holds a lease knows what was taken from it before.
+        let lease = self.arguments.plane.lease();
+        let (looked_at, pass) = (lease.now(), lease.pass());
+        let has_lease = pass.is_some();
+        let question = Question { quiet, has_lease, looked_at, ..self.arguments.question.clone() };
         let PartitionArguments { plane, catalog, stats, mirror, partition, assignment_epoch, .. } =
             &self.arguments;
         let (plane, catalog, stats, myself) = (plane.clone(), catalog.clone(), stats.clone(), myself.clone());
+        let assignment = (mirror.clone(), *partition, *assignment_epoch);
         let set_prefix = {
             let (mirror, partition, assignment_epoch) = (mirror.clone(), *partition, *assignment_epoch);
             move |log_start| Action::SetPrefix { mirror, partition, assignment_epoch, log_start }
         };
         let look = tokio::spawn(async move {
             let mut heard = Heard::default();
-            let footing = find_footing(&plane, &*catalog, &question, &mut heard, set_prefix);
+            let footing = async {
+                let (mirror, partition, assignment_epoch) = &assignment;
+                if !catalog.owns(mirror, *partition, *assignment_epoch) {
+                    let message = "the partition isn't this node's under this assignment any more".into();
+                    return Err(NotFooted::Verdict(Verdict::Retry { message }));
+                }
+                plane.first_metadata().await;
+                find_footing(&plane, &*catalog, &question, &mut heard, pass, set_prefix).await
+            };
             let found = tokio::time::timeout(LOOK_LIMIT, footing).await.unwrap_or_else(|_| {
                 let message = format!("neither log could be looked at within {LOOK_LIMIT:?}");
                 Err(NotFooted::Verdict(Verdict::Retry { message }))
@@ -258,10 +283,20 @@ impl PartitionActorState {
         self.look = Some(look.abort_handle());
     }
 
+    fn await_lease(&mut self, myself: &ActorRef<PartitionMessage>, token: u64) {
+        self.current = None;
+        let (lease, myself) = (self.arguments.plane.lease().clone(), myself.clone());
+        let wait = tokio::spawn(async move {
+            lease.held().await;
+            let _ = myself.cast(PartitionMessage::Event(Event::Woken { token }));
+        });
+        self.lease_wait = Some(wait.abort_handle());
+    }
+
     /// Opens the lane first: what is fetched must have where to go.
     async fn begin(&mut self, myself: &ActorRef<PartitionMessage>, run: u64) {
         let lane_key = self.lane_key();
-        let Some(Current { footing, source, appender, cut_keeper }) = &mut self.current else { return };
+        let Some(Current { footing, source, appender, pass, cut_keeper }) = &mut self.current else { return };
         let PartitionArguments { plane, stats, meters, question, mirror, partition, catalog, .. } =
             &self.arguments;
         let position = footing.lane.position;
@@ -280,6 +315,7 @@ impl PartitionActorState {
                 Feed::Source => meters.raw.clone(),
                 Feed::Filler { .. } => meters.filler.clone(),
             },
+            pass: *pass,
         };
         appender.order(Order::Open(Box::new(open))).await;
         let owner = FetchOwner::new(runner, run);
@@ -398,6 +434,7 @@ impl PartitionActorState {
         let state = match self.machine.shown() {
             Shown::Checking => PartitionState::Checking,
             Shown::Quieting { until } => PartitionState::Quieting { until_ms: at_ms(until) },
+            Shown::WaitingForLease => PartitionState::WaitingForLease,
             Shown::Running => match self.current.as_ref().map(|c| c.footing.feed) {
                 Some(Feed::Filler { to }) => PartitionState::Filling { to },
                 _ => PartitionState::Running,
@@ -437,6 +474,9 @@ impl PartitionActorState {
                 let wait = until.saturating_duration_since(Instant::now());
                 tracing::info!(%topic, partition, "not yet: a request from before may arrive within {wait:?}");
             }
+            Event::NotFooted { why: NotFooted::NoLease, .. } => {
+                tracing::info!(%topic, partition, "not yet: nothing guards what comes next, and this node holds no lease");
+            }
             Event::NotFooted { why, .. } => tracing::info!(%topic, partition, "not yet: {why:?}"),
             Event::LeaderMoved => tracing::info!(%topic, partition, "a partition leader moved"),
             Event::LogEndMoved => {
@@ -452,6 +492,7 @@ async fn find_footing(
     catalog: &dyn CatalogPort,
     question: &Question,
     heard: &mut Heard,
+    pass: Option<Pass>,
     set_prefix: impl FnOnce(i64) -> Action,
 ) -> Result<Footed, NotFooted> {
     let footing = footing::look(plane, question, heard, async |prefix: Prefix| {
@@ -470,5 +511,5 @@ async fn find_footing(
         }
         Feed::Filler { .. } => Source::Filler(None),
     };
-    Ok(Footed { footing, source, appender })
+    Ok(Footed { footing, source, appender, pass })
 }

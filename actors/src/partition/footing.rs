@@ -4,6 +4,7 @@
 //! The destination's log end is the only checkpoint (DESIGN 2.1); no position is stored anywhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use catalog::{MirrorError, Prefix, ProducerIdentity, TopicId};
 use kafka::fetch::TopicPartition;
@@ -54,6 +55,10 @@ pub struct Question {
     pub destination_topic_id: TopicId,
     pub producer: ProducerIdentity,
     pub quiet: Quiet,
+    /// This node held a lease when the look began.
+    pub has_lease: bool,
+    /// When that was, by the uptime clock.
+    pub looked_at: Duration,
     /// Where the mirror's log is to start, when the source's began above zero.
     pub prefix: Option<Prefix>,
     /// The mirror topic is compacted: its log start can't be cut.
@@ -163,6 +168,9 @@ pub async fn look(
     heard.guarded = Lane::new(lane).is_guarded(plane.now_ms());
     // A new mirror's lane sees for itself whether its first batch may go.
     let needs_quiet = !lane.is_new() && !heard.guarded;
+    if needs_quiet && !question.has_lease {
+        return Err(NotFooted::NoLease);
+    }
     if needs_quiet && Instant::now() < quiet_from {
         return Err(NotFooted::NotQuiet { until: quiet_from });
     }
@@ -294,6 +302,7 @@ fn lane_start(
         expiration_ms: limits.producer_expiration_ms,
         request_bytes_max: limits.request_bytes_max,
         quiet_from,
+        proven_at: question.looked_at,
     })
 }
 
@@ -317,6 +326,8 @@ mod tests {
             destination_topic_id: TopicId::NONE,
             producer: OURS,
             quiet: Quiet::From(Instant::now()),
+            has_lease: true,
+            looked_at: Duration::ZERO,
             prefix: None,
             is_compacted: false,
             batch_bytes_max: 1_048_588,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use catalog::MirrorError;
 use tokio::time::Instant;
 
+use crate::fleet::lease::OUTLASTS;
 use crate::lane::LaneEnd;
 use crate::verdict::{self, Verdict};
 
@@ -15,6 +16,10 @@ use crate::verdict::{self, Verdict};
 /// stopped waiting for it: twice the time the broker may wait for its followers
 /// ([`crate::appender::PRODUCE_TIMEOUT`]), which covers the answer's margin and the way.
 pub const AMBIGUITY_WAIT: Duration = Duration::from_secs(20);
+
+/// The same after an owner on another node that wasn't seen to stop: it may go on sending until its
+/// lease has ended.
+pub const TAKEOVER_WAIT: Duration = AMBIGUITY_WAIT.saturating_add(OUTLASTS);
 
 const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
@@ -62,6 +67,8 @@ pub enum NotFooted {
     NotQuiet {
         until: Instant,
     },
+    /// Not guarded, and this node holds no lease.
+    NoLease,
     Verdict(Verdict),
 }
 
@@ -71,8 +78,8 @@ pub enum Quiet {
     /// Not from then on.
     From(Instant),
     /// It may, and the partition leader hasn't answered since: a frozen broker takes what was sent
-    /// to it when it wakes, however late. The [`AMBIGUITY_WAIT`] begins with its answer.
-    OnceAnswered,
+    /// to it when it wakes, however late. The wait begins with its answer.
+    OnceAnswered { wait: Duration },
 }
 
 impl Quiet {
@@ -80,7 +87,7 @@ impl Quiet {
     pub fn answered(self, now: Instant) -> Instant {
         match self {
             Self::From(at) => at,
-            Self::OnceAnswered => now + AMBIGUITY_WAIT,
+            Self::OnceAnswered { wait } => now + wait,
         }
     }
 }
@@ -109,6 +116,10 @@ pub enum Effect {
         at: Instant,
         token: u64,
     },
+    /// Tell ([`Event::Woken`]) when this node holds a lease.
+    AwaitLease {
+        token: u64,
+    },
     /// Report to the catalog; nothing runs any more.
     Fail {
         error: MirrorError,
@@ -131,6 +142,7 @@ enum Phase {
         parked: Option<(MirrorError, String)>,
         until: Instant,
     },
+    WaitingForLease,
     Failed,
     Stopped,
 }
@@ -140,6 +152,7 @@ enum Phase {
 pub enum Shown {
     Checking,
     Quieting { until: Instant },
+    WaitingForLease,
     Running,
     Parked { error: MirrorError, message: String, until: Instant },
     Failed,
@@ -155,23 +168,27 @@ pub struct Machine {
     /// Of the current run, or the last one.
     footed_at: Option<Instant>,
     quiet: Quiet,
+    /// How long a request from before may still arrive, once the partition leader has answered.
+    wait: Duration,
     stopping: bool,
     token: u64,
 }
 
 impl Machine {
-    /// A new owner. After an unclean takeover the owner before may have requests under way.
+    /// A new owner. After an unclean takeover the owner before may have requests under way, and may
+    /// still send some as long as its lease lasts: `wait` covers both.
     ///
     /// `instance` tells this owner's runs from those of the actor before it on the same node: what
     /// is still on its way to the former must not reach the latter.
-    pub fn start(now: Instant, unclean: bool, instance: u32) -> (Self, Vec<Effect>) {
-        let quiet = if unclean { Quiet::OnceAnswered } else { Quiet::From(now) };
+    pub fn start(now: Instant, unclean: bool, wait: Duration, instance: u32) -> (Self, Vec<Effect>) {
+        let quiet = if unclean { Quiet::OnceAnswered { wait } } else { Quiet::From(now) };
         let mut machine = Self {
             phase: Phase::Looking,
             run: u64::from(instance) << 32,
             attempts: 0,
             footed_at: None,
             quiet,
+            wait,
             stopping: false,
             token: 0,
         };
@@ -183,7 +200,7 @@ impl Machine {
     pub fn is_in_doubt(&self, now: Instant) -> bool {
         match self.quiet {
             Quiet::From(at) => at > now,
-            Quiet::OnceAnswered => true,
+            Quiet::OnceAnswered { .. } => true,
         }
     }
 
@@ -203,6 +220,7 @@ impl Machine {
                 Shown::Quieting { until: *until }
             }
             Phase::Waiting { .. } => Shown::Checking,
+            Phase::WaitingForLease => Shown::WaitingForLease,
             Phase::Failed => Shown::Failed,
             Phase::Stopped => Shown::Stopped,
         }
@@ -230,12 +248,14 @@ impl Machine {
             Event::LogEndMoved if self.phase == Phase::Running => {
                 self.end_run("the mirror's log end moved without us")
             }
-            Event::Woken { token } if token == self.token && matches!(self.phase, Phase::Waiting { .. }) => {
-                self.look()
-            }
+            Event::Woken { token } if token == self.token && self.waits() => self.look(),
             Event::Stop => self.stop(),
             _ => Vec::new(),
         }
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self.phase, Phase::Waiting { .. } | Phase::WaitingForLease)
     }
 
     fn look(&mut self) -> Vec<Effect> {
@@ -258,6 +278,7 @@ impl Machine {
     fn not_footed(&mut self, why: NotFooted, now: Instant) -> Vec<Effect> {
         match why {
             NotFooted::NotQuiet { until } => self.wait(None, until),
+            NotFooted::NoLease => self.await_lease(),
             NotFooted::Verdict(verdict) => self.after(verdict, now),
         }
     }
@@ -281,7 +302,7 @@ impl Machine {
             self.attempts = 0;
         }
         if end.in_doubt {
-            self.quiet = Quiet::OnceAnswered;
+            self.quiet = Quiet::OnceAnswered { wait: self.wait };
         }
         let mut effects = vec![Effect::StopFetch];
         // What the destination says outweighs why the source side stopped.
@@ -298,6 +319,7 @@ impl Machine {
     fn after(&mut self, verdict: Verdict, now: Instant) -> Vec<Effect> {
         match verdict {
             Verdict::Proceed => self.look(),
+            Verdict::AwaitLease => self.await_lease(),
             Verdict::Retry { message } => {
                 let back_off = self.next_back_off();
                 let parked = (self.attempts > QUIET_RETRIES).then_some((MirrorError::Unknown, message));
@@ -326,6 +348,12 @@ impl Machine {
         vec![Effect::Wake { at: until, token: self.token }]
     }
 
+    fn await_lease(&mut self) -> Vec<Effect> {
+        self.token += 1;
+        self.phase = Phase::WaitingForLease;
+        vec![Effect::AwaitLease { token: self.token }]
+    }
+
     fn stop(&mut self) -> Vec<Effect> {
         if std::mem::replace(&mut self.stopping, true) {
             return Vec::new();
@@ -338,7 +366,7 @@ impl Machine {
                 vec![Effect::StopFetch, Effect::CloseLane]
             }
             Phase::Ending { .. } => vec![Effect::CloseLane],
-            Phase::Waiting { .. } | Phase::Failed => self.stopped(),
+            Phase::Waiting { .. } | Phase::WaitingForLease | Phase::Failed => self.stopped(),
             Phase::Stopped => Vec::new(),
         }
     }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadHalf, WriteH
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{BoxedStream, Order, Outgoing, Shared, Waiting};
+use super::{BoxedStream, Gate, Order, Outgoing, Shared, Waiting};
 use crate::error::Error;
 use crate::frame::FramePool;
 use crate::tls;
@@ -28,15 +28,33 @@ pub(super) struct Writer {
     stream: WriteHalf<BoxedStream>,
     client_id: Arc<str>,
     correlation_id: i32,
-    /// What isn't written yet of the requests that were begun.
+    /// What isn't written yet, of all requests in turn.
     segments: VecDeque<Bytes>,
+    /// Requests that aren't on their way as a whole.
+    requests: VecDeque<Leaving>,
     /// The stream may hold bytes back.
     unflushed: bool,
 }
 
+/// A request on its way out.
+struct Leaving {
+    correlation_id: i32,
+    gate: Option<Gate>,
+    /// Of it, not yet written.
+    segments: usize,
+    begun: bool,
+}
+
+impl Leaving {
+    fn may_go(&self) -> bool {
+        self.gate.as_ref().is_none_or(|is_open| is_open())
+    }
+}
+
 impl Writer {
     pub(super) fn new(stream: WriteHalf<BoxedStream>, client_id: Arc<str>) -> Self {
-        Self { stream, client_id, correlation_id: 0, segments: VecDeque::new(), unflushed: false }
+        let (segments, requests) = (VecDeque::new(), VecDeque::new());
+        Self { stream, client_id, correlation_id: 0, segments, requests, unflushed: false }
     }
 
     /// Everything that was begun is on its way.
@@ -48,7 +66,7 @@ impl Writer {
     /// it. On a connection that is closed the request is told so, and nothing is written.
     pub(super) fn begin(&mut self, shared: &Shared, request: Outgoing) -> std::io::Result<bool> {
         self.enqueue(shared, request);
-        match self.poll_write_out(&mut Context::from_waker(Waker::noop())) {
+        match self.poll_write_out(shared, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(written) => written.map(|()| true),
             Poll::Pending => Ok(false),
         }
@@ -57,7 +75,7 @@ impl Writer {
     fn enqueue(&mut self, shared: &Shared, request: Outgoing) {
         self.correlation_id = self.correlation_id.wrapping_add(1);
         let head = request_head(&request, self.correlation_id, &self.client_id);
-        let Outgoing { body, frame_bytes_max, reply, place, .. } = request;
+        let Outgoing { body, frame_bytes_max, reply, place, gate, .. } = request;
         {
             let mut state = shared.state();
             if let Some(cause) = &state.closed {
@@ -68,11 +86,45 @@ impl Writer {
             let since = Instant::now();
             state.waiting.push_back(Waiting { correlation_id, since, frame_bytes_max, reply, _place: place });
         }
+        let before = self.segments.len();
         self.segments.extend(std::iter::once(head).chain(body).filter(|segment| !segment.is_empty()));
+        let segments = self.segments.len() - before;
+        self.requests.push_back(Leaving {
+            correlation_id: self.correlation_id,
+            gate,
+            segments,
+            begun: false,
+        });
     }
 
-    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        while !self.segments.is_empty() {
+    /// Takes out what may not go any more and wasn't begun.
+    ///
+    /// # Errors
+    /// When part of such a request is written: the rest must not follow.
+    fn hold_back(&mut self, shared: &Shared) -> std::io::Result<()> {
+        let (mut first, mut index) = (0, 0);
+        while let Some(request) = self.requests.get(index) {
+            if request.may_go() {
+                first += request.segments;
+                index += 1;
+                continue;
+            }
+            if request.begun {
+                return Err(std::io::Error::other("a request that was being sent may not be sent any more"));
+            }
+            self.segments.drain(first..first + request.segments);
+            shared.not_sent(request.correlation_id);
+            self.requests.remove(index);
+        }
+        Ok(())
+    }
+
+    fn poll_write_out(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        loop {
+            self.hold_back(shared)?;
+            if self.segments.is_empty() {
+                break;
+            }
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             for (slice, segment) in slices.iter_mut().zip(&self.segments) {
                 *slice = IoSlice::new(segment);
@@ -88,15 +140,26 @@ impl Writer {
         }
         std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.unflushed = false;
+        self.requests.clear();
         Poll::Ready(Ok(()))
     }
 
     fn written(&mut self, mut bytes: usize) {
+        let mut requests = self.requests.iter_mut().filter(|request| request.segments > 0);
+        let mut request = requests.next();
         while let Some(front) = self.segments.front_mut().filter(|_| bytes > 0) {
             let step = bytes.min(front.len());
             front.advance(step);
             bytes -= step;
-            if front.is_empty() {
+            let is_written = front.is_empty();
+            if let Some(leaving) = &mut request {
+                leaving.begun = true;
+                leaving.segments -= usize::from(is_written);
+                if leaving.segments == 0 {
+                    request = requests.next();
+                }
+            }
+            if is_written {
                 self.segments.pop_front();
             }
         }
@@ -112,12 +175,12 @@ pub(super) async fn run_writer(
     while let Some(order) = orders.recv().await {
         let mut writer = writer.lock().await;
         // Bytes of a request that was begun come first, whoever began it.
-        let mut result = std::future::poll_fn(|cx| writer.poll_write_out(cx)).await;
+        let mut result = std::future::poll_fn(|cx| writer.poll_write_out(&shared, cx)).await;
         if let Order::Write(request) = order {
             writer.enqueue(&shared, request);
             shared.queued.fetch_sub(1, Ordering::AcqRel);
             if result.is_ok() {
-                result = std::future::poll_fn(|cx| writer.poll_write_out(cx)).await;
+                result = std::future::poll_fn(|cx| writer.poll_write_out(&shared, cx)).await;
             }
         }
         if let Err(error) = result {

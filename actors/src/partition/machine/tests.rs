@@ -20,7 +20,7 @@ fn not_footed(run: u64, why: NotFooted) -> Event {
 }
 
 fn running(now: Instant) -> Machine {
-    let (mut machine, effects) = Machine::start(now, false, 0);
+    let (mut machine, effects) = Machine::start(now, false, AMBIGUITY_WAIT, 0);
     assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::From(now) }]);
     assert_eq!(machine.on(footed(1), now, false), [Effect::Begin { run: 1 }]);
     assert_eq!(machine.shown(), Shown::Running);
@@ -30,8 +30,8 @@ fn running(now: Instant) -> Machine {
 #[test]
 fn after_an_unclean_takeover_an_unguarded_partition_waits_until_it_is_quiet() {
     let now = Instant::now();
-    let (mut machine, effects) = Machine::start(now, true, 0);
-    assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::OnceAnswered }]);
+    let (mut machine, effects) = Machine::start(now, true, AMBIGUITY_WAIT, 0);
+    assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::OnceAnswered { wait: AMBIGUITY_WAIT } }]);
     let until = now + AMBIGUITY_WAIT;
     let why = NotFooted::NotQuiet { until };
     let effects = machine.on(Event::NotFooted { run: 1, why, quiet_from: Some(until) }, now, false);
@@ -54,15 +54,16 @@ fn the_ambiguity_wait_begins_when_the_broker_answers_again() {
     machine.on(not_footed(2, NotFooted::Verdict(frozen)), later, false);
     assert!(machine.is_in_doubt(later), "never answered: still in doubt");
     let effects = machine.on(Event::Woken { token: 2 }, later, false);
-    assert_eq!(effects, [Effect::Look { run: 3, quiet: Quiet::OnceAnswered }]);
-    assert_eq!(Quiet::OnceAnswered.answered(later), later + AMBIGUITY_WAIT);
+    assert_eq!(effects, [Effect::Look { run: 3, quiet: Quiet::OnceAnswered { wait: AMBIGUITY_WAIT } }]);
+    assert_eq!(Quiet::OnceAnswered { wait: AMBIGUITY_WAIT }.answered(later), later + AMBIGUITY_WAIT);
     assert_eq!(Quiet::From(now).answered(later), now);
 }
 
 #[test]
 fn a_run_that_ends_in_doubt_sets_the_ambiguity_wait_and_one_that_does_not_keeps_the_old() {
     let now = Instant::now();
-    for (in_doubt, quiet) in [(false, Quiet::From(now)), (true, Quiet::OnceAnswered)] {
+    for (in_doubt, quiet) in [(false, Quiet::From(now)), (true, Quiet::OnceAnswered { wait: AMBIGUITY_WAIT })]
+    {
         let mut machine = running(now);
         let effects = machine.on(Event::LaneEnded { run: 1, end: lost(in_doubt) }, now, false);
         assert_eq!(effects, [Effect::StopFetch, Effect::Wake { at: now + BACK_OFF_FIRST, token: 1 }]);
@@ -111,7 +112,7 @@ fn what_the_destination_says_outweighs_why_the_source_side_stopped() {
 #[test]
 fn retries_back_off_and_park_until_there_is_progress() {
     let now = Instant::now();
-    let (mut machine, _) = Machine::start(now, false, 0);
+    let (mut machine, _) = Machine::start(now, false, AMBIGUITY_WAIT, 0);
     let refuse = |run| not_footed(run, NotFooted::Verdict(Verdict::Retry { message: "source: down".into() }));
     let mut waits = Vec::new();
     for attempt in 1..12 {
@@ -154,7 +155,7 @@ fn a_stop_waits_for_what_is_under_way() {
 #[test]
 fn a_stop_during_a_look_waits_for_nothing_and_begins_nothing() {
     let now = Instant::now();
-    let (mut machine, _) = Machine::start(now, false, 0);
+    let (mut machine, _) = Machine::start(now, false, AMBIGUITY_WAIT, 0);
     assert_eq!(machine.on(Event::Stop, now, false), [Effect::StopLook, Effect::Stopped]);
     assert_eq!(machine.on(footed(1), now, false), []);
     assert_eq!(machine.shown(), Shown::Stopped);
@@ -192,7 +193,7 @@ proptest! {
     #[test]
     fn whatever_comes_two_runs_never_overlap(steps in steps()) {
         let mut now = Instant::now();
-        let (mut machine, _) = Machine::start(now, true, 0);
+        let (mut machine, _) = Machine::start(now, true, AMBIGUITY_WAIT, 0);
         let (mut lane, mut token, mut stopped) = (None::<u64>, 0, false);
         for step in steps {
             now += Duration::from_millis(50);
@@ -229,4 +230,40 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_unguarded_partition_waits_for_a_lease_and_looks_again_with_it() {
+    let now = Instant::now();
+    let mut machine = running(now);
+    machine.on(Event::LaneEnded { run: 1, end: end(LaneStop::NoLease, false) }, now, false);
+    assert_eq!(machine.shown(), Shown::WaitingForLease);
+    assert_eq!(machine.on(Event::Woken { token: 0 }, now, false), [], "of another wait");
+    let effects = machine.on(Event::Woken { token: 1 }, now, false);
+    assert_eq!(effects, [Effect::Look { run: 2, quiet: Quiet::From(now) }]);
+    assert_eq!(machine.on(not_footed(2, NotFooted::NoLease), now, false), [Effect::AwaitLease { token: 2 }]);
+    assert_eq!(machine.on(Event::Stop, now, false), [Effect::Stopped]);
+}
+
+#[test]
+fn what_was_held_back_is_looked_at_again_at_once() {
+    let now = Instant::now();
+    let mut machine = running(now);
+    let effects = machine.on(Event::LaneEnded { run: 1, end: end(LaneStop::HeldBack, false) }, now, false);
+    assert_eq!(effects, [Effect::StopFetch, Effect::Look { run: 2, quiet: Quiet::From(now) }]);
+}
+
+/// A doubt of its own must not end before that of the owner before it does.
+#[test]
+fn after_a_takeover_from_another_node_every_doubt_lasts_as_long_as_its_lease_may() {
+    let now = Instant::now();
+    let wait = TAKEOVER_WAIT;
+    let (mut machine, effects) = Machine::start(now, true, wait, 0);
+    assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::OnceAnswered { wait } }]);
+    let quiet_from = Some(now + wait);
+    machine.on(Event::Footed { run: 1, quiet_from }, now, false);
+    machine.on(Event::LaneEnded { run: 1, end: lost(true) }, now, false);
+    let effects = machine.on(Event::Woken { token: 1 }, now, false);
+    assert_eq!(effects, [Effect::Look { run: 2, quiet: Quiet::OnceAnswered { wait } }]);
+    assert_eq!(wait, Duration::from_secs(24));
 }

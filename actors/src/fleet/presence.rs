@@ -1,0 +1,117 @@
+//! Who is there, as a value: judged by the times of reports and by nothing else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use catalog::NodeId;
+use catalog::placement::Presence;
+
+/// A node that hasn't reported for so long is lost: five reports in a row missed.
+pub const LOST_AFTER: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    starts: u64,
+    last: Duration,
+    /// Since it was heard of without a break.
+    since: Duration,
+}
+
+/// What one coordinator has heard since it began.
+#[derive(Debug)]
+pub struct Presences {
+    began: Duration,
+    heard: BTreeMap<NodeId, Heard>,
+}
+
+impl Presences {
+    /// Whoever begins knows of itself only; the others get the time in which they would be lost.
+    pub fn begin(now: Duration, node: NodeId, starts: u64) -> Self {
+        let itself = Heard { starts, last: now, since: now };
+        Self { began: now, heard: BTreeMap::from([(node, itself)]) }
+    }
+
+    pub fn report(&mut self, now: Duration, node: NodeId, starts: u64) {
+        let heard = self.heard.entry(node).or_insert(Heard { starts, last: now, since: now });
+        if heard.starts != starts || now >= heard.last + LOST_AFTER {
+            heard.since = now;
+        }
+        heard.starts = starts;
+        heard.last = now;
+    }
+
+    pub fn of(&self, now: Duration, node: NodeId) -> Presence {
+        match self.heard.get(&node) {
+            Some(heard) if now < heard.last + LOST_AFTER => Presence::Live { since: heard.since },
+            Some(heard) => Presence::Lost { since: heard.last + LOST_AFTER },
+            None if now < self.began + LOST_AFTER => Presence::Unknown,
+            None => Presence::Lost { since: self.began + LOST_AFTER },
+        }
+    }
+
+    /// Of the members; others are forgotten.
+    pub fn of_all(
+        &mut self,
+        now: Duration,
+        members: impl Iterator<Item = NodeId>,
+    ) -> BTreeMap<NodeId, Presence> {
+        let all: BTreeMap<NodeId, Presence> = members.map(|node| (node, self.of(now, node))).collect();
+        self.heard.retain(|node, _| all.contains_key(node));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(2);
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn live(since: u64) -> Presence {
+        Presence::Live { since: ms(since) }
+    }
+
+    fn lost(since: u64) -> Presence {
+        Presence::Lost { since: ms(since) }
+    }
+
+    #[test]
+    fn a_new_coordinator_knows_of_itself_and_gives_the_others_time() {
+        let presences = Presences::begin(ms(100), ME, 3);
+        assert_eq!(presences.of(ms(100), ME), live(100));
+        assert_eq!(presences.of(ms(2_099), OTHER), Presence::Unknown);
+        assert_eq!(presences.of(ms(2_100), OTHER), lost(2_100));
+    }
+
+    #[test]
+    fn silence_loses_a_node_and_its_next_report_brings_it_back() {
+        let mut presences = Presences::begin(ms(0), ME, 1);
+        presences.report(ms(50), OTHER, 1);
+        presences.report(ms(450), OTHER, 1);
+        assert_eq!(presences.of(ms(2_449), OTHER), live(50));
+        assert_eq!(presences.of(ms(2_450), OTHER), lost(2_450));
+        presences.report(ms(9_000), OTHER, 1);
+        assert_eq!(presences.of(ms(9_001), OTHER), live(9_000));
+    }
+
+    #[test]
+    fn a_node_that_started_anew_is_live_from_then() {
+        let mut presences = Presences::begin(ms(0), ME, 1);
+        presences.report(ms(50), OTHER, 1);
+        presences.report(ms(450), OTHER, 2);
+        assert_eq!(presences.of(ms(460), OTHER), live(450));
+    }
+
+    #[test]
+    fn whoever_is_no_member_is_forgotten() {
+        let mut presences = Presences::begin(ms(0), ME, 1);
+        presences.report(ms(50), OTHER, 1);
+        assert_eq!(presences.of_all(ms(60), [ME].into_iter()).len(), 1);
+        assert_eq!(presences.of(ms(60), OTHER), Presence::Unknown);
+    }
+}

@@ -1,0 +1,329 @@
+//! Several nodes in one process, between two embedded clusters: partitions change hands, owners are cut
+//! off, nodes leave, and the mirror stays the source's exact image.
+
+mod batches;
+mod clusters;
+mod group;
+mod real;
+mod world;
+
+use std::time::Duration;
+
+use broker::Fault;
+use clusters::DAY_MS;
+use kafka_protocol::messages::ProduceRequest;
+use real::RealFleet;
+use world::{World, node};
+
+const SECOND: Duration = Duration::from_secs(1);
+const FRESH: i64 = 0;
+/// Older than brokers remember a producer: nothing guards such a mirror.
+const OLD: i64 = 2 * DAY_MS;
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_changes_hands_under_load_without_loss_or_copy() {
+    let world = World::start(3, 6).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    let pauses = world.watch_pauses();
+    for round in 0..6 {
+        let partition = round % 3;
+        let to = 1 + (world.owner(partition).0 % 3);
+        world.hand_over(partition, to);
+        world.until("handed over", SECOND, || world.owner(partition) == node(to)).await;
+        assert!(!world.assignment(partition).unclean, "nothing was in doubt");
+        tokio::time::sleep(SECOND).await;
+    }
+    let pauses = pauses.end();
+    assert!(pauses[..3].iter().all(|pause| *pause < Duration::from_millis(200)), "moved: {pauses:?}");
+    assert!(pauses[3..].iter().all(|pause| *pause < Duration::from_millis(100)), "untouched: {pauses:?}");
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+/// Its former owner hears of nothing and goes on sending the same bytes.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_was_cut_off_does_a_guarded_mirror_no_harm() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    tokio::time::sleep(3 * SECOND).await;
+    let zombie = node(2);
+    assert_eq!(world.owner(1), zombie);
+    let pauses = world.watch_pauses();
+    world.group.cut_off(zombie);
+    world.until("given to another", 3 * SECOND, || world.owner(1) != zombie).await;
+    assert!(world.assignment(1).unclean);
+    tokio::time::sleep(40 * SECOND).await;
+    assert_eq!(world.state(2, 1), Some("RUNNING"), "it goes on until it is told");
+    let pauses = pauses.end();
+    assert!(pauses[1] < SECOND, "two owners pause nothing for long: {pauses:?}");
+    assert!(pauses[0] < SECOND / 10 && pauses[2] < SECOND / 10, "untouched: {pauses:?}");
+    world.group.bring_back(zombie);
+    world.until("told", SECOND, || world.state(2, 1).is_none()).await;
+    tokio::time::sleep(SECOND).await;
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+/// Only lease and wait keep a second copy out.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_was_cut_off_stops_an_unguarded_mirror_before_the_next_one_begins() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    tokio::time::sleep(3 * SECOND).await;
+    let zombie = node(2);
+    world.group.cut_off(zombie);
+    // The last grant counts from a report before the cut.
+    tokio::time::sleep(3_010 * SECOND / 1_000).await;
+    let end = world.mirror_end(1);
+    assert_eq!(world.state(2, 1), Some("WAITING_FOR_LEASE"));
+    assert_ne!(world.owner(1), zombie, "lost after 2 s");
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(world.mirror_end(1), end, "the next owner waits for what may still arrive");
+    world.until("flows elsewhere", 6 * SECOND, || world.mirror_end(1) > end).await;
+    world.group.bring_back(zombie);
+    tokio::time::sleep(3 * SECOND).await;
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_raft_leader_what_is_guarded_flows_on_and_what_is_not_waits_for_one() {
+    for (age_ms, flows_on) in [(FRESH, true), (OLD, false)] {
+        let world = World::start(3, 3).await;
+        let load = world.produce(age_ms);
+        world.flows().await;
+        tokio::time::sleep(3 * SECOND).await;
+        let epochs = [0, 1, 2].map(|partition| world.assignment(partition).epoch);
+        world.group.lead(None);
+        tokio::time::sleep(5 * SECOND).await;
+        let pauses = world.watch_pauses();
+        tokio::time::sleep(20 * SECOND).await;
+        let longest = pauses.end();
+        assert_eq!(longest.iter().all(|pause| *pause < SECOND / 10), flows_on, "{longest:?}");
+        assert_eq!(longest.iter().all(|pause| *pause > 15 * SECOND), !flows_on, "{longest:?}");
+        let ends = [0, 1, 2].map(|partition| world.mirror_end(partition));
+        world.group.lead(Some(node(3)));
+        // Nothing was in doubt: nothing is waited for but the lease.
+        let grown = |p: usize| world.mirror_end(p as u32) > ends[p] + 100;
+        world.until("all flow", 2 * SECOND, || (0..3).all(grown)).await;
+        // The new coordinator gives everyone the time to report.
+        tokio::time::sleep(5 * SECOND).await;
+        assert_eq!([0, 1, 2].map(|partition| world.assignment(partition).epoch), epochs);
+        load.abort();
+        world.is_exact(10 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_hands_everything_over_and_nothing_pauses() {
+    let world = World::start(3, 9).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    // It must be known that others are there.
+    tokio::time::sleep(3 * SECOND).await;
+    let pauses = world.watch_pauses();
+    let leaves = node(2);
+    let untouched = [0, 2, 3, 5, 6, 8].map(|partition| (partition, world.assignment(partition)));
+    assert!(world.group.engine(leaves).leave(10 * SECOND).await, "everything was handed over");
+    assert!((0..9).all(|partition| world.owner(partition) != leaves));
+    assert!([1, 4, 7].iter().all(|partition| !world.assignment(*partition).unclean));
+    world.group.cut_off(leaves);
+    tokio::time::sleep(5 * SECOND).await;
+    for (partition, assignment) in untouched {
+        assert_eq!(world.assignment(partition), assignment);
+    }
+    let pauses = pauses.end();
+    assert!(pauses.iter().all(|pause| *pause < SECOND / 5), "{pauses:?}");
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_company_just_stops() {
+    let world = World::start(1, 2).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    assert!(!world.group.engine(node(1)).leave(10 * SECOND).await, "nobody takes it");
+    assert_eq!(world.owner(0), node(1));
+    assert_eq!(world.state(1, 0), Some("STOPPED"));
+    load.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_that_is_taken_back_goes_on_where_it_was() {
+    let world = World::start(2, 2).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    let before = world.assignment(0);
+    for _ in 0..5 {
+        world.hand_over(0, 2);
+        tokio::time::sleep(SECOND / 500).await;
+        if world.owner(0) == before.node {
+            world.hand_over(0, 1);
+        }
+        tokio::time::sleep(SECOND).await;
+        if world.owner(0) != before.node {
+            world.hand_over(0, 1);
+            world.until("back", SECOND, || world.owner(0) == before.node).await;
+        }
+    }
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+/// Nothing was in doubt, so nothing is waited for, though nothing guards the mirror.
+#[tokio::test(start_paused = true)]
+async fn an_unguarded_mirror_changes_hands_as_quickly() {
+    let world = World::start(2, 2).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    tokio::time::sleep(SECOND).await;
+    let pauses = world.watch_pauses();
+    for to in [2, 1, 2] {
+        world.hand_over(0, to);
+        world.until("handed over", SECOND, || world.owner(0) == node(to)).await;
+        tokio::time::sleep(SECOND).await;
+    }
+    let pauses = pauses.end();
+    assert!(pauses[0] < SECOND / 5, "{pauses:?}");
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+/// It reports and is answered, but doesn't learn that its partition was taken away.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_applies_nothing_loses_its_lease_though_it_reports() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    tokio::time::sleep(3 * SECOND).await;
+    let zombie = node(2);
+    world.group.hold_back(zombie);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(world.state(2, 1), Some("RUNNING"), "it has missed nothing");
+    world.take_away(1, 3);
+    tokio::time::sleep(3_010 * SECOND / 1_000).await;
+    assert_eq!(world.state(2, 1), Some("WAITING_FOR_LEASE"));
+    let end = world.mirror_end(1);
+    tokio::time::sleep(18 * SECOND).await;
+    assert_eq!(world.mirror_end(1), end);
+    world.until("flows elsewhere", 6 * SECOND, || world.mirror_end(1) > end).await;
+    world.group.catch_up(zombie);
+    world.until("told", SECOND, || world.state(2, 1).is_none()).await;
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_at_rest_agrees_on_nothing() {
+    let world = World::start(3, 6).await;
+    tokio::time::sleep(30 * SECOND).await;
+    let before = world.group.entries();
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(world.group.entries(), before);
+}
+
+/// On the machine's own clock, with the time that everything takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_pauses_a_partition_for_less_than_a_second_of_real_time() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    let mut all = Vec::new();
+    for round in 0..12u64 {
+        let pauses = world.watch_pauses();
+        let to = 1 + (world.owner(0).0 % 3);
+        world.hand_over(0, to);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(world.owner(0), node(to), "round {round}");
+        all.push(pauses.end()[0]);
+    }
+    all.sort_unstable();
+    println!("pauses at a hand-over: {all:?}");
+    assert!(all.last().is_some_and(|longest| *longest < SECOND), "{all:?}");
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+/// The broker is slow: it hears of each batch long after it was sent.
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_is_awaited_before_a_partition_changes_hands() {
+    let world = World::start(2, 1).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    let late = world.west.interceptors().add(|_, _: &ProduceRequest| Fault::Delay(SECOND / 2));
+    // In the middle of a batch's delay.
+    tokio::time::sleep(SECOND * 5 / 4).await;
+    world.hand_over(0, 2);
+    tokio::time::sleep(SECOND / 10).await;
+    assert_eq!(world.owner(0), node(1), "it hasn't stopped yet");
+    world.until("handed over", SECOND, || world.owner(0) == node(2)).await;
+    world.west.interceptors().remove(late);
+    tokio::time::sleep(2 * SECOND).await;
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_s_guarded_partitions_flow_elsewhere_within_five_seconds() {
+    for kills_the_raft_leader in [false, true] {
+        let mut fleet = RealFleet::start(3, 6).await;
+        let load = fleet.clusters.produce(FRESH);
+        fleet.flows().await;
+        let owners = fleet.owners();
+        let victim = if kills_the_raft_leader { fleet.leader() } else { fleet.followers().pop() };
+        let victim = victim.expect("a Raft leader");
+        assert_eq!(owners.iter().filter(|owner| **owner == Some(victim)).count(), 2, "{owners:?}");
+        tokio::time::sleep(2 * SECOND).await;
+        let pauses = fleet.clusters.watch_pauses();
+        fleet.kill(victim);
+        tokio::time::sleep(6 * SECOND).await;
+        let pauses = pauses.end();
+        println!("pauses, Raft leader killed: {kills_the_raft_leader}: {pauses:?}");
+        for (owner, pause) in owners.iter().zip(pauses) {
+            let bound = if *owner == Some(victim) { 5 * SECOND } else { SECOND / 5 };
+            assert!(pause < bound, "{owner:?} was {pause:?} without, {victim} was killed");
+        }
+        load.abort();
+        fleet.is_exact().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_raft_leader_that_leaves_pauses_nothing_for_a_second() {
+    let mut fleet = RealFleet::start(3, 6).await;
+    let load = fleet.clusters.produce(FRESH);
+    fleet.flows().await;
+    tokio::time::sleep(2 * SECOND).await;
+    let leaves = fleet.leader().expect("a Raft leader");
+    let pauses = fleet.clusters.watch_pauses();
+    assert!(fleet.engine(leaves).leave(10 * SECOND).await, "everything was handed over");
+    tokio::time::sleep(SECOND).await;
+    let pauses = pauses.end();
+    println!("pauses, the Raft leader left: {pauses:?}");
+    assert!(pauses.iter().all(|pause| *pause < SECOND), "{pauses:?}");
+    assert!(fleet.owners().iter().all(|owner| *owner != Some(leaves)));
+    fleet.kill(leaves);
+    load.abort();
+    fleet.is_exact().await;
+}
+
+/// What the destination remembers was seen too long ago: it is looked at again, and that is all.
+#[tokio::test(start_paused = true)]
+async fn a_guarded_mirror_that_was_idle_without_a_raft_leader_goes_on_at_once() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    load.abort();
+    world.group.lead(None);
+    tokio::time::sleep(60 * SECOND).await;
+    let ends = [0, 1, 2].map(|partition| world.mirror_end(partition));
+    let load = world.produce(FRESH);
+    let grown = |p: usize| world.mirror_end(p as u32) > ends[p];
+    world.until("all flow", SECOND, || (0..3).all(grown)).await;
+    load.abort();
+    world.is_exact(SECOND).await;
+}
