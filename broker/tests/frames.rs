@@ -1,0 +1,54 @@
+//! What isn't quite a request: read as Kafka reads it, or refused by ending that connection and no other.
+
+mod support;
+
+use std::time::Duration;
+
+use kafka_protocol::messages::ApiKey;
+use support::World;
+use tokio::time::{Instant, timeout};
+
+const CORRELATION_ID: i32 = 7;
+
+/// A request of an old version, whose header has no tags; a client without a name.
+fn frame(api: ApiKey, version: i16, body: &[u8]) -> Vec<u8> {
+    let header = [&(api as i16).to_be_bytes()[..], &version.to_be_bytes(), &CORRELATION_ID.to_be_bytes()];
+    let request = [&header.concat()[..], &(-1_i16).to_be_bytes(), body].concat();
+    [&(request.len() as i32).to_be_bytes()[..], &request].concat()
+}
+
+#[tokio::test]
+async fn bytes_behind_a_request_are_passed_over() {
+    let world = World::new(1);
+    let answer = world.connect(1).raw(&frame(ApiKey::ApiVersions, 0, &[1, 2, 3])).await;
+    assert_eq!(answer.expect("an answer")[..4], CORRELATION_ID.to_be_bytes());
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_request_ends_its_connection_and_no_other() {
+    let world = World::new(1);
+    let mut other = world.connect(1);
+    let claims_many = i32::MAX.to_be_bytes();
+    for rubbish in [
+        &frame(ApiKey::Metadata, 1, &claims_many)[..],
+        &frame(ApiKey::DescribeGroups, 0, &claims_many),
+        &frame(ApiKey::Metadata, 99, &[]),
+        &frame(ApiKey::Vote, 0, &[]),
+        b"GET / HTTP/1.1\r\n\r\n",
+        &(-1_i32).to_be_bytes(),
+    ] {
+        assert_eq!(world.connect(1).raw(rubbish).await, None, "{rubbish:?}");
+        assert!(other.raw(&frame(ApiKey::ApiVersions, 0, &[])).await.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_stands_still_for_ten_minutes_is_ended() {
+    let world = World::new(1);
+    let whole = frame(ApiKey::ApiVersions, 0, &[]);
+    for sent in [&[][..], &whole[..6]] {
+        let (mut wire, began) = (world.connect(1), Instant::now());
+        let ended = timeout(Duration::from_secs(3_600), wire.raw(sent)).await;
+        assert_eq!((ended, began.elapsed()), (Ok(None), Duration::from_secs(600)));
+    }
+}
