@@ -14,7 +14,7 @@ use crate::fault::Caller;
 
 /// Key, version, correlation id: what must be there before a request can be named.
 const HEADER_BYTES_MIN: usize = 8;
-/// `connections.max.idle.ms`: so long nothing comes, or an answer isn't taken.
+/// `connections.max.idle.ms`: so long nothing comes and nothing goes.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// Why a connection ends, other than by its client's wish.
@@ -36,7 +36,7 @@ pub(crate) async fn serve(
                 return;
             }
         };
-        match answer(cluster, broker, frame).await {
+        match patiently(answer(cluster, broker, frame)).await.flatten() {
             Ok(Reply::Answer(frame)) => {
                 let written = async { stream.write_all(&frame).await.and(stream.flush().await) };
                 if !matches!(patiently(written).await, Ok(Ok(()))) {
@@ -53,7 +53,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// What a client lets wait for longer than Kafka would is over.
+/// What takes longer than Kafka keeps a connection for is over.
 async fn patiently<T>(step: impl Future<Output = T>) -> Result<T, Refused> {
     let waited = tokio::time::timeout(IDLE_MAX, step).await;
     waited.map_err(|_| Refused(format!("idle for {IDLE_MAX:?}")))

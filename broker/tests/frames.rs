@@ -4,8 +4,11 @@ mod support;
 
 use std::time::Duration;
 
-use kafka_protocol::messages::ApiKey;
-use support::World;
+use bytes::BytesMut;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{ApiKey, FetchRequest};
+use kafka_protocol::protocol::Encodable;
+use support::{World, topic_name};
 use tokio::time::{Instant, timeout};
 
 const CORRELATION_ID: i32 = 7;
@@ -42,11 +45,23 @@ async fn what_cannot_be_a_request_ends_its_connection_and_no_other() {
     }
 }
 
+/// The body of a request that waits for as long as there is nothing in the topic's first partition.
+fn fetch_for_ever(topic: &str) -> BytesMut {
+    let partition = FetchPartition::default().with_partition_max_bytes(1);
+    let topic = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(vec![partition]);
+    let request =
+        FetchRequest::default().with_max_wait_ms(i32::MAX).with_min_bytes(1).with_topics(vec![topic]);
+    let mut body = BytesMut::new();
+    request.encode(&mut body, 4).expect("a request");
+    body
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_stands_still_for_ten_minutes_is_ended() {
     let world = World::new(1);
-    let whole = frame(ApiKey::ApiVersions, 0, &[]);
-    for sent in [&[][..], &whole[..6]] {
+    world.topic("empty", 1, 1);
+    let half = &frame(ApiKey::ApiVersions, 0, &[])[..6];
+    for sent in [&[][..], half, &frame(ApiKey::Fetch, 4, &fetch_for_ever("empty"))] {
         let (mut wire, began) = (world.connect(1), Instant::now());
         let ended = timeout(Duration::from_secs(3_600), wire.raw(sent)).await;
         assert_eq!((ended, began.elapsed()), (Ok(None), Duration::from_secs(600)));
