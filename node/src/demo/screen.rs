@@ -60,6 +60,10 @@ impl Screen {
     ) {
         let (produced, verified) = (load.ends(), proof.ends());
         self.measure(elapsed, produced.iter().sum(), verified.iter().sum());
+        if !has_room() {
+            // Terminals are resized; what stands there is wrapped in ways that can't be drawn over.
+            (self.live, self.drawn) = (false, 0);
+        }
         if self.live {
             let table = self.table(elapsed, lasts, mirror, &produced, &verified);
             self.erase();
