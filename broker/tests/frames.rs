@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::{ApiKey, FetchRequest};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, FetchRequest};
 use kafka_protocol::protocol::Encodable;
-use support::{World, topic_name};
+use support::{World, text, topic_name};
 use tokio::time::{Instant, timeout};
 
 const CORRELATION_ID: i32 = 7;
@@ -42,6 +42,25 @@ async fn what_cannot_be_a_request_ends_its_connection_and_no_other() {
     ] {
         assert_eq!(world.connect(1).raw(rubbish).await, None, "{rubbish:?}");
         assert!(other.raw(&frame(ApiKey::ApiVersions, 0, &[])).await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_say_what_it_is_is_told_no_versions() {
+    let world = World::new(1);
+    let client = |name, version| {
+        let request = ApiVersionsRequest::default().with_client_software_name(text(name));
+        request.with_client_software_version(text(version))
+    };
+    for (name, version, code) in
+        [("librdkafka", "v2.16.1", 0), ("a-b.c", "1", 0), ("", "1", 42), ("a b", "1", 42), ("a", "1-", 42)]
+    {
+        let response = world.connect(1).call(3, &client(name, version)).await;
+        assert_eq!(
+            (response.error_code, response.api_keys.is_empty()),
+            (code, code != 0),
+            "{name} {version}"
+        );
     }
 }
 
