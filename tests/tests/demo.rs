@@ -235,6 +235,17 @@ fn on_a_terminal_that_becomes_too_small_nothing_is_drawn_over_any_more() {
     });
 }
 
+#[test]
+fn a_proof_that_could_not_be_shown_is_no_success() {
+    Scenario::run("demo-full", |scenario| {
+        let full = fs::File::options().write(true).open("/dev/full")?;
+        let said = command(scenario.directory(), &["--for", "5s"])?.stdout(full).output()?;
+        let stderr = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.code() == Some(1) && stderr.contains("can't write to stdout"), "{said:?}");
+        Ok(())
+    });
+}
+
 /// What a demo shows on a terminal that a shell has prepared.
 fn on_terminal(scenario: &Scenario, prepared: &str) -> Result<String> {
     let line = format!("{prepared}{} demo --for 6s", find_binary()?.display());
