@@ -3,11 +3,10 @@
 //! Where to put it is decided by [`catalog::placement`]; a plan made on an old catalog is refused
 //! by the catalog and made anew. It never moves a partition that has an owner.
 
-use std::fmt;
 use std::time::Duration;
 
-use catalog::placement::{self, Plan};
-use catalog::{Action, Refusal};
+use catalog::placement::{self, Plan, Presence, Situation};
+use catalog::{Catalog, Refusal};
 use consensus::{Consensus, Status, SubmitError};
 
 /// A leader that was cut off still says that it leads; a quorum confirms it several times a second.
@@ -15,21 +14,21 @@ const QUORUM_ACK_AGE_MAX_MS: u64 = 1_000;
 /// Leadership can change without anything being applied.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const RETRY_WAIT: Duration = Duration::from_millis(500);
-/// Moves in one log line.
-const MOVES_SHOWN: usize = 16;
 
 /// Runs until consensus stops.
 pub async fn run(consensus: Consensus) {
     let mut applied = consensus.watch();
     loop {
         let current = applied.borrow_and_update().clone();
-        let plan =
-            if leads(&consensus.status()) { placement::plan(&current.catalog) } else { Plan::default() };
+        let leads = leads(&consensus.status());
+        let plan = if leads { plan(&current.catalog) } else { Plan::default() };
         // The next plan must not wait for the old catalog to be copied.
         drop(current);
         if !plan.is_empty() {
-            tracing::info!("placement: {}", Shown(&plan));
-            match consensus.submit(Action::Assign { moves: plan.moves }).await {
+            tracing::info!("placement: {plan}");
+        }
+        for action in plan.into_actions() {
+            match consensus.submit(action).await {
                 Ok(_) | Err(SubmitError::Refused(Refusal::Stale(_))) => {}
                 Err(SubmitError::Stopped) => return,
                 Err(error) => {
@@ -49,16 +48,9 @@ fn leads(status: &Status) -> bool {
     status.is_leader && status.millis_since_quorum_ack.is_some_and(|age| age <= QUORUM_ACK_AGE_MAX_MS)
 }
 
-/// A plan as a line of bounded length.
-struct Shown<'a>(&'a Plan);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moves = &self.0.moves;
-        if moves.len() <= MOVES_SHOWN {
-            return self.0.fmt(f);
-        }
-        let first = Plan { moves: moves[..MOVES_SHOWN].to_vec() };
-        write!(f, "{first}, and {} more", moves.len() - MOVES_SHOWN)
-    }
+/// One node is a whole fleet: whoever is in the catalog is there.
+fn plan(catalog: &Catalog) -> Plan {
+    let live = Presence::Live { since: Duration::ZERO };
+    let nodes = catalog.nodes.keys().map(|id| (*id, live)).collect();
+    placement::plan(catalog, &Situation { nodes, ..Situation::default() })
 }

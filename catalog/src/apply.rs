@@ -11,6 +11,8 @@ use crate::model::{
     ProducerIdentity, TopicId,
 };
 
+pub use fleet::{JOIN_TOKENS_MAX, REMOVED_MAX};
+
 /// Mirror partitions in a topic, at most: what a Kafka topic can reasonably have, and a bound on
 /// what one command can make the catalog grow by.
 pub const PARTITIONS_MAX: u32 = 100_000;

@@ -5,6 +5,7 @@
 //! - [`command`]: what may be asked of it.
 //! - [`apply`](Catalog::apply): the only way it changes; total, deterministic, never panics.
 //! - [`placement`]: which node should run which mirror partition, as a plan.
+//! - [`voters`]: which members should vote in Raft, one change at a time.
 //! - [`codec`]: its bytes, versioned; the only place that names bincode.
 //!
 //! The catalog never awaits, reads a clock, draws a random number or iterates a hash map:
@@ -19,6 +20,7 @@ pub mod command;
 pub mod fleet;
 pub mod model;
 pub mod placement;
+pub mod voters;
 
 pub use command::{Action, Command, Outcome, Refusal};
 pub use fleet::{Duty, FleetId, Node, PartitionKey};

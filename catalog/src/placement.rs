@@ -1,65 +1,186 @@
 //! Which node should run which mirror partition, as a plan that leaves no choices.
 //!
-//! Sticky: an assigned partition stays where it is. Balancing by load and moving partitions off
-//! lost nodes come with fleets of several nodes.
+//! Pure: what is known beside the catalog comes in as a [`Situation`], and equal inputs give equal plans.
+//! It never judges who is lost, never waits, and never moves what may as well stay.
+//!
+//! - [`view`]: members with their load, partitions with what they need.
+//! - [`mend`]: what can't stay where it is gets another owner, at once.
+//! - [`balance`]: the rest moves only if that is worth it, and slowly.
+//! - [`pace`]: how many at a time; all numbers.
+
+mod balance;
+mod mend;
+mod pace;
+mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
-use crate::command::Move;
+use crate::command::{Action, Move};
+use crate::fleet::PartitionKey;
 use crate::model::{Catalog, NodeId};
+use view::View;
 
-/// Moves in one command, at most: bounds the entry's size in the Raft log (about 64 bytes each).
+pub use pace::{HAND_OVERS_MAX, RECEIVER_MAX, REST, count_spread};
+
+/// Moves in one plan, at most: bounds the entries' size in the Raft log (about 64 bytes each).
 pub const MOVES_MAX: usize = 4_096;
 
-/// What to assign, in the order to propose it.
+/// What the coordinator knows beside the catalog. Times are since an arbitrary beginning of the
+/// coordinator's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    pub moves: Vec<Move>,
+pub struct Situation {
+    pub now: Duration,
+    /// A member that is missing here is [`Presence::Unknown`].
+    pub nodes: BTreeMap<NodeId, Presence>,
+    /// Measured bytes per second; a partition that is missing here carries nothing.
+    pub rates: BTreeMap<PartitionKey, u64>,
+    /// When the coordinator last saw a partition's owner change. Entries older than [`REST`] may be dropped.
+    pub moved: BTreeMap<PartitionKey, Duration>,
 }
 
-impl Plan {
-    pub fn is_empty(&self) -> bool {
-        self.moves.is_empty()
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Live {
+        since: Duration,
+    },
+    Lost {
+        since: Duration,
+    },
+    /// Not heard of yet, within grace: neither live nor lost.
+    Unknown,
+}
+
+impl Situation {
+    pub fn presence(&self, node: NodeId) -> Presence {
+        self.nodes.get(&node).copied().unwrap_or(Presence::Unknown)
+    }
+
+    pub fn is_live(&self, node: NodeId) -> bool {
+        matches!(self.presence(node), Presence::Live { .. })
     }
 }
 
+/// What to propose, each list in order, [`Plan::assign`] first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub assign: Vec<Planned>,
+    pub hand_over: Vec<Planned>,
+    /// When time alone may make another plan of the same catalog and presences, at the latest.
+    pub look_again: Option<Duration>,
+}
+
+/// A move and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    pub step: Move,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// It has no owner yet.
+    New,
+    OwnerLost,
+    OwnerRemoved,
+    OwnerDrains,
+    OwnerStops,
+    /// It was to go to a node that can't take it any more.
+    ReceiverGone,
+    /// The owner has more partitions than others.
+    Count,
+    /// The owner carries more bytes per second than others.
+    Rate,
+}
+
+impl Reason {
+    /// For logs and labels of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::OwnerLost => "owner-lost",
+            Self::OwnerRemoved => "owner-removed",
+            Self::OwnerDrains => "owner-drains",
+            Self::OwnerStops => "owner-stops",
+            Self::ReceiverGone => "receiver-gone",
+            Self::Count => "count",
+            Self::Rate => "rate",
+        }
+    }
+}
+
+impl Plan {
+    /// Nothing to propose.
+    pub fn is_empty(&self) -> bool {
+        self.assign.is_empty() && self.hand_over.is_empty()
+    }
+
+    fn moves(&self) -> usize {
+        self.assign.len() + self.hand_over.len()
+    }
+
+    /// The commands to propose, in order: one, two or none.
+    pub fn into_actions(self) -> Vec<Action> {
+        let steps = |planned: Vec<Planned>| planned.into_iter().map(|p| p.step).collect::<Vec<_>>();
+        let (assign, hand_over) = (steps(self.assign), steps(self.hand_over));
+        let assign = (!assign.is_empty()).then_some(Action::Assign { moves: assign });
+        let hand_over = (!hand_over.is_empty()).then_some(Action::HandOver { moves: hand_over });
+        assign.into_iter().chain(hand_over).collect()
+    }
+}
+
+/// Moves of each kind that are named in a plan's line.
+const NAMED_MAX: usize = 16;
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, m) in self.moves.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{}[{}] -> {}", m.mirror.topic, m.partition, m.node)?;
+        let mut separator = "";
+        for (verb, moves) in [("assign", &self.assign), ("hand over", &self.hand_over)] {
+            for (index, Planned { step, reason }) in moves.iter().take(NAMED_MAX).enumerate() {
+                let verb = if index == 0 { verb } else { "" };
+                let space = if index == 0 { " " } else { "" };
+                let Move { mirror, partition, node, .. } = step;
+                write!(
+                    f,
+                    "{separator}{verb}{space}{}[{partition}] -> {node} ({})",
+                    mirror.topic,
+                    reason.name()
+                )?;
+                separator = ", ";
+            }
+            if moves.len() > NAMED_MAX {
+                write!(f, " and {} more", moves.len() - NAMED_MAX)?;
+            }
+            if !moves.is_empty() {
+                separator = "; ";
+            }
         }
         Ok(())
     }
 }
 
-/// Gives every unassigned mirror partition to the node with the fewest.
-pub fn plan(catalog: &Catalog) -> Plan {
-    let mut load: BTreeMap<NodeId, usize> = catalog.nodes.keys().map(|id| (*id, 0)).collect();
-    let mirrors = || catalog.links.values().flat_map(|l| l.mirrors.values().map(move |m| (l, m)));
-    for (_, mirror) in mirrors() {
-        for assignment in mirror.partitions.iter().filter_map(|p| p.assignment.as_ref()) {
-            *load.entry(assignment.node).or_default() += 1;
-        }
+/// What to do now. Nothing moves while nobody is live; nothing is balanced while anything is to be
+/// mended.
+pub fn plan(catalog: &Catalog, situation: &Situation) -> Plan {
+    let mut plan = Plan::default();
+    let mut view = View::of(catalog, situation);
+    if !view.seats.values().any(view::Seat::is_live) {
+        return plan;
     }
-    let mut moves = Vec::new();
-    for (link, mirror) in mirrors() {
-        for (index, _) in mirror.partitions.iter().enumerate().filter(|(_, p)| p.assignment.is_none()) {
-            let Some((&node, _)) = load.iter().min_by_key(|(id, count)| (**count, **id)) else {
-                return Plan::default();
-            };
-            if moves.len() == MOVES_MAX {
-                return Plan { moves };
-            }
-            *load.entry(node).or_default() += 1;
-            moves.push(Move {
-                mirror: link.key(&mirror.name),
-                partition: index as u32,
-                node,
-                expected_epoch: None,
-            });
-        }
+    let mended = mend::mend(&mut view, &mut plan);
+    let unfinished = mended || balance::balance(&mut view, &mut plan);
+    plan.look_again = look_again(&view, unfinished);
+    plan
+}
+
+fn look_again(view: &View<'_>, unfinished: bool) -> Option<Duration> {
+    let takers = view.takers().count();
+    if takers == 0 || (takers == 1 && !unfinished) {
+        return None;
     }
-    Plan { moves }
+    let step = view.takers().any(|(_, seat)| seat.is_young(view.now)).then_some(pace::SLOW_START_STEP);
+    let rests = view.partitions.iter().filter_map(|p| p.rests_until).min().map(|end| end - view.now);
+    let sooner = step.into_iter().chain(rests).filter(|_| unfinished);
+    sooner.chain([pace::LOOK_AGAIN]).min()
 }

@@ -1,13 +1,28 @@
 //! What `apply` promises, a sentence a test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use catalog::command::{NewLink, NewMirror};
+use catalog::command::{Move, NewLink, NewMirror, NodeDescription, Released};
+use catalog::fleet::{Authority, JoinToken};
 use catalog::*;
 use proptest::prelude::*;
 
 const NODE: NodeId = NodeId(7);
+
+/// What [`placement`] would have done when every member is live.
+fn placed(catalog: &Catalog) -> placement::Plan {
+    let live = placement::Presence::Live { since: Duration::ZERO };
+    let nodes = catalog.nodes.keys().map(|id| (*id, live)).collect();
+    placement::plan(catalog, &placement::Situation { nodes, ..Default::default() })
+}
+
+fn assign(catalog: &mut Catalog) {
+    for action in placed(catalog).into_actions() {
+        assert_eq!(catalog.apply(at(2, action)), Ok(Outcome::Done));
+    }
+}
 
 fn at(at_ms: i64, action: Action) -> Command {
     Command { at_ms, action }
@@ -63,8 +78,7 @@ fn running() -> Catalog {
     for action in [start, cluster("east"), cluster("west"), link(), mirror("orders", 2), ready(1000)] {
         assert_eq!(catalog.apply(at(1, action)), Ok(Outcome::Done));
     }
-    let moves = placement::plan(&catalog).moves;
-    assert_eq!(catalog.apply(at(2, Action::Assign { moves })), Ok(Outcome::Done));
+    assign(&mut catalog);
     catalog
 }
 
@@ -132,9 +146,10 @@ fn one_failed_partition_marks_the_topic_and_leaves_the_other_running() {
 fn a_plan_is_taken_whole_or_not_at_all() {
     let mut catalog = running();
     catalog.apply(at(3, mirror("clicks", 1))).expect("mirror");
-    let mut moves = placement::plan(&catalog).moves;
-    assert_eq!(placement::Plan { moves: moves.clone() }.to_string(), "clicks[0] -> 0000000000000007");
-    moves.push(command::Move { mirror: key("orders"), partition: 0, node: NODE, expected_epoch: None });
+    let plan = placed(&catalog);
+    assert_eq!(plan.to_string(), "assign clicks[0] -> 0000000000000007 (new)");
+    let mut moves: Vec<_> = plan.assign.into_iter().map(|planned| planned.step).collect();
+    moves.push(Move { mirror: key("orders"), partition: 0, node: NODE, expected_epoch: None });
     let before = catalog.clone();
     assert!(matches!(catalog.apply(at(4, Action::Assign { moves })), Err(Refusal::Stale(_))));
     assert_eq!(catalog, before);
@@ -241,10 +256,14 @@ fn a_prefix_only_rises_and_shows_until_its_cut_is_settled() {
 }
 
 fn any_action() -> impl Strategy<Value = Action> {
+    prop_oneof![2 => any_action_of_level_1(), 3 => any_action_of_level_2()]
+}
+
+fn any_action_of_level_1() -> impl Strategy<Value = Action> {
     let topic = prop_oneof![Just("orders"), Just("clicks")];
     let name = prop_oneof![Just("east"), Just("west")];
     prop_oneof![
-        (1u64..3).prop_map(|n| Action::StartNode { node: NodeId(n), name: "n".into() }),
+        (1u64..3).prop_map(|n| Action::StartNode { node: NodeId(n), name: format!("old-{n}").into() }),
         name.clone().prop_map(cluster),
         name.prop_map(|n| Action::DeleteCluster { name: n.into() }),
         Just(link()),
@@ -261,37 +280,111 @@ fn any_action() -> impl Strategy<Value = Action> {
     ]
 }
 
+fn any_action_of_level_2() -> impl Strategy<Value = Action> {
+    let node = || (1u64..5).prop_map(NodeId);
+    let describe = |(n, level): (u64, u32)| NodeDescription {
+        name: format!("n{n}").into(),
+        address: (n > 1).then(|| format!("n{n}:1").into()),
+        level,
+        version: "".into(),
+    };
+    let description = move || (1u64..5, 1u32..3).prop_map(describe);
+    let token = || (0u8..3).prop_map(|n| Arc::<str>::from(format!("t{n}")));
+    let authority = |n: u8| Authority { certificate: Arc::from([n]), key: Arc::from([n]) };
+    let duty = prop_oneof![Just(Duty::Mirrors), Just(Duty::Drains), Just(Duty::Stops)];
+    prop_oneof![
+        1 => (0u8..3).prop_map(move |n| Action::FoundFleet { fleet: FleetId("f".into()), authority: authority(n) }),
+        4 => (node(), description()).prop_map(|(node, description)| Action::RecordStart { node, description }),
+        4 => (node(), description(), prop::option::of(token())).prop_map(|(node, description, token)| {
+            Action::AdmitNode { node, description, token }
+        }),
+        4 => (node(), duty).prop_map(|(node, duty)| Action::SetDuty { node, duty }),
+        2 => (node(), any::<bool>()).prop_map(|(node, lost)| Action::RemoveNode { node, lost }),
+        2 => (token(), -2i64..2).prop_map(|(id, in_ms)| {
+            let token = JoinToken { secret: Arc::from([1]), expires_ms: 1 + in_ms, used_by: None };
+            Action::IssueToken { id, token }
+        }),
+        1 => (0u8..3).prop_map(move |n| Action::AddAuthority { authority: authority(n) }),
+        1 => (0u8..3).prop_map(move |n| Action::RemoveAuthority { certificate: authority(n).certificate }),
+        4 => moves().prop_map(|moves| Action::Assign { moves }),
+        8 => moves().prop_map(|moves| Action::HandOver { moves }),
+        8 => (node(), any_partition(), 0u64..4, any::<bool>()).prop_map(
+            |(node, (mirror, partition), assignment_epoch, in_doubt)| {
+                let key = PartitionKey { mirror, partition };
+                Action::Release { node, released: vec![Released { key, assignment_epoch, in_doubt }] }
+            }
+        ),
+    ]
+}
+
+fn any_partition() -> impl Strategy<Value = (MirrorKey, u32)> {
+    (prop_oneof![Just("orders"), Just("clicks")].prop_map(key), 0u32..4)
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let step = (any_partition(), 1u64..5, prop::option::weighted(0.9, 1u64..4)).prop_map(
+        |((mirror, partition), node, expected_epoch)| Move {
+            mirror,
+            partition,
+            node: NodeId(node),
+            expected_epoch,
+        },
+    );
+    prop::collection::vec(step, 0..3)
+}
+
+fn epochs(catalog: &Catalog) -> BTreeMap<PartitionKey, Option<u64>> {
+    let mirrors = catalog.links.values().flat_map(|l| l.mirrors.values().map(move |m| (l.key(&m.name), m)));
+    let partitions =
+        mirrors.flat_map(|(mirror, m)| (0u32..).zip(&m.partitions).map(move |p| (mirror.clone(), p)));
+    partitions
+        .map(|(mirror, (partition, p))| {
+            (PartitionKey { mirror, partition }, p.assignment.as_ref().map(|a| a.epoch))
+        })
+        .collect()
+}
+
+fn check_fleet(catalog: &Catalog) -> Result<(), TestCaseError> {
+    let members = &catalog.nodes;
+    let names: BTreeSet<_> = members.values().map(|node| &node.name).collect();
+    prop_assert_eq!(names.len(), members.len(), "each has a name of its own");
+    prop_assert!(catalog.fleet.removed.keys().all(|id| !members.contains_key(id)));
+    prop_assert!(catalog.fleet.authorities.len() <= 2);
+    for (key, to) in &catalog.fleet.hand_overs {
+        let owner = catalog.owner(key);
+        prop_assert!(members.contains_key(to) && owner.is_some() && owner != Some(*to), "{:?}", key);
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn any_commands_never_panic_refusals_change_nothing_and_epochs_only_rise(
-        actions in prop::collection::vec((any_action(), any::<bool>()), 1..80)
+        is_running in any::<bool>(),
+        actions in prop::collection::vec((any_action(), any::<bool>()), 1..120)
     ) {
-        let mut catalog = Catalog::default();
+        let mut catalog = if is_running { running() } else { Catalog::default() };
         for (action, place) in actions {
             let deletes = matches!(action, Action::DeleteMirror { .. });
+            let command = at(1, action);
+            prop_assert_eq!(&codec::decode::<Command>(&codec::encode(&command)).expect("own bytes"), &command);
             let before = catalog.clone();
-            if catalog.apply(at(1, action)).is_err() {
-                prop_assert_eq!(&catalog, &before);
+            match catalog.apply(command) {
+                Ok(Outcome::Done) => {}
+                Ok(Outcome::Unchanged) | Err(_) => prop_assert_eq!(&catalog, &before),
             }
             if place {
-                let moves = placement::plan(&catalog).moves;
-                let assign = at(1, Action::Assign { moves });
-                prop_assert!(catalog.apply(assign).is_ok());
-                prop_assert!(catalog.nodes.is_empty() || placement::plan(&catalog).is_empty());
+                assign(&mut catalog);
+                let takes = |node: &Node| node.duty == Duty::Mirrors;
+                prop_assert!(placed(&catalog).assign.is_empty() || !catalog.nodes.values().any(takes));
             }
             if !deletes {
-                for (id, link) in &before.links {
-                    for (topic, old) in &link.mirrors {
-                        let Some(new) = catalog.links.get(id).and_then(|l| l.mirrors.get(topic)) else {
-                            prop_assert!(false, "mirror vanished without a delete");
-                            unreachable!()
-                        };
-                        for (o, n) in old.partitions.iter().zip(&new.partitions) {
-                            prop_assert!(o.assignment.as_ref().map(|a| a.epoch) <= n.assignment.as_ref().map(|a| a.epoch));
-                        }
-                    }
+                let after = epochs(&catalog);
+                for (key, epoch) in epochs(&before) {
+                    prop_assert!(after.get(&key).is_some_and(|now| *now >= epoch), "{:?}", key);
                 }
             }
+            check_fleet(&catalog)?;
             let bytes = codec::encode_catalog(&catalog);
             prop_assert_eq!(&codec::decode_catalog(&bytes).expect("own bytes"), &catalog);
         }

@@ -21,6 +21,10 @@ impl Catalog {
     /// A start recorded by a build of the first level.
     pub(super) fn start_node(&mut self, id: NodeId, name: Arc<str>) -> Applied {
         self.not_removed(id)?;
+        // Before a fleet is founded, whoever starts is in it.
+        if self.fleet.id.is_some() {
+            self.may_start(id, &name)?;
+        }
         let version = Arc::from("");
         self.started(id, NodeDescription { name, address: None, level: FIRST_LEVEL, version });
         Ok(Outcome::Done)
@@ -28,22 +32,28 @@ impl Catalog {
 
     pub(super) fn record_start(&mut self, id: NodeId, description: NodeDescription) -> Applied {
         self.not_removed(id)?;
-        self.name_is_free(id, &description.name)?;
-        // Only the founder of a fleet starts without having been admitted.
+        self.may_start(id, &description.name)?;
+        self.started(id, description);
+        Ok(Outcome::Done)
+    }
+
+    /// Only the founder of a fleet starts without having been admitted.
+    fn may_start(&self, id: NodeId, name: &Arc<str>) -> Result<(), Refusal> {
         if !self.nodes.is_empty() && !self.nodes.contains_key(&id) {
             return Err(Refusal::not_found("node", &id.to_string()));
         }
-        self.started(id, description);
-        Ok(Outcome::Done)
+        self.name_is_free(id, name)
     }
 
     fn started(&mut self, id: NodeId, description: NodeDescription) {
         let before = self.nodes.get(&id);
         let starts = before.map_or(0, |node| node.starts) + 1;
-        let duty = match before.map(|node| node.duty) {
-            Some(Duty::Drains) => Duty::Drains,
-            _ => Duty::Mirrors,
-        };
+        let was = before.map(|node| node.duty);
+        if was == Some(Duty::Stops) {
+            // What it hasn't given away yet it keeps.
+            self.cancel_hand_overs(|owner, _| owner == Some(id));
+        }
+        let duty = if was == Some(Duty::Drains) { Duty::Drains } else { Duty::Mirrors };
         self.nodes.insert(id, node(description, starts, duty));
         self.take_over_own(id);
     }
@@ -59,12 +69,12 @@ impl Catalog {
         if let Some(token) = &token {
             self.token_admits(token, id, at_ms)?;
         }
+        if self.nodes.contains_key(&id) {
+            return Ok(Outcome::Unchanged);
+        }
         self.name_is_free(id, &description.name)?;
         if let Some(token) = token.and_then(|token| self.fleet.join_tokens.get_mut(&token)) {
             token.used_by = Some(id);
-        }
-        if self.nodes.contains_key(&id) {
-            return Ok(Outcome::Unchanged);
         }
         self.nodes.insert(id, node(description, 0, Duty::Mirrors));
         Ok(Outcome::Done)
@@ -84,13 +94,15 @@ impl Catalog {
 
     pub(super) fn set_duty(&mut self, id: NodeId, duty: Duty) -> Applied {
         let node = self.nodes.get_mut(&id).ok_or_else(|| Refusal::not_found("node", &id.to_string()))?;
-        let outcome = replace(&mut node.duty, duty);
+        if replace(&mut node.duty, duty) == Outcome::Unchanged {
+            return Ok(Outcome::Unchanged);
+        }
         // What was to come to it goes elsewhere; what it was to give away may stay.
         match duty {
             Duty::Mirrors => self.cancel_hand_overs(|owner, _| owner == Some(id)),
             Duty::Drains | Duty::Stops => self.cancel_hand_overs(|_, to| to == id),
         }
-        Ok(outcome)
+        Ok(Outcome::Done)
     }
 
     pub(super) fn remove_node(&mut self, id: NodeId, lost: bool, at_ms: i64) -> Applied {
@@ -145,6 +157,9 @@ impl Catalog {
             let message = "two authorities are trusted already; remove the old one first".to_owned();
             return Err(Refusal::Illegal(message));
         }
+        if self.fleet.authorities.iter().any(|held| held.certificate == authority.certificate) {
+            return Err(Refusal::exists("authority", "with that certificate"));
+        }
         self.fleet.authorities.push(authority);
         Ok(Outcome::Done)
     }
@@ -174,7 +189,8 @@ impl Catalog {
     fn name_is_free(&self, id: NodeId, name: &Arc<str>) -> Result<(), Refusal> {
         match self.nodes.iter().find(|(other, node)| **other != id && node.name == *name) {
             Some((other, _)) => Err(Refusal::Illegal(format!(
-                "a node named '{name}' is a member already ({other}): give this one another --node-name; or,                  if that one is lost for good, remove it with 'lockstep node remove {name} --lost'"
+                "a node named '{name}' is a member already ({other}): give this one another --node-name; or, \
+                 if that one is lost for good, remove it with 'lockstep node remove {name} --lost'"
             ))),
             None => Ok(()),
         }

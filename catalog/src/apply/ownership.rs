@@ -29,15 +29,19 @@ impl Catalog {
             let message = format!("mirror topic '{}' partition {} has no owner", m.mirror.topic, m.partition);
             return Err(Refusal::Illegal(message));
         }
+        let mut outcome = Outcome::Unchanged;
         for m in moves {
-            let owner = self.owner(&key(m));
-            if owner == Some(m.node) {
-                self.fleet.hand_overs.remove(&key(m));
+            let to_another = self.owner(&key(m)) != Some(m.node);
+            let before = if to_another {
+                self.fleet.hand_overs.insert(key(m), m.node)
             } else {
-                self.fleet.hand_overs.insert(key(m), m.node);
+                self.fleet.hand_overs.remove(&key(m))
+            };
+            if before != to_another.then_some(m.node) {
+                outcome = Outcome::Done;
             }
         }
-        Ok(if moves.is_empty() { Outcome::Unchanged } else { Outcome::Done })
+        Ok(outcome)
     }
 
     /// What no longer is as the owner saw it is left out: another command has overtaken it.
