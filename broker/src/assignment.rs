@@ -5,14 +5,26 @@ use kafka_protocol::error::ResponseError as Code;
 use crate::api::ApiError;
 use crate::state::State;
 
-/// Records of one controller operation; Kafka refuses what needs more.
-const PARTITIONS_PER_REQUEST_MAX: i32 = 10_000;
+/// Of all topics together (`ReplicationControlManager.MAX_PARTITIONS_PER_BATCH`).
+const PARTITIONS_PER_REQUEST_MAX: i64 = 10_000;
+
+/// Whether one request may bring so many partitions, topic by topic: if not, nothing of it is done.
+///
+/// # Errors
+/// `POLICY_VIOLATION`.
+pub(crate) fn check_total(partitions: impl Iterator<Item = i64>, of_what: &str) -> Result<(), ApiError> {
+    if partitions.map(|count| count.max(0)).sum::<i64>() <= PARTITIONS_PER_REQUEST_MAX {
+        return Ok(());
+    }
+    let message = format!("Excessively large number of {of_what} per request.");
+    Err(ApiError::new(Code::PolicyViolation, message))
+}
 
 impl State {
     /// Replicas for `count` partitions from `first` on, spread over the brokers.
     ///
     /// # Errors
-    /// `INVALID_REPLICATION_FACTOR`, `POLICY_VIOLATION`.
+    /// `INVALID_REPLICATION_FACTOR`.
     pub(crate) fn place(
         &self,
         first: usize,
@@ -32,10 +44,6 @@ impl State {
         }
         if self.live().is_empty() {
             return unable("All brokers are currently fenced.".to_owned());
-        }
-        if count > PARTITIONS_PER_REQUEST_MAX {
-            let message = "Excessively large number of partitions per request.";
-            return Err(ApiError::new(Code::PolicyViolation, message));
         }
         let turns = (first..).take(usize::try_from(count).unwrap_or(0));
         Ok(turns.map(|turn| self.placed(turn, replication)).collect())

@@ -1,6 +1,8 @@
 //! One connection to one broker: frames in, frames out, one request at a time as Kafka does it. What the
 //! protocol forbids ends the connection, with a warning that says what it was.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::Decodable;
@@ -12,6 +14,8 @@ use crate::fault::Caller;
 
 /// Key, version, correlation id: what must be there before a request can be named.
 const HEADER_BYTES_MIN: usize = 8;
+/// `connections.max.idle.ms`: so long nothing comes and nothing goes.
+const IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// Why a connection ends, other than by its client's wish.
 #[derive(Debug)]
@@ -24,7 +28,7 @@ pub(crate) async fn serve(
 ) {
     let bytes_max = cluster.with(|state| state.settings.socket_request_max_bytes);
     loop {
-        let frame = match read_frame(&mut stream, bytes_max).await {
+        let frame = match patiently(read_frame(&mut stream, bytes_max)).await.flatten() {
             Ok(Some(frame)) => frame,
             Ok(None) => return,
             Err(Refused(why)) => {
@@ -32,9 +36,10 @@ pub(crate) async fn serve(
                 return;
             }
         };
-        match answer(cluster, broker, frame).await {
+        match patiently(answer(cluster, broker, frame)).await.flatten() {
             Ok(Reply::Answer(frame)) => {
-                if stream.write_all(&frame).await.is_err() || stream.flush().await.is_err() {
+                let written = async { stream.write_all(&frame).await.and(stream.flush().await) };
+                if !matches!(patiently(written).await, Ok(Ok(()))) {
                     return;
                 }
             }
@@ -46,6 +51,12 @@ pub(crate) async fn serve(
             }
         }
     }
+}
+
+/// What takes longer than Kafka keeps a connection for is over.
+async fn patiently<T>(step: impl Future<Output = T>) -> Result<T, Refused> {
+    let waited = tokio::time::timeout(IDLE_MAX, step).await;
+    waited.map_err(|_| Refused(format!("idle for {IDLE_MAX:?}")))
 }
 
 /// None when the client has gone.

@@ -15,6 +15,7 @@ mod cluster;
 mod configs;
 mod connection;
 mod coordinator;
+mod decode;
 mod fault;
 mod fetch_session;
 mod groups;

@@ -107,6 +107,21 @@ async fn what_a_controller_refuses_is_refused_with_its_code() {
 }
 
 #[tokio::test]
+async fn a_request_for_more_than_ten_thousand_partitions_in_all_does_nothing() {
+    let world = World::new(3);
+    world.topic("orders", 1, 1);
+    let large = |name| wanted(name, 5_001, 1);
+    assert_eq!(codes_of_create(&world, vec![large("one"), large("other")]).await, [44, 44]);
+    let widened = |count| CreatePartitionsTopic::default().with_name(topic_name("orders")).with_count(count);
+    let request =
+        CreatePartitionsRequest::default().with_topics(vec![widened(10_002).with_assignments(None)]);
+    assert_eq!(world.connect(1).call(3, &request).await.results[0].error_code, 44);
+    let partitions =
+        world.cluster.with(|state| state.topics().map(|(_, topic)| topic.partitions.len()).sum());
+    assert_eq!(1_usize, partitions);
+}
+
+#[tokio::test]
 async fn a_topic_is_deleted_by_name_or_by_id() {
     let world = World::new(1);
     world.topic("first", 1, 1);

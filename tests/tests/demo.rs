@@ -213,13 +213,7 @@ fn consecutive_ports() -> Result<(u16, Vec<TcpListener>)> {
 #[test]
 fn on_a_terminal_of_sixty_columns_the_table_fits_and_is_drawn_over_itself() {
     Scenario::run("demo-terminal", |scenario| {
-        let binary = find_binary()?;
-        let line = format!("stty cols 60 rows 24; {} demo --for 6s", binary.display());
-        let mut script = Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env("TMPDIR", scenario.directory());
-        let said = script.stdin(Stdio::null()).output().context("run script")?;
-        let text = String::from_utf8_lossy(&said.stdout);
-        ensure!(said.status.success(), "{text}");
+        let text = on_terminal(scenario, "stty cols 60 rows 24; ")?;
         ensure!(text.contains("\x1b[0J"), "nothing is drawn over: {text}");
         let without_path = text.lines().filter(|line| !line.trim_start().starts_with("log "));
         for line in without_path {
@@ -228,4 +222,37 @@ fn on_a_terminal_of_sixty_columns_the_table_fits_and_is_drawn_over_itself() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn on_a_terminal_that_becomes_too_small_nothing_is_drawn_over_any_more() {
+    Scenario::run("demo-resized", |scenario| {
+        let narrowed = "stty cols 60 rows 24; (sleep 3; stty cols 40 < /dev/tty) & ";
+        let text = on_terminal(scenario, narrowed)?;
+        let (drawn, after) = text.rsplit_once("\x1b[0J").context("nothing is drawn over")?;
+        ensure!(drawn.contains("RUNNING") && after.contains(" verified, lag "), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_proof_that_could_not_be_shown_is_no_success() {
+    Scenario::run("demo-full", |scenario| {
+        let full = fs::File::options().write(true).open("/dev/full")?;
+        let said = command(scenario.directory(), &["--for", "5s"])?.stdout(full).output()?;
+        let stderr = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.code() == Some(1) && stderr.contains("can't write to stdout"), "{said:?}");
+        Ok(())
+    });
+}
+
+/// What a demo shows on a terminal that a shell has prepared.
+fn on_terminal(scenario: &Scenario, prepared: &str) -> Result<String> {
+    let line = format!("{prepared}{} demo --for 6s", find_binary()?.display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env("TMPDIR", scenario.directory());
+    let said = script.stdin(Stdio::null()).output().context("run script")?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    ensure!(said.status.success(), "{text}");
+    Ok(text)
 }

@@ -9,6 +9,7 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 use kafka_protocol::protocol::StrBytes;
 
 use super::{ApiError, Handler, Step, outcome};
+use crate::assignment::check_total;
 use crate::fault::Caller;
 use crate::state::State;
 
@@ -28,20 +29,29 @@ impl Handler for CreatePartitions {
         for topic in &request.topics {
             by_name.entry(topic.name.to_string()).or_default().push(topic);
         }
+        let added = by_name.iter().filter(|(_, topics)| topics.len() == 1).filter_map(|(name, topics)| {
+            let present = state.topic(name)?.partitions.len();
+            Some(i64::from(topics[0].count) - present as i64)
+        });
+        if let Err(error) = check_total(added, "additional partitions") {
+            let results = request.topics.iter().map(|topic| row(topic.name.clone(), Err(error.clone())));
+            return Step::Done(CreatePartitionsResponse::default().with_results(results.collect()));
+        }
         let results = by_name.into_iter().map(|(name, topics)| {
             let result = match topics[..] {
                 [topic] => create(state, topic, request.validate_only),
                 _ => Err(ApiError::new(Code::InvalidRequest, "Duplicate topic name.")),
             };
-            let (code, message) = outcome(result);
-            CreatePartitionsTopicResult::default()
-                .with_name(TopicName(StrBytes::from_string(name)))
-                .with_error_code(code)
-                .with_error_message(message)
+            row(TopicName(StrBytes::from_string(name)), result)
         });
         let results = results.collect();
         Step::Done(CreatePartitionsResponse::default().with_results(results))
     }
+}
+
+fn row(name: TopicName, result: Result<(), ApiError>) -> CreatePartitionsTopicResult {
+    let (code, message) = outcome(result);
+    CreatePartitionsTopicResult::default().with_name(name).with_error_code(code).with_error_message(message)
 }
 
 fn create(state: &mut State, topic: &CreatePartitionsTopic, validate_only: bool) -> Result<(), ApiError> {

@@ -10,6 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::metadata::check_legal;
 use super::{ApiError, Handler, Step, outcome};
+use crate::assignment::check_total;
 use crate::configs::{DYNAMIC_TOPIC_CONFIG, TOPIC_CONFIGS, TopicConfigs};
 use crate::fault::Caller;
 use crate::state::State;
@@ -29,6 +30,15 @@ impl Handler for CreateTopics {
         let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
         for topic in &request.topics {
             *asked.entry(topic.name.as_str()).or_default() += 1;
+        }
+        let new = request.topics.iter().filter(|topic| {
+            let name = topic.name.as_str();
+            asked.get(name) == Some(&1) && name != METADATA_TOPIC
+        });
+        let default = state.settings.default_partitions;
+        if let Err(error) = check_total(new.map(|topic| partitions(topic, default)), "partitions") {
+            let answers = request.topics.iter().map(|topic| failed(topic, error.clone()));
+            return Step::Done(CreateTopicsResponse::default().with_topics(answers.collect()));
         }
         let mut answers = Vec::new();
         let mut refused = Vec::new();
@@ -53,6 +63,15 @@ impl Handler for CreateTopics {
         }
         answers.append(&mut refused);
         Step::Done(CreateTopicsResponse::default().with_topics(answers))
+    }
+}
+
+/// How many a topic would have.
+fn partitions(topic: &CreatableTopic, default: i32) -> i64 {
+    match topic.num_partitions {
+        _ if !topic.assignments.is_empty() => topic.assignments.len() as i64,
+        DEFAULT => default.into(),
+        given => given.into(),
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::ConsumerProtocolSubscription;
-use kafka_protocol::protocol::Decodable;
+
+use crate::decode::decode;
 
 /// The topics of a consumer's subscription; None when it isn't one.
 pub fn topics(mut metadata: Bytes) -> Option<BTreeSet<String>> {
@@ -12,6 +13,17 @@ pub fn topics(mut metadata: Bytes) -> Option<BTreeSet<String>> {
         return None;
     }
     // Later versions only append fields.
-    let subscription = ConsumerProtocolSubscription::decode(&mut metadata, 0).ok()?;
+    let subscription: ConsumerProtocolSubscription = decode(&mut metadata, 0).ok()?;
     Some(subscription.topics.iter().map(ToString::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_to_more_topics_than_it_can_hold_is_none() {
+        let claimed = [&0_i16.to_be_bytes()[..], &i32::MAX.to_be_bytes(), &[0; 40]].concat();
+        assert_eq!(topics(claimed.into()), None);
+    }
 }

@@ -106,6 +106,15 @@ impl Wire {
         Some(response)
     }
 
+    /// Sends bytes as they are; what comes back, without its length. None when the connection ends instead.
+    pub async fn raw(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.stream.write_all(bytes).await.ok()?;
+        let length = self.stream.read_u32().await.ok()?;
+        let mut answer = vec![0; length as usize];
+        self.stream.read_exact(&mut answer).await.ok()?;
+        Some(answer)
+    }
+
     /// Appends one batch to partition 0 of a topic with `acks=all`.
     pub async fn produce(&mut self, topic: &str, batch: &BatchOf<'_>) -> PartitionProduceResponse {
         let request = produce_request(topic, batch);

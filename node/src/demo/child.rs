@@ -101,7 +101,7 @@ impl Child {
             let exited = self.running.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if exited.is_some() || Instant::now() >= deadline {
                 let what = exited.map_or("isn't ready".to_owned(), |status| format!("ended ({status})"));
-                return Err(Failure::new(format!("the node {what}:\n{}", self.last_lines())));
+                return Err(not_ready(&what, &self.last_lines()));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -147,6 +147,16 @@ impl Child {
     }
 }
 
+/// A log without a line is what a full disk leaves.
+fn not_ready(what: &str, said: &str) -> Failure {
+    if !said.is_empty() {
+        return Failure::new(format!("the node {what}:\n{said}"));
+    }
+    let place = std::env::temp_dir();
+    Failure::new(format!("the node {what} and wrote no log"))
+        .hint(format!("is there room in {}? TMPDIR=DIR chooses another directory", place.display()))
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         if let Some(child) = &mut self.running {
@@ -157,5 +167,17 @@ impl Drop for Child {
             // A temporary directory that can't be removed is the system's to clean.
             let _ = fs::remove_dir_all(directory);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_could_not_even_log_points_to_the_disk() {
+        assert_eq!(not_ready("ended", "a\nb"), Failure::new("the node ended:\na\nb"));
+        let silent = not_ready("ended", "");
+        assert!(silent.message.contains("wrote no log") && silent.hint.unwrap().contains("room"));
     }
 }

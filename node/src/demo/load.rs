@@ -86,7 +86,8 @@ impl Load {
         let mut random = SmallRng::from_os_rng();
         let mut ticks = tokio::time::interval(PACE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut owed = 0.0;
+        // The first record at once: at a low rate it would otherwise come late, or after the end.
+        let mut owed = 1.0;
         while !self.stopping.load(Ordering::Relaxed) {
             ticks.tick().await;
             owed += records_per_second * PACE.as_secs_f64();
@@ -105,9 +106,13 @@ impl Load {
 fn batch(count: i32, random: &mut SmallRng) -> Result<Bytes> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as i64;
     let records: Vec<Record> = (0..count).map(|index| order(index, now, random)).collect();
+    encoded(&records)
+}
+
+pub(super) fn encoded(records: &[Record]) -> Result<Bytes> {
     let options = RecordEncodeOptions { version: 2, compression: Compression::None };
     let mut out = BytesMut::new();
-    RecordBatchEncoder::encode(&mut out, &records, &options)?;
+    RecordBatchEncoder::encode(&mut out, records, &options)?;
     Ok(out.freeze())
 }
 
@@ -139,7 +144,21 @@ fn order(index: i32, now_ms: i64, random: &mut SmallRng) -> Record {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clusters::Clusters;
     use super::*;
+
+    #[tokio::test]
+    async fn at_the_lowest_rate_a_record_comes_at_once() {
+        let clusters = Clusters::start(None).await.unwrap();
+        let load = Arc::new(Load::new(1));
+        tokio::spawn(load.clone().run(clusters.east.bootstrap.clone(), 0, 0.01));
+        let produced = async {
+            while load.check_all_produced().is_err() {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), produced).await.unwrap();
+    }
 
     #[test]
     fn a_partition_that_got_nothing_is_named() {

@@ -145,7 +145,7 @@ impl Stage {
         self.screen.finish();
         match equal {
             Ok(()) => {
-                self.screen.show(&proof.certificate(&load.ends()));
+                self.screen.show(&proof.certificate(&load.ends()))?;
                 Ok(ExitCode::SUCCESS)
             }
             Err(why) => Err(Failure::new(why).hint(format!("the node's log: {}", self.child.keep_log()))),

@@ -158,8 +158,12 @@ fn appended(checksum: u32, record: &Record) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use broker::TopicConfigs;
     use kafka_protocol::records::TimestampType;
 
+    use super::super::clusters::Clusters;
+    use super::super::load::encoded;
+    use super::super::{PARTITIONS, SURPLUS_WAIT};
     use super::*;
 
     fn record(offset: i64, value: &'static str) -> Record {
@@ -196,5 +200,45 @@ mod tests {
         let both = [original, older];
         assert_eq!((surplus(&both, &both), surplus(&both, &[]), surplus(&[], &[])), (None, None, None));
         assert!(surplus(&[], &both).unwrap().contains("west has a record at offset 7"));
+    }
+
+    /// What the proof says of two clusters with these values in the first partition, after a second.
+    async fn compared(east: &[&'static str], west: &[&'static str]) -> (i64, Option<String>) {
+        let clusters = Clusters::start(None).await.unwrap();
+        let configs = TopicConfigs::default();
+        clusters.west.cluster.with(|state| state.create_topic(TOPIC, PARTITIONS, 1, configs));
+        for (values, bootstrap) in [(east, &clusters.east.bootstrap), (west, &clusters.west.bootstrap)] {
+            let mut wire = Partition::open(bootstrap, TOPIC, 0).await.unwrap();
+            for value in values {
+                wire.produce(encoded(&[record(0, value)]).unwrap()).await.unwrap();
+            }
+        }
+        let proof = Arc::new(Proof::new(1));
+        let (east, west) = (clusters.east.bootstrap.clone(), clusters.west.bootstrap.clone());
+        let run = tokio::spawn(proof.clone().run(east, west, 0));
+        tokio::time::sleep(SURPLUS_WAIT).await;
+        run.abort();
+        (proof.ends()[0], proof.difference())
+    }
+
+    #[tokio::test]
+    async fn what_was_planted_is_found() {
+        let original = ["a", "b", "c"];
+        let told = |(end, difference): (i64, Option<String>)| (end, difference.unwrap_or_default());
+        let (equal, short, changed, shifted, twice, surplus) = tokio::join!(
+            compared(&original, &original),
+            compared(&original, &["a", "b"]),
+            compared(&original, &["a", "x", "c"]),
+            compared(&original, &["x", "a", "b", "c"]),
+            compared(&original, &["a", "a", "b", "c"]),
+            compared(&original, &["a", "b", "c", "c"]),
+        );
+        assert_eq!(told(equal), (3, String::new()));
+        assert_eq!(told(short), (2, String::new()));
+        assert_eq!(told(changed), (1, "orders-0: another value at offset 1".to_owned()));
+        assert_eq!(told(shifted), (0, "orders-0: another value at offset 0".to_owned()));
+        assert_eq!(told(twice), (1, "orders-0: another value at offset 1".to_owned()));
+        let more = "orders-0: west has a record at offset 3, and east has none";
+        assert_eq!(told(surplus), (3, more.to_owned()));
     }
 }

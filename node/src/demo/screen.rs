@@ -8,7 +8,7 @@ use super::TOPIC;
 use super::load::Load;
 use super::operator::Mirror;
 use super::proof::Proof;
-use crate::cli::output;
+use crate::cli::{Failure, output};
 
 /// What the table takes.
 const COLUMNS_MIN: u16 = 60;
@@ -34,7 +34,8 @@ impl Screen {
     /// Words, above the table.
     pub fn say(&mut self, words: &str) {
         self.erase();
-        write(&format!("{words}\n"));
+        // Nobody is left to tell that nobody listens.
+        let _ = write(&format!("{words}\n"));
     }
 
     pub fn event(&mut self, elapsed: Duration, words: &str) {
@@ -42,8 +43,17 @@ impl Screen {
     }
 
     /// Data: what stays when the demo is over.
-    pub fn show(&mut self, text: &str) {
-        self.say(&format!("\n{text}"));
+    ///
+    /// # Errors
+    /// When it can't be written, unless the reader has seen enough.
+    pub fn show(&mut self, text: &str) -> Result<(), Failure> {
+        self.erase();
+        match write(&format!("\n{text}\n")) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::new(format!("can't write to stdout: {error}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn finish(&mut self) {
@@ -60,11 +70,15 @@ impl Screen {
     ) {
         let (produced, verified) = (load.ends(), proof.ends());
         self.measure(elapsed, produced.iter().sum(), verified.iter().sum());
+        if !has_room() {
+            // Terminals are resized; what stands there is wrapped in ways that can't be drawn over.
+            (self.live, self.drawn) = (false, 0);
+        }
         if self.live {
             let table = self.table(elapsed, lasts, mirror, &produced, &verified);
             self.erase();
             self.drawn = table.lines().count();
-            write(&table);
+            let _ = write(&table);
         } else if elapsed >= self.last_line + LINE_EVERY {
             self.last_line = elapsed;
             let sum = |numbers: &[i64]| numbers.iter().sum::<i64>();
@@ -119,7 +133,7 @@ impl Screen {
     fn erase(&mut self) {
         if self.drawn > 0 {
             // Up to the table's first line, and clear from there.
-            write(&format!("\x1b[{}A\x1b[0J", self.drawn));
+            let _ = write(&format!("\x1b[{}A\x1b[0J", self.drawn));
             self.drawn = 0;
         }
     }
@@ -141,8 +155,7 @@ fn total_lag(mirror: &Mirror) -> Option<i64> {
     rows.iter().map(|row| row.lag).sum()
 }
 
-/// Nobody is left to tell that nobody listens.
-fn write(text: &str) {
+fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
