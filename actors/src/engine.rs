@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use catalog::command::NodeDescription;
 use catalog::{Action, Catalog, Duty, NodeId};
 use consensus::{Consensus, SubmitError};
 use kafka::client::Dial;
@@ -31,10 +32,10 @@ const RETRY_WAIT: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When consensus no longer runs, or refuses: neither passes by itself.
-pub async fn record_start(consensus: &Consensus, name: &str) -> Result<(), SubmitError> {
+pub async fn record_start(consensus: &Consensus, description: &NodeDescription) -> Result<(), SubmitError> {
     let (node, mut told) = (consensus.node_id(), false);
     loop {
-        match consensus.submit(Action::StartNode { node, name: name.into() }).await {
+        match consensus.submit(Action::RecordStart { node, description: description.clone() }).await {
             Ok(_) => return Ok(()),
             Err(error @ (SubmitError::Stopped | SubmitError::Refused(_))) => return Err(error),
             Err(error) if !std::mem::replace(&mut told, true) => {

@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use peers::Token;
+use peers::token::TokenError;
 use serde::Deserialize;
+
+use crate::peering::{OwnCertificates, Setup};
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7780);
 const PEER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7781);
@@ -61,6 +65,15 @@ pub struct Layer {
     /// A secret that all nodes were given: lets in whoever knows it, any number of times [env: LOCKSTEP_JOIN_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     join_token_file: Option<PathBuf>,
+    /// Own certificate for peers (PEM), in place of the fleet's authority [env: LOCKSTEP_PEER_CERTIFICATE]
+    #[arg(long, value_name = "FILE")]
+    peer_certificate: Option<PathBuf>,
+    /// Its key (PEM) [env: LOCKSTEP_PEER_KEY]
+    #[arg(long, value_name = "FILE")]
+    peer_key: Option<PathBuf>,
+    /// The authority whose certificates are peers' (PEM) [env: LOCKSTEP_PEER_AUTHORITY]
+    #[arg(long, value_name = "FILE")]
+    peer_authority: Option<PathBuf>,
     /// Found a new fleet when the data directory is empty [env: LOCKSTEP_BOOTSTRAP]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false", hide_possible_values = true)]
     bootstrap: Option<bool>,
@@ -92,6 +105,7 @@ pub struct Settings {
     pub join: Vec<String>,
     pub join_token: Option<String>,
     pub join_token_file: Option<PathBuf>,
+    pub own_certificates: Option<OwnCertificates>,
     /// `None`: the name it had, or the host's at its first start.
     pub node_name: Option<String>,
     pub insecure: bool,
@@ -120,6 +134,10 @@ pub enum ConfigError {
         "--join: needs --join-token TOKEN (from 'lockstep node token' at a member) or --join-token-file FILE"
     )]
     NoToken,
+    #[error("{flag}: {message}")]
+    Token { flag: &'static str, message: String },
+    #[error("--peer-certificate, --peer-key and --peer-authority belong together: give all three or none")]
+    OwnCertificates,
     #[error("--bootstrap and --join: a node founds a fleet or joins one, not both")]
     BootstrapAndJoin,
     #[error("node_name: must be 1 to {NODE_NAME_CHARS_MAX} characters, none of them a control character")]
@@ -172,6 +190,9 @@ impl Layer {
                 .map(|list| list.split(',').map(|address| address.trim().to_owned()).collect()),
             join_token: parsed(variable, "LOCKSTEP_JOIN_TOKEN", "a token")?,
             join_token_file: parsed(variable, "LOCKSTEP_JOIN_TOKEN_FILE", "a path")?,
+            peer_certificate: parsed(variable, "LOCKSTEP_PEER_CERTIFICATE", "a path")?,
+            peer_key: parsed(variable, "LOCKSTEP_PEER_KEY", "a path")?,
+            peer_authority: parsed(variable, "LOCKSTEP_PEER_AUTHORITY", "a path")?,
             metrics_listen: parsed(variable, "LOCKSTEP_METRICS_LISTEN", ADDRESS)?,
             bootstrap: parsed(variable, "LOCKSTEP_BOOTSTRAP", SWITCH)?,
             node_name: parsed(variable, "LOCKSTEP_NODE_NAME", "a name")?,
@@ -200,6 +221,9 @@ impl Layer {
             join: self.join.or(below.join),
             join_token: self.join_token.or(below.join_token),
             join_token_file: self.join_token_file.or(below.join_token_file),
+            peer_certificate: self.peer_certificate.or(below.peer_certificate),
+            peer_key: self.peer_key.or(below.peer_key),
+            peer_authority: self.peer_authority.or(below.peer_authority),
             metrics_listen: self.metrics_listen.or(below.metrics_listen),
             bootstrap: self.bootstrap.or(below.bootstrap),
             node_name: self.node_name.or(below.node_name),
@@ -220,6 +244,13 @@ impl Layer {
             join: self.join.unwrap_or_default(),
             join_token: self.join_token,
             join_token_file: self.join_token_file,
+            own_certificates: match (self.peer_certificate, self.peer_key, self.peer_authority) {
+                (None, None, None) => None,
+                (Some(certificate), Some(key), Some(authority)) => {
+                    Some(OwnCertificates { certificate, key, authority })
+                }
+                _ => return Err(ConfigError::OwnCertificates),
+            },
             node_name: self.node_name,
             insecure: self.insecure.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
@@ -245,7 +276,47 @@ impl Layer {
     }
 }
 
+/// Before the file of a token given as a reference.
+const FILE_REFERENCE: &str = "file:";
+
 impl Settings {
+    /// What the node is to know of its peers; `listens` is where it listens for them.
+    ///
+    /// # Errors
+    /// A token that can't be read or is none.
+    pub fn peering(&self, listens: SocketAddr) -> Result<Setup, ConfigError> {
+        let read = |file: &Path| {
+            let source = std::fs::read(file);
+            source.map_err(|source| ConfigError::Read { file: file.to_owned(), source })
+        };
+        let token = match &self.join_token {
+            Some(text) => {
+                let text = match text.strip_prefix(FILE_REFERENCE) {
+                    Some(file) => String::from_utf8_lossy(&read(Path::new(file))?).into_owned(),
+                    None => text.clone(),
+                };
+                let wrong =
+                    |e: TokenError| ConfigError::Token { flag: "--join-token", message: e.to_string() };
+                Some(Token::parse(&text).map_err(wrong)?)
+            }
+            None => None,
+        };
+        let wrong = |e: TokenError| ConfigError::Token { flag: "--join-token-file", message: e.to_string() };
+        let shared = match &self.join_token_file {
+            Some(file) => Some(Token::shared(&read(file)?).map_err(wrong)?),
+            None => None,
+        };
+        let address = self.advertise.clone().unwrap_or_else(|| listens.to_string());
+        Ok(Setup {
+            data_dir: self.data_dir.clone(),
+            address: address.into(),
+            join: self.join.clone(),
+            token,
+            shared,
+            own: self.own_certificates.clone(),
+        })
+    }
+
     fn check_fleet(&self) -> Result<(), ConfigError> {
         if self.bootstrap && !self.join.is_empty() {
             return Err(ConfigError::BootstrapAndJoin);

@@ -4,6 +4,7 @@ mod api;
 mod cli;
 mod config;
 mod demo;
+mod peering;
 mod process;
 mod server;
 mod status;

@@ -12,10 +12,11 @@ use actors::clock::Clocks;
 use actors::engine::{self, Engine};
 use anyhow::Context as _;
 use axum::Router;
+use catalog::command::NodeDescription;
 use consensus::{Consensus, Options};
 use kafka::client::TcpDial;
 use metrics_exporter_prometheus::PrometheusHandle;
-use peers::Call;
+use peers::{Call, Security, Tls, Transport};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,12 @@ use tokio::task::JoinHandle;
 use crate::api::preflight::LivePreflight;
 use crate::api::{self, Api};
 use crate::config::{Settings, host_name};
+use crate::peering::door::Door;
+use crate::peering::late::LatePeers;
+use crate::peering::membership::Membership;
+use crate::peering::services::Services;
+use crate::peering::{Setup, trust};
+use crate::status::Fleet;
 use crate::telemetry;
 
 /// Consensus waits for the disk, the API for consensus: neither needs more.
@@ -32,7 +39,8 @@ const CONTROL_THREADS: usize = 2;
 
 /// Together below the 10 s within which a stopping node exits.
 const ENGINE_STOP_MAX: Duration = Duration::from_secs(5);
-const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(3);
+const YIELD_MAX: Duration = Duration::from_secs(1);
+const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(2);
 const HTTP_STOP_MAX: Duration = Duration::from_millis(500);
 const RUNTIME_STOP_MAX: Duration = Duration::from_millis(200);
 
@@ -63,31 +71,28 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> anyhow::Result<()> {
     // Before anything is written: a taken port or a signal must not leave half a start behind.
     let listener = bind("--listen", settings.listen).await?;
+    let peer_listener = bind("--peer-listen", settings.peer_listen).await?;
     let probes = match settings.metrics_listen {
         Some(address) => Some(bind("--metrics-listen", address).await?),
         None => None,
     };
     let mut signals = Signals::listen(settings.until_stdin_ends).context("listen for signals")?;
+    let setup = settings.peering(peer_listener.local_addr()?)?;
 
     let name = settings.node_name.clone().unwrap_or_else(host_name);
-    let options = Options { renames: settings.node_name.is_some(), ..Options::new(&settings.data_dir, name) };
-    let peers = options.peers.clone();
-    let consensus = if settings.bootstrap {
-        Consensus::bootstrap(options).await?
-    } else {
-        Consensus::open(options).await?
-    };
+    let peers = LatePeers::default();
+    let consensus = open(settings, name, &peers).await?;
     let node_id = consensus.node_id();
     let name = consensus.status().node_name;
     tracing::info!(%node_id, name, data_dir = %settings.data_dir.display(), "node is open");
 
     let (stop, stopping) = watch::channel(false);
-    let observatory = Arc::new(OnceLock::new());
+    let fleet = Fleet { me: node_id, peers: Arc::new(peers.clone()), observatory: Arc::default() };
     let api = Api {
         consensus: consensus.clone(),
         preflight: Arc::new(LivePreflight),
         metrics: metrics.clone(),
-        observatory: observatory.clone(),
+        fleet: fleet.clone(),
     };
     let mut servers = vec![serve(listener, api::router(api.clone()), stopping.clone())];
     servers.extend(probes.map(|listener| serve(listener, api::probes(api), stopping.clone())));
@@ -97,29 +102,145 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
     }
 
     let upkeep = tokio::spawn(upkeep(metrics));
-    let starting = tokio::spawn(start_engine(consensus.clone(), peers, name, data));
-    let engine = tokio::select! {
-        started = starting => started.context("start the data plane")??,
+    let start = Start { setup, consensus: consensus.clone(), peers, fleet, data };
+    let running = tokio::select! {
+        started = tokio::spawn(start.run(peer_listener)) => started.context("start the data plane")?,
         () = signals.next() => {
             tracing::info!("told to stop before the data plane started");
             finish(None, &consensus, stop, servers).await;
             return Ok(());
         }
     };
-    let member = tokio::spawn(engine.member().clone().run());
-    // Set once, here.
-    let _ = observatory.set(engine.observatory().clone());
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => {
+            finish(None, &consensus, stop, servers).await;
+            return Err(error);
+        }
+    };
+    let member = tokio::spawn(running.engine.member().clone().run());
     tracing::info!("data plane runs");
 
-    signals.next().await;
-    tracing::info!("told to stop");
-    member.abort();
+    let removed = tokio::select! {
+        () = signals.next() => None,
+        why = trust::removed(&consensus, &running.transport) => Some(why),
+    };
+    match &removed {
+        None => tracing::info!("told to stop"),
+        Some(why) => tracing::error!("{why}"),
+    }
     upkeep.abort();
     tokio::select! {
-        () = finish(Some(engine), &consensus, stop, servers) => tracing::info!("stopped"),
+        () = finish(Some(running), &consensus, stop, servers) => tracing::info!("stopped"),
         () = signals.next() => tracing::warn!("told to stop again: not waiting any longer"),
     }
-    Ok(())
+    member.abort();
+    removed.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
+}
+
+/// Opens the node that the data directory holds; in an empty one founds what was asked for.
+async fn open(settings: &Settings, name: String, peers: &LatePeers) -> anyhow::Result<Consensus> {
+    let options = Options {
+        renames: settings.node_name.is_some(),
+        peers: Arc::new(peers.clone()),
+        ..Options::new(&settings.data_dir, name)
+    };
+    Ok(match (settings.bootstrap, settings.join.is_empty()) {
+        (true, _) => Consensus::bootstrap(options).await?,
+        (false, false) => Consensus::enter(options).await?,
+        (false, true) => Consensus::open(options).await?,
+    })
+}
+
+/// A node between its opened store and its running data plane.
+struct Start {
+    setup: Setup,
+    consensus: Consensus,
+    peers: LatePeers,
+    fleet: Fleet,
+    data: Handle,
+}
+
+struct Running {
+    engine: Engine,
+    transport: Transport,
+    keeper: JoinHandle<()>,
+}
+
+impl Start {
+    async fn run(self, listener: TcpListener) -> anyhow::Result<Running> {
+        let Self { setup, consensus, .. } = &self;
+        let description = setup.description(&consensus.status().node_name);
+        let (membership, recorded) = match Membership::held(setup, consensus)? {
+            Some(held) => (held, false),
+            None if consensus.status().voters.is_empty() => {
+                if setup.join.is_empty() {
+                    anyhow::bail!(
+                        "this node hasn't joined a fleet yet: start it with --join and --join-token"
+                    );
+                }
+                (Membership::join(setup, consensus).await?, false)
+            }
+            // The first of its fleet; or it is from before fleets had several nodes.
+            None => {
+                record_start(consensus, &description).await?;
+                (Membership::found(setup, consensus).await?, true)
+            }
+        };
+        let engine = Arc::new(OnceLock::new());
+        let (transport, tls) = self.connect(membership, &description, listener, &engine)?;
+        let kept = trust::keep(tls, consensus.clone(), setup.data_dir.clone(), setup.own.clone());
+        let keeper = tokio::spawn(kept);
+        if !recorded {
+            tokio::select! {
+                recorded = record_start(consensus, &description) => recorded?,
+                why = trust::removed(consensus, &transport) => anyhow::bail!(why),
+            }
+        }
+        let peers: Arc<dyn Call> = Arc::new(self.peers.clone());
+        let started = Engine::start(consensus.clone(), Clocks::system(), Arc::new(TcpDial), peers);
+        let started =
+            self.data.spawn(started).await.context("start the actors")?.context("start the actors")?;
+        // Set once, here.
+        let _ = self.fleet.observatory.set(started.observatory().clone());
+        let _ = engine.set(started.clone());
+        Ok(Running { engine: started, transport, keeper })
+    }
+
+    /// From now on members reach this node, and it reaches them.
+    fn connect(
+        &self,
+        membership: Membership,
+        description: &NodeDescription,
+        listener: TcpListener,
+        engine: &Arc<OnceLock<Engine>>,
+    ) -> anyhow::Result<(Transport, Tls)> {
+        let tls = Tls::new(membership.material)?;
+        let transport = Transport::new(peers::transport::Options {
+            node: self.consensus.node_id(),
+            fleet: membership.fleet,
+            address: self.setup.address.clone(),
+            level: description.level,
+            version: description.version.clone(),
+            security: Security::Tls(tls.clone()),
+            dial: Arc::new(peers::dial::TcpDial),
+            book: trust::book(&self.consensus, &membership.members),
+        });
+        self.peers.set(transport.clone());
+        let (consensus, engine, fleet) = (self.consensus.clone(), engine.clone(), self.fleet.clone());
+        let services = Services { consensus, engine, fleet };
+        let door = Door {
+            consensus: self.consensus.clone(),
+            node: self.consensus.node_id(),
+            address: self.setup.address.clone(),
+            shared: self.setup.shared.clone(),
+            own_certificates: self.setup.own.is_some(),
+        };
+        let listener = Box::new(peers::dial::TcpListen(listener));
+        transport.listen(listener, Arc::new(services), Some(Arc::new(door)));
+        tracing::info!(address = %self.setup.address, "peers reach this node");
+        Ok((transport, tls))
+    }
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -137,34 +258,30 @@ fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bo
     })
 }
 
-/// Records this start, then runs the data plane.
-async fn start_engine(
-    consensus: Consensus,
-    peers: Arc<dyn Call>,
-    name: String,
-    data: Handle,
-) -> anyhow::Result<Engine> {
-    if let Err(error) = engine::record_start(&consensus, &name).await {
+async fn record_start(consensus: &Consensus, description: &NodeDescription) -> anyhow::Result<()> {
+    engine::record_start(consensus, description).await.map_err(|error| {
         let reason = consensus.status().stopped.unwrap_or_else(|| error.to_string());
-        anyhow::bail!("consensus stopped: {reason}");
-    }
-    let engine = Engine::start(consensus, Clocks::system(), Arc::new(TcpDial), peers);
-    let engine = data.spawn(engine).await.context("start the actors")?;
-    engine.context("start the actors")
+        anyhow::anyhow!("this start can't be recorded: {reason}")
+    })
 }
 
-/// Stops the data plane, then consensus; each within its limit, because whatever is left undone
-/// is what a crash would leave undone.
+/// Hands everything over and stops, data plane first; each within its limit, because whatever is left
+/// undone is what a crash would leave undone.
 async fn finish(
-    engine: Option<Engine>,
+    running: Option<Running>,
     consensus: &Consensus,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
 ) {
-    if let Some(engine) = engine
-        && !engine.stop(ENGINE_STOP_MAX).await
+    if let Some(Running { engine, .. }) = &running
+        && !engine.leave(ENGINE_STOP_MAX).await
     {
-        tracing::warn!("the data plane did not stop within {ENGINE_STOP_MAX:?}; going on without it");
+        tracing::info!(
+            "not everything was handed over or stopped within {ENGINE_STOP_MAX:?}; going on without it"
+        );
+    }
+    if let Ok(Some(to)) = tokio::time::timeout(YIELD_MAX, consensus.yield_leadership()).await {
+        tracing::info!(%to, "the Raft leadership was handed over");
     }
     stop.send_replace(true);
     for server in servers {
@@ -173,6 +290,10 @@ async fn finish(
     }
     if tokio::time::timeout(CONSENSUS_STOP_MAX, consensus.shutdown()).await.is_err() {
         tracing::warn!("consensus did not stop within {CONSENSUS_STOP_MAX:?}; going on without it");
+    }
+    if let Some(Running { transport, keeper, .. }) = running {
+        keeper.abort();
+        transport.stop();
     }
 }
 

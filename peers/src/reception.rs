@@ -158,9 +158,10 @@ impl Reception {
                     self.judge(&hello).map(|(version, lane)| (hello, version, lane))
                 });
                 match judged {
-                    Ok((hello, version, lane)) => self.welcome(stream, &hello, version).await.map(|stream| {
-                        Caller::Member(Guest { node: hello.node, lane, stream, configs })
-                    }),
+                    Ok((hello, version, lane)) => self
+                        .welcome(stream, &hello, version)
+                        .await
+                        .map(|stream| Caller::Member(Guest { node: hello.node, lane, stream, configs })),
                     Err(refusal) => {
                         send_away(stream, &refusal).await;
                         Err(TurnedAway { who, refusal })

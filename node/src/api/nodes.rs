@@ -1,7 +1,6 @@
 //! Members of the fleet: `/lockstep/v1/nodes`, and the tokens that let new ones in.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
@@ -139,13 +138,12 @@ pub async fn create_token(
         let message = format!("must be 1 to {}", TOKEN_LIFE_MAX.as_secs());
         return Err(ApiError::invalid("expires_in_seconds", message));
     }
-    let token = peers::Token::draw(rand::random());
+    let token = peers::Token::of(rand::random(), rand::random());
     let expires = SystemTime::now() + life;
     let since_1970 = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
     let expires_ms = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
-    let id: Arc<str> = token.id().into();
-    let held = JoinToken { secret: token.secret().into(), expires_ms, used_by: None };
-    api.submit(Action::IssueToken { id, token: held }, false).await?;
+    let held = JoinToken { secret: token.secret.clone(), expires_ms, used_by: None };
+    api.submit(Action::IssueToken { id: token.id.clone(), token: held }, false).await?;
     let nodes = api.catalog();
     let addresses = nodes.catalog.nodes.values().filter_map(|node| node.address.as_deref());
     let body = JoinTokenBody {

@@ -12,11 +12,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use catalog::fleet::Fleet;
 use catalog::{Action, FleetId, NodeId, Refusal};
 use consensus::{Consensus, SubmitError};
+use peers::authority;
 use peers::dial::TcpDial;
 use peers::identity::{Identity, NodeKey};
 use peers::join::{Admitted, Channel, JoinError, Joiner, join};
 use peers::tls::Material;
-use peers::authority;
 use rustls::pki_types::CertificateDer;
 
 use super::{OwnCertificates, Setup, now_ms};

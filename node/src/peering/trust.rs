@@ -24,8 +24,8 @@ pub fn book(consensus: &Consensus, first: &BTreeMap<NodeId, Arc<str>>) -> watch:
     let of = |applied: &Applied| (!applied.catalog.nodes.is_empty()).then(|| Book::of(&applied.catalog));
     let mut applied = consensus.watch();
     let members = first.iter().map(|(id, address)| (*id, Some(address.clone()))).collect();
-    let begin = of(&applied.borrow_and_update())
-        .unwrap_or_else(|| Book { members, removed: Default::default() });
+    let begin =
+        of(&applied.borrow_and_update()).unwrap_or_else(|| Book { members, removed: Default::default() });
     let (book, known) = watch::channel(Arc::new(begin));
     tokio::spawn(async move {
         while applied.changed().await.is_ok() {

@@ -10,4 +10,4 @@ pub mod gather;
 pub mod seen;
 
 pub use gather::Fleet;
-pub use seen::{Question, Seen};
+pub use seen::Seen;
