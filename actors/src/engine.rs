@@ -13,6 +13,7 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::oneshot;
 
 use crate::clock::WallClock;
+use crate::credit::CreditLimits;
 use crate::link::Surroundings;
 use crate::observe::Observatory;
 use crate::reconciler::{Reconciler, ReconcilerMessage};
@@ -50,7 +51,7 @@ pub struct Engine {
 impl Engine {
     /// Starts the reconciler, which starts everything else. Call once per process start, on the
     /// data plane's runtime, after the catalog is loaded and this start is recorded in it. `clock` and
-    /// `dial` are the way to the world outside.
+    /// `dial` are the way to the world outside, `credit` is what each link may hold in memory.
     ///
     /// # Errors
     /// When the root actor can't be spawned.
@@ -58,6 +59,7 @@ impl Engine {
         consensus: Consensus,
         clock: WallClock,
         dial: Arc<dyn Dial>,
+        credit: CreditLimits,
     ) -> Result<Self, ractor::SpawnErr> {
         let observatory = Arc::new(Observatory::new(clock.clone()));
         let surroundings = Surroundings {
@@ -66,6 +68,7 @@ impl Engine {
             observatory: observatory.clone(),
             clock,
             dial,
+            credit,
         };
         let (reconciler, _) = Actor::spawn(None, Reconciler, surroundings).await?;
         let mut applied = consensus.watch();

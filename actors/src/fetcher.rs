@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::appender::{Appender, LaneKey, Order};
 use crate::clock::WallClock;
-use crate::credit::{BrokerCredit, Enlisted, FrameCredit, PARTITION_BYTES_MAX, ShareCredit};
+use crate::credit::{BrokerCredit, Enlisted, FrameCredit, ShareCredit};
 use crate::observe::PartitionStats;
 use crate::partition::Runner;
 use crate::plane::PlaneMeters;
@@ -220,7 +220,7 @@ impl Task {
 
     /// One fetch: what has room is asked for, what comes is handed on.
     async fn fetch(&mut self) -> Result<(), Error> {
-        let has_room = |e: &Assign| e.stats.outstanding_bytes.load(Ordering::Relaxed) < PARTITION_BYTES_MAX;
+        let has_room = |e: &Assign| self.credit.has_room(e.stats.outstanding_bytes.load(Ordering::Relaxed));
         let waiting = self.entries.values().any(|e| !has_room(e));
         let mut wanted: BTreeMap<TopicPartition, Position> = BTreeMap::new();
         for ((source, _), entry) in self.entries.iter().filter(|(_, e)| has_room(e)) {

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
 use crate::clock::WallClock;
+use crate::credit::CreditLimits;
 use crate::doubts::Doubts;
 use crate::growth::{self, Growth};
 use crate::meters::MirrorMeters;
@@ -47,6 +48,7 @@ pub struct Surroundings {
     pub observatory: Arc<Observatory>,
     pub clock: WallClock,
     pub dial: Arc<dyn Dial>,
+    pub credit: CreditLimits,
 }
 
 pub struct LinkArguments {
@@ -136,7 +138,14 @@ impl Actor for LinkSupervisor {
         );
         let (source, destination) = (client(source, source_id), client(destination, destination_id));
         let meters = PlaneMeters::of_link(&link.name);
-        let plane = LinkPlane::new(meters, source, destination, settings, surroundings.clock.clone());
+        let plane = LinkPlane::new(
+            meters,
+            source,
+            destination,
+            settings,
+            surroundings.credit,
+            surroundings.clock.clone(),
+        );
         surroundings.observatory.set_credit(&link.id, Some(plane.credit().clone()));
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::appender::Appender;
 use crate::clock::WallClock;
-use crate::credit::{BrokerCredit, LinkCredit};
+use crate::credit::{BrokerCredit, CreditLimits, LinkCredit};
 use crate::fetcher::Fetcher;
 use crate::settings::LinkSettings;
 
@@ -162,6 +162,7 @@ impl LinkPlane {
         source: Client,
         destination: Client,
         settings: LinkSettings,
+        credit: CreditLimits,
         clock: WallClock,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -170,7 +171,7 @@ impl LinkPlane {
             destination,
             settings,
             clock,
-            credit: LinkCredit::new(settings.credit_bytes_max),
+            credit: LinkCredit::new(credit),
             broker_credits: Mutex::default(),
             fetchers: Slots::default(),
             appenders: Slots::default(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actors::clock::WallClock;
 use actors::coordinator;
+use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
 use anyhow::Context as _;
 use axum::Router;
@@ -142,7 +143,7 @@ async fn start_engine(consensus: Consensus, name: String, data: Handle) -> anyho
         let reason = consensus.status().stopped.unwrap_or_else(|| error.to_string());
         anyhow::bail!("consensus stopped: {reason}");
     }
-    let engine = Engine::start(consensus, WallClock::system(), Arc::new(TcpDial));
+    let engine = Engine::start(consensus, WallClock::system(), Arc::new(TcpDial), CreditLimits::default());
     let engine = data.spawn(engine).await.context("start the actors")?;
     engine.context("start the actors")
 }

@@ -64,6 +64,19 @@ pub struct Unclean {
     pub destination: bool,
 }
 
+/// A fault that waits until a prefix is being filled: so little time is spent on it that few others fall
+/// into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ambush {
+    /// So long after the fill was seen.
+    pub after: Duration,
+    pub kind: Kind,
+}
+
+const AMBUSHES_MAX: u64 = 3;
+/// A fill lasts some round trips.
+const AMBUSH_AFTER_MS: std::ops::RangeInclusive<u64> = 0..=400;
+
 fn milliseconds(chance: &mut Chance, range: std::ops::RangeInclusive<u64>) -> Duration {
     Duration::from_millis(chance.between(range))
 }
@@ -127,6 +140,23 @@ impl Kind {
     }
 }
 
+/// All are for the destination or the node: the source isn't asked for anything meanwhile.
+pub fn draw_ambushes(chance: &mut Chance) -> Vec<Ambush> {
+    (0..chance.between(0..=AMBUSHES_MAX))
+        .map(|_| {
+            let (side, which) = (Side::Destination, chance.next());
+            let kind = match chance.between(0..=9) {
+                0..3 => Kind::draw_node(chance),
+                3..5 => Kind::draw_broker(chance, side),
+                5 => Kind::Lead { side, which },
+                6 => Kind::Followers { side, which, held_for: milliseconds(chance, LASTS_MS) },
+                _ => Kind::draw_requests(chance, side),
+            };
+            Ambush { after: milliseconds(chance, AMBUSH_AFTER_MS), kind }
+        })
+        .collect()
+}
+
 /// At any millisecond of the busy time, also during the node's very first start.
 pub fn draw(chance: &mut Chance, busy: Duration, unclean: Unclean) -> Vec<Fault> {
     let last_ms = u64::try_from(busy.as_millis()).unwrap_or(u64::MAX);
@@ -145,6 +175,12 @@ pub fn draw(chance: &mut Chance, busy: Duration, unclean: Unclean) -> Vec<Fault>
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at {:?} {}", self.at, self.kind)
+    }
+}
+
+impl fmt::Display for Ambush {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} after a fill is seen {}", self.after, self.kind)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actors::clock::WallClock;
 use actors::coordinator;
+use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
 use actors::observe::Observatory;
 use consensus::{Applied, Consensus};
@@ -30,6 +31,7 @@ pub struct Seat {
     pub chance: SharedChance,
     pub judge: Judge,
     pub operator: Operator,
+    pub credit: CreditLimits,
     /// Its store was founded: from then on it must open whatever happens.
     founded: AtomicBool,
     view: Mutex<Option<View>>,
@@ -51,9 +53,10 @@ impl Seat {
         chance: SharedChance,
         judge: Judge,
         operator: Operator,
+        credit: CreditLimits,
     ) -> Arc<Self> {
         let (founded, view) = (AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { name, disk, time, chance, judge, operator, founded, view })
+        Arc::new(Self { name, disk, time, chance, judge, operator, credit, founded, view })
     }
 
     /// One process of the node, until it is crashed.
@@ -78,7 +81,8 @@ impl Seat {
         tokio::spawn(self.operator.clone().work(consensus.clone(), dial.clone(), witness));
         engine::record_start(&consensus, self.name).await?;
         let time = self.time.clone();
-        let engine = Engine::start(consensus.clone(), WallClock::new(move || time.wall_ms()), dial).await?;
+        let clock = WallClock::new(move || time.wall_ms());
+        let engine = Engine::start(consensus.clone(), clock, dial, self.credit).await?;
         tracing::info!("node: data plane runs");
         let observatory = Some(engine.observatory().clone());
         self.set_view(Some(View { applied: consensus.watch(), observatory }));

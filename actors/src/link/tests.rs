@@ -39,6 +39,7 @@ async fn doubts_left(link: Link, doubts: Doubts) -> Doubts {
         observatory: observatory.clone(),
         clock,
         dial: Arc::new(NoNetwork),
+        credit: CreditLimits::default(),
     };
     let link = Arc::new(link);
     let arguments =
