@@ -159,6 +159,10 @@ impl Fetcher {
 /// of one source partition that stand at different offsets are fetched in turn.
 type EntryKey = (TopicPartition, LaneKey);
 
+/// For which mirrors each source partition is asked for. One that has its fill gets nothing of what the
+/// others get: it would hold more than its credit.
+type Asking = BTreeMap<TopicPartition, Vec<LaneKey>>;
+
 struct Task {
     connection: Connection,
     credit: BrokerCredit,
@@ -223,7 +227,9 @@ impl Task {
         let has_room = |e: &Assign| self.credit.has_room(e.stats.outstanding_bytes.load(Ordering::Relaxed));
         let waiting = self.entries.values().any(|e| !has_room(e));
         let mut wanted: BTreeMap<TopicPartition, Position> = BTreeMap::new();
-        for ((source, _), entry) in self.entries.iter().filter(|(_, e)| has_room(e)) {
+        let mut asking = Asking::new();
+        for ((source, lane), entry) in self.entries.iter().filter(|(_, e)| has_room(e)) {
+            asking.entry(source.clone()).or_default().push(lane.clone());
             // The one that is furthest behind goes first.
             let position = wanted.entry(source.clone()).or_insert(entry.position);
             if entry.position.offset < position.offset {
@@ -255,27 +261,14 @@ impl Task {
             entry.stats.source_heard_ms.store(now_ms, Ordering::Relaxed);
         }
         for share in shares {
-            self.hand_on(share, &wanted, &frame, now_ms).await;
+            self.hand_on(share, &asking, &frame, now_ms).await;
         }
         Ok(())
     }
 
-    async fn hand_on(
-        &mut self,
-        share: Share,
-        wanted: &BTreeMap<TopicPartition, Position>,
-        frame: &Arc<FrameCredit>,
-        now_ms: i64,
-    ) {
-        let Some(asked) = wanted.get(&share.partition) else { return };
-        let keys: Vec<EntryKey> = self
-            .entries
-            .iter()
-            // One that had no room stands further back than what was asked for.
-            .filter(|((source, _), e)| *source == share.partition && e.position.offset >= asked.offset)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
+    async fn hand_on(&mut self, share: Share, asking: &Asking, frame: &Arc<FrameCredit>, now_ms: i64) {
+        for lane in asking.get(&share.partition).into_iter().flatten() {
+            let key = (share.partition.clone(), lane.clone());
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             let stop = match share.error {
                 Some(code) => Some(FetchStop::Refused(code)),

@@ -13,8 +13,10 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 36] = [
-    path("prefix filled", &["shown: ", " FILLING"]),
+const PATHS: [Path; 39] = [
+    path("written by idempotent producers", &["sim: an idempotent producer of "]),
+    path("written by plain producers", &["sim: a plain producer of "]),
+    path("prefix filled", &["actors: cutting off the filler"]),
     path("fault during a fill", &["ambush: "]),
     path("cut lost and made again", &["walked: ", "shows again what was cut"]),
     path("unguarded", &["shown: ", " RUNNING at ", ", unguarded"]),
@@ -29,9 +31,10 @@ const PATHS: [Path; 36] = [
     path("refused though appended", &["mischief: Produce requests take effect and are answered"]),
     path("answer lost", &["mischief: Produce requests take effect without"]),
     path("request late", &["mischief: Produce requests come up to"]),
+    path("request after its connection", &["mischief: Produce requests lose their connection"]),
     path("duplicate answered", &["broker: a duplicate", ".mirror-"]),
     path("batch refused", &["broker: a batch is refused", ".mirror-"]),
-    path("batch cut", &["broker: an answer is cut inside a batch", "client=\"lockstep"]),
+    path("batch cut", &["broker: an answer is cut inside a batch", "client=lockstep"]),
     path("node ends in a run", &["walked: the node ends while a partition runs"]),
     path("node ends with bytes in flight", &["walked: the node ends with bytes in flight"]),
     path("node ends in a commit", &["disk: ends in the middle"]),
@@ -102,9 +105,9 @@ mod tests {
     #[test]
     fn a_path_counts_once_a_seed_and_only_when_one_line_tells_it() {
         let mut coverage = Coverage::default();
-        coverage.add("node-1 sim: shown: a/b[0] FILLING at 3\nnode-1 sim: shown: a/b[0] FILLING at 9\n");
-        coverage.add("node-1 sim: shown: a/b[0] CHECKING\nnode-1 sim: FILLING\n");
-        assert_eq!((coverage.seeds, coverage.walked[0]), (2, 1));
+        coverage.add("node-1 actors: cutting off the filler\nnode-1 actors: cutting off the filler\n");
+        coverage.add("node-1 actors: cutting\nnode-1 sim: off the filler\n");
+        assert_eq!((coverage.seeds, coverage.walked[2]), (2, 1));
         let table = coverage.to_string();
         assert!(table.contains("   50  prefix filled\n"), "{table}");
         assert!(table.contains("    0  unguarded  (seldom)\n"), "{table}");

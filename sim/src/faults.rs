@@ -68,14 +68,16 @@ pub struct Unclean {
 /// into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ambush {
-    /// So long after the fill was seen.
+    /// So long after the fill was decided.
     pub after: Duration,
     pub kind: Kind,
 }
 
 const AMBUSHES_MAX: u64 = 3;
 /// A fill lasts some round trips.
-const AMBUSH_AFTER_MS: std::ops::RangeInclusive<u64> = 0..=400;
+const AMBUSH_AFTER_MS: std::ops::RangeInclusive<u64> = 0..=200;
+/// Longer than a produce request waits for followers: then they are missed by a look at the log, too.
+const HELD_MS: std::ops::RangeInclusive<u64> = 50..=25_000;
 
 fn milliseconds(chance: &mut Chance, range: std::ops::RangeInclusive<u64>) -> Duration {
     Duration::from_millis(chance.between(range))
@@ -96,7 +98,7 @@ impl Kind {
             45..48 if unclean.destination => {
                 Self::LeadUnclean { side: Side::Destination, which, lost: chance.between(1..=200) }
             }
-            42..54 => Self::Followers { side, which, held_for: milliseconds(chance, LASTS_MS) },
+            42..54 => Self::Followers { side, which, held_for: milliseconds(chance, HELD_MS) },
             54..84 => Self::draw_requests(chance, side),
             84..92 => Self::Network {
                 side,
@@ -128,11 +130,12 @@ impl Kind {
     fn draw_requests(chance: &mut Chance, side: Side) -> Self {
         // Produce requests are where doubt comes from.
         let api = if chance.percent(60) { ApiKey::Produce } else { *chance.pick(&APIS) };
-        let trick = match chance.between(0..=5) {
+        let trick = match chance.between(0..=6) {
             0 => Trick::Delay(milliseconds(chance, LATE_MS)),
-            1 => Trick::Drop,
-            2 => Trick::LoseAnswer,
-            3 => Trick::Lie(*chance.pick(&LIES)),
+            1 => Trick::Overdue(milliseconds(chance, LATE_MS)),
+            2 => Trick::Drop,
+            3 => Trick::LoseAnswer,
+            4 => Trick::Lie(*chance.pick(&LIES)),
             _ => Trick::Refuse(*chance.pick(&REFUSALS)),
         };
         let percent = *chance.pick(&[5, 20, 50, 100]);
@@ -149,7 +152,7 @@ pub fn draw_ambushes(chance: &mut Chance) -> Vec<Ambush> {
                 0..3 => Kind::draw_node(chance),
                 3..5 => Kind::draw_broker(chance, side),
                 5 => Kind::Lead { side, which },
-                6 => Kind::Followers { side, which, held_for: milliseconds(chance, LASTS_MS) },
+                6 => Kind::Followers { side, which, held_for: milliseconds(chance, HELD_MS) },
                 _ => Kind::draw_requests(chance, side),
             };
             Ambush { after: milliseconds(chance, AMBUSH_AFTER_MS), kind }
@@ -180,7 +183,7 @@ impl fmt::Display for Fault {
 
 impl fmt::Display for Ambush {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} after a fill is seen {}", self.after, self.kind)
+        write!(f, "{:?} after a fill is decided {}", self.after, self.kind)
     }
 }
 

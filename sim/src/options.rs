@@ -50,7 +50,7 @@ const PARTITION_BYTES_MAX: [usize; 3] = [16 << 10, 64 << 10, 16 << 20];
 /// `replica.fetch.response.max.bytes` of links, its default and the least that a link takes.
 const RESPONSE_BYTES_MAX: [usize; 2] = [8 << 20, 64 << 10];
 /// `replica.fetch.max.bytes`; a batch may be larger, and comes whole then.
-const PARTITION_RESPONSE_BYTES_MAX: [u64; 3] = [1 << 20, 64 << 10, 8 << 10];
+const PARTITION_RESPONSE_BYTES_MAX: [u64; 3] = [1 << 20, 64 << 10, 32 << 10];
 const FETCH_WAIT_MAX_MS: [u64; 2] = [500, 50];
 
 /// How old a partition's records are when they are sent. The destination's brokers forget the producer of

@@ -61,7 +61,10 @@ struct Producer {
     until: Duration,
     wire: Option<Wire>,
     identity: Identity,
+    /// Records, acknowledged or not.
     written: u64,
+    /// One batch was acknowledged.
+    has_written: bool,
 }
 
 impl Producers {
@@ -93,6 +96,7 @@ impl Producers {
             wire: None,
             identity: Identity::NONE,
             written: 0,
+            has_written: false,
         }
     }
 
@@ -215,6 +219,14 @@ impl Producer {
         for _ in 0..TRIES_MAX {
             match self.try_once(&batch).await {
                 Some((0, base_offset)) => {
+                    if !std::mem::replace(&mut self.has_written, true) {
+                        let kind = if self.topic.is_idempotent { "an idempotent" } else { "a plain" };
+                        tracing::info!(
+                            "{kind} producer of {}[{}] has written",
+                            self.topic.name,
+                            self.partition
+                        );
+                    }
                     self.acknowledge(base_offset, &batch);
                     self.identity.base_sequence += records.len() as i32;
                     return;
@@ -260,7 +272,11 @@ impl Producer {
     }
 
     async fn identify(&mut self) -> Option<Identity> {
-        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_producer_id((-1).into())
+            .with_producer_epoch(-1)
+            .with_transaction_timeout_ms(60_000);
         let answer = any_broker(|mut wire| async move { wire.call(4, &request.clone()).await.ok() }).await?;
         let identity = Identity {
             producer_id: answer.producer_id.0,

@@ -230,8 +230,10 @@ impl World<'_> {
         {
             self.index = applied.index;
             tracing::info!("catalog: index {}", applied.index);
-            self.field.mirrors.learn(applied);
             self.judge.see(Seen::Applied(applied));
+            if self.field.mirrors.learn(applied) {
+                self.lay_ambush();
+            }
         }
         if !is_due {
             return;
@@ -243,13 +245,10 @@ impl World<'_> {
             let shown = facts.shown(&applied, &self.field, self.options.memory);
             self.judge.see(Seen::Shown(&shown));
             self.walked.look(&shown);
-            if facts.rows.iter().any(|row| row.view.state == "FILLING") {
-                self.lay_ambush();
-            }
         }
     }
 
-    /// A prefix is being filled.
+    /// A prefix is about to be filled.
     fn lay_ambush(&mut self) {
         let (now, (ambushes, from)) = (self.sim.elapsed(), &mut self.ambushes);
         if now < *from {
