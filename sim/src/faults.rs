@@ -92,27 +92,27 @@ impl Kind {
             0..20 => Self::draw_node(chance),
             20..32 => Self::draw_broker(chance, side),
             32..42 => Self::Lead { side, which },
-            42..45 if unclean.source => {
-                Self::LeadUnclean { side: Side::Source, which, lost: chance.between(1..=200) }
-            }
-            45..48 if unclean.destination => {
-                Self::LeadUnclean { side: Side::Destination, which, lost: chance.between(1..=200) }
-            }
+            42..45 if unclean.source => Self::draw_unclean(chance, Side::Source),
+            45..48 if unclean.destination => Self::draw_unclean(chance, Side::Destination),
             42..54 => Self::Followers { side, which, held_for: milliseconds(chance, HELD_MS) },
             54..84 => Self::draw_requests(chance, side),
-            84..92 => Self::Network {
+            84..90 => Self::Network {
                 side,
                 broker: chance.between(1..=3) as i32,
                 arrives_later: chance.percent(50),
                 lasts: milliseconds(chance, LASTS_MS),
             },
-            92..97 => Self::DeleteRecords {
+            90..97 => Self::DeleteRecords {
                 which,
                 percent: chance.between(1..=100),
-                may_overtake: chance.percent(15),
+                may_overtake: chance.percent(40),
             },
             _ => Self::Grow { which },
         }
+    }
+
+    fn draw_unclean(chance: &mut Chance, side: Side) -> Self {
+        Self::LeadUnclean { side, which: chance.next(), lost: chance.between(1..=200) }
     }
 
     fn draw_node(chance: &mut Chance) -> Self {
@@ -171,6 +171,13 @@ pub fn draw(chance: &mut Chance, busy: Duration, unclean: Unclean) -> Vec<Fault>
             Fault { at, kind: Kind::draw(chance, unclean) }
         })
         .collect();
+    // Where it may happen it does, once there is something to lose.
+    for side in [(unclean.source, Side::Source), (unclean.destination, Side::Destination)] {
+        if let (true, side) = side {
+            let at = Duration::from_millis(chance.between(last_ms / 4..=last_ms));
+            faults.push(Fault { at, kind: Kind::draw_unclean(chance, side) });
+        }
+    }
     faults.sort_by_key(|fault| fault.at);
     faults
 }

@@ -51,7 +51,9 @@ const PARTITION_BYTES_MAX: [usize; 3] = [16 << 10, 64 << 10, 16 << 20];
 const RESPONSE_BYTES_MAX: [usize; 2] = [8 << 20, 64 << 10];
 /// `replica.fetch.max.bytes`; a batch may be larger, and comes whole then.
 const PARTITION_RESPONSE_BYTES_MAX: [u64; 3] = [1 << 20, 64 << 10, 32 << 10];
-const FETCH_WAIT_MAX_MS: [u64; 2] = [500, 50];
+/// `replica.fetch.wait.max.ms`. Where little credit is shared, fetches that wait for data keep others from
+/// theirs: it is always short there.
+const FETCH_WAIT_MAX_MS: [u64; 2] = [50, 500];
 
 /// How old a partition's records are when they are sent. The destination's brokers forget the producer of
 /// records older than a day.
@@ -163,10 +165,12 @@ fn memory(chance: &mut Chance) -> Memory {
 
 fn link_configs(memory: Memory, chance: &mut Chance) -> BTreeMap<String, String> {
     let set = |key: &str, value: String| (key.to_owned(), value);
+    let has_plenty = memory.credit == CreditLimits::default();
+    let waits = if has_plenty { &FETCH_WAIT_MAX_MS[..] } else { &FETCH_WAIT_MAX_MS[..1] };
     BTreeMap::from([
         set("replica.fetch.response.max.bytes", memory.response_bytes_max.to_string()),
         set("replica.fetch.max.bytes", chance.pick(&PARTITION_RESPONSE_BYTES_MAX).to_string()),
-        set("replica.fetch.wait.max.ms", chance.pick(&FETCH_WAIT_MAX_MS).to_string()),
+        set("replica.fetch.wait.max.ms", chance.pick(waits).to_string()),
     ])
 }
 
@@ -175,12 +179,12 @@ fn topic(number: u64, seed: u64, chance: &mut Chance) -> SourceTopic {
     let mut later = Chance::of(seed, &format!("topic {number}"));
     let lost = Lost { batches: *later.pick(&[0, 3, 30]), percent: later.between(0..=100) };
     let lost = later.percent(HIGH_PERCENT).then_some(lost);
-    let replication = *chance.pick(&[2, 3, 3]);
+    let replication = *chance.pick(&[1, 2, 3, 3]);
     SourceTopic {
         name: format!("topic-{number}"),
         partitions: chance.between(1..=3) as i32,
         replication,
-        in_sync_min: *chance.pick(&[1, 1, 2]),
+        in_sync_min: replication.min(*chance.pick(&[1, 1, 2])),
         age: *chance.pick(&Age::ALL),
         is_idempotent: chance.percent(60),
         pause: Duration::from_millis(chance.between(20..=1_500)),
