@@ -1,6 +1,7 @@
 //! DP-5: bytes in flight never exceed the credit. What is in flight is told by the logs: what the node
-//! fetched, and isn't acknowledged. It must be within what a link and what a partition may hold, and
-//! within the product's own count, which covers fetches that are only asked for as well.
+//! fetched, and isn't acknowledged; but no more of a partition than that says it holds, since one that ends
+//! has let go of it before it shows that. It must be within what a link and what a partition may hold, and
+//! within the link's count, which covers fetches that are only asked for as well.
 
 use std::collections::BTreeMap;
 
@@ -75,5 +76,5 @@ pub fn in_flight(row: &Row, shown: &Shown<'_>) -> usize {
         return 0;
     };
     let source = shown.mirrors.get(&row.key.0).and_then(|m| shown.history.of(&m.source_topic, row.key.1));
-    source.map_or(0, |past| past.bytes_within(end..fetched + 1))
+    source.map_or(0, |past| past.bytes_within(end..fetched + 1)).min(view.outstanding_bytes)
 }

@@ -103,6 +103,7 @@ fn row(assignment_epoch: u64, fetched: i64, end: i64) -> Row {
         source_last_stable_offset: None,
         mirror_end_offset: Some(end),
         guarded: None,
+        outstanding_bytes: usize::MAX,
         fills_to: None,
         error: None,
         since_ms: 0,
