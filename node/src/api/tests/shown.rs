@@ -25,6 +25,7 @@ fn running(partition: u32) -> PartitionView {
         source_end_offset: Some(13),
         source_last_stable_offset: Some(13),
         mirror_end_offset: Some(10),
+        outstanding_bytes: 0,
         guarded: Some(true),
         fills_to: None,
         error: None,
