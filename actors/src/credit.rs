@@ -15,14 +15,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Permits are counted in units of this many bytes.
 const UNIT_BYTES: usize = 1024;
 
-/// Bytes of one partition between fetch and acknowledgement, at most: it is left out of the next
-/// fetch beyond that. Two full responses, so that one is fetched while the other is appended.
-pub const PARTITION_BYTES_MAX: usize = 16 * 1024 * 1024;
+const MIB: usize = 1024 * 1024;
+
+/// What bounds the bytes between fetch and acknowledgement on this node. Part of the memory bound, so no
+/// key of a link's: only a simulation has others than the [default](Self::default) ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreditLimits {
+    /// Of one link.
+    pub link_bytes_max: usize,
+    /// Of one partition: it is left out of the next fetch beyond that.
+    pub partition_bytes_max: usize,
+}
+
+impl Default for CreditLimits {
+    /// With 80 MiB a node stays below 100 MiB while it catches up, and sixteen responses of 4 MiB can be
+    /// on their way from a distant source (`xtask bench`). Of a partition two full responses, so that one
+    /// is fetched while the other is appended.
+    fn default() -> Self {
+        Self { link_bytes_max: 80 * MIB, partition_bytes_max: 16 * MIB }
+    }
+}
 
 /// The bytes one link may hold on this node.
 #[derive(Clone, Debug)]
 pub struct LinkCredit {
     pool: Pool,
+    partition_bytes_max: usize,
     fetchers: Arc<AtomicUsize>,
 }
 
@@ -34,6 +52,7 @@ pub struct BrokerCredit {
     fetchers: Arc<AtomicUsize>,
     /// Of all brokers of the link.
     link_fetchers: Arc<AtomicUsize>,
+    partition_bytes_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -94,8 +113,9 @@ impl Pool {
 }
 
 impl LinkCredit {
-    pub fn new(bytes_max: usize) -> Self {
-        Self { pool: Pool::new(bytes_max), fetchers: Arc::default() }
+    pub fn new(limits: CreditLimits) -> Self {
+        let CreditLimits { link_bytes_max, partition_bytes_max } = limits;
+        Self { pool: Pool::new(link_bytes_max), partition_bytes_max, fetchers: Arc::default() }
     }
 
     /// The part of one destination broker, which `is_alone` or one of several.
@@ -106,6 +126,7 @@ impl LinkCredit {
             own: Pool::new(bytes_max),
             fetchers: Arc::default(),
             link_fetchers: self.fetchers.clone(),
+            partition_bytes_max: self.partition_bytes_max,
         }
     }
 
@@ -133,6 +154,11 @@ impl BrokerCredit {
         };
         let own = part(self.own.bytes_max, &self.fetchers);
         wanted.min(frame::records_within(own.min(part(self.link.bytes_max, &self.link_fetchers))))
+    }
+
+    /// Whether a partition with so many bytes outstanding may be fetched.
+    pub fn has_room(&self, outstanding_bytes: usize) -> bool {
+        outstanding_bytes < self.partition_bytes_max
     }
 
     /// Waits for room of a response with `bytes` of records, or for all there is where that is less.
@@ -191,9 +217,13 @@ mod tests {
 
     const KIB: usize = UNIT_BYTES;
 
+    fn of_link(link_bytes_max: usize) -> CreditLimits {
+        CreditLimits { link_bytes_max, ..CreditLimits::default() }
+    }
+
     #[tokio::test]
     async fn a_frame_stays_reserved_until_its_last_share_is_done() {
-        let link = LinkCredit::new(64 * KIB);
+        let link = LinkCredit::new(of_link(64 * KIB));
         let frame = link.of_broker(true).reserve(10 * KIB).await.fit(4 * KIB);
         assert_eq!(link.in_use_bytes(), 4 * KIB);
         let outstanding = Arc::new(AtomicUsize::new(0));
@@ -207,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_larger_than_its_reservation_takes_what_is_free() {
-        let link = LinkCredit::new(64 * KIB);
+        let link = LinkCredit::new(of_link(64 * KIB));
         let broker = link.of_broker(true);
         let large = broker.reserve(KIB).await.fit(50 * KIB);
         assert_eq!(link.in_use_bytes(), 50 * KIB);
@@ -220,7 +250,7 @@ mod tests {
     /// Found by reading: a destination broker that hung for 15 s held up all of its link.
     #[tokio::test]
     async fn a_broker_that_takes_nothing_leaves_half_of_the_link_to_the_others() {
-        let link = LinkCredit::new(64 * KIB);
+        let link = LinkCredit::new(of_link(64 * KIB));
         let (hung, healthy) = (link.of_broker(false), link.of_broker(false));
         let mut pinned = Vec::new();
         let mut next = Box::pin(hung.reserve(8 * KIB));
@@ -238,11 +268,9 @@ mod tests {
         std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
     }
 
-    const MIB: usize = 1 << 20;
-
     #[test]
     fn fetchers_that_share_a_broker_leave_a_sixth_of_its_credit() {
-        let broker = LinkCredit::new(80 * MIB).of_broker(true);
+        let broker = LinkCredit::new(of_link(80 * MIB)).of_broker(true);
         let mut fetchers: Vec<Enlisted> = (0..8).map(|_| broker.enlist()).collect();
         assert_eq!(broker.response_bytes_max(100 * MIB), 8 * MIB, "eight fill a way of 80 ms");
         fetchers.push(broker.enlist());
@@ -255,7 +283,7 @@ mod tests {
     /// Found by reading: with many destination brokers idle fetches held all of the link's credit.
     #[tokio::test]
     async fn fetchers_of_many_brokers_never_wait_behind_each_other() {
-        let link = LinkCredit::new(64 * MIB);
+        let link = LinkCredit::new(of_link(64 * MIB));
         let brokers: Vec<BrokerCredit> = (0..40).map(|_| link.of_broker(false)).collect();
         let _fetchers: Vec<Enlisted> = brokers.iter().map(BrokerCredit::enlist).collect();
         let mut idle = Vec::new();

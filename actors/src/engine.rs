@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::catalog_port::CatalogPort;
 use crate::clock::Clocks;
+use crate::credit::CreditLimits;
 use crate::fleet::Member;
 use crate::fleet::release::Releases;
 use crate::link::Surroundings;
@@ -62,7 +63,8 @@ pub struct Engine {
 impl Engine {
     /// Starts the reconciler, which starts everything else. Call once per process start, on the
     /// data plane's runtime, after the catalog is loaded and this start is recorded in it. `clocks`,
-    /// `dial` and `peers` are the way to the world outside. The caller runs [`Engine::member`].
+    /// `dial` and `peers` are the way to the world outside, `credit` is what each link may hold in
+    /// memory. The caller runs [`Engine::member`].
     ///
     /// # Errors
     /// When the root actor can't be spawned.
@@ -71,8 +73,9 @@ impl Engine {
         clocks: Clocks,
         dial: Arc<dyn Dial>,
         peers: Arc<dyn Call>,
+        credit: CreditLimits,
     ) -> Result<Self, ractor::SpawnErr> {
-        Self::start_on(Arc::new(consensus), clocks, dial, peers).await
+        Self::start_on(Arc::new(consensus), clocks, dial, peers, credit).await
     }
 
     /// [`start`](Self::start) on whatever stands for consensus.
@@ -84,6 +87,7 @@ impl Engine {
         clocks: Clocks,
         dial: Arc<dyn Dial>,
         peers: Arc<dyn Call>,
+        credit: CreditLimits,
     ) -> Result<Self, ractor::SpawnErr> {
         let Clocks { wall, uptime } = clocks;
         let observatory = Arc::new(Observatory::new(wall.clone()));
@@ -97,6 +101,7 @@ impl Engine {
             dial,
             lease: member.lease().clone(),
             releases: releases.clone(),
+            credit,
         };
         let (reconciler, _) = Actor::spawn(None, Reconciler, surroundings).await?;
         tokio::spawn(releases.run(port.clone()));

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::appender::{Appender, LaneKey, Order};
 use crate::clock::WallClock;
-use crate::credit::{BrokerCredit, Enlisted, FrameCredit, PARTITION_BYTES_MAX, ShareCredit};
+use crate::credit::{BrokerCredit, Enlisted, FrameCredit, ShareCredit};
 use crate::observe::PartitionStats;
 use crate::partition::Runner;
 use crate::plane::PlaneMeters;
@@ -159,6 +159,10 @@ impl Fetcher {
 /// of one source partition that stand at different offsets are fetched in turn.
 type EntryKey = (TopicPartition, LaneKey);
 
+/// For which mirrors' runs each source partition is asked for. One that has its fill gets nothing of what
+/// the others get: it would hold more than its credit. Nor does a run that began meanwhile.
+type Asking = BTreeMap<TopicPartition, Vec<(LaneKey, u64)>>;
+
 struct Task {
     connection: Connection,
     credit: BrokerCredit,
@@ -188,7 +192,7 @@ impl Task {
                     Err(mpsc::error::TryRecvError::Disconnected) => return,
                 }
             }
-            if let Err(error) = self.fetch().await {
+            if let Err(error) = self.fetch(&mut inbox).await {
                 break error;
             }
         };
@@ -219,11 +223,13 @@ impl Task {
     }
 
     /// One fetch: what has room is asked for, what comes is handed on.
-    async fn fetch(&mut self) -> Result<(), Error> {
-        let has_room = |e: &Assign| e.stats.outstanding_bytes.load(Ordering::Relaxed) < PARTITION_BYTES_MAX;
+    async fn fetch(&mut self, inbox: &mut mpsc::Receiver<FetchOrder>) -> Result<(), Error> {
+        let has_room = |e: &Assign| self.credit.has_room(e.stats.outstanding_bytes.load(Ordering::Relaxed));
         let waiting = self.entries.values().any(|e| !has_room(e));
         let mut wanted: BTreeMap<TopicPartition, Position> = BTreeMap::new();
-        for ((source, _), entry) in self.entries.iter().filter(|(_, e)| has_room(e)) {
+        let mut asking = Asking::new();
+        for ((source, lane), entry) in self.entries.iter().filter(|(_, e)| has_room(e)) {
+            asking.entry(source.clone()).or_default().push((lane.clone(), entry.owner.run));
             // The one that is furthest behind goes first.
             let position = wanted.entry(source.clone()).or_insert(entry.position);
             if entry.position.offset < position.offset {
@@ -248,6 +254,10 @@ impl Task {
         self.meters.fetch_seconds.record(asked.elapsed());
         self.meters.source_response_bytes.increment(body.len() as u64);
         let frame = reserved.fit(body.len());
+        // What has ended while the broker waited for data isn't to hear of it.
+        while let Ok(order) = inbox.try_recv() {
+            self.take(order);
+        }
         let now_ms = self.clock.now_ms();
         let shares = self.session.finish(&self.connection, body)?;
         // A partition the response leaves out has no news: its ends are as they were.
@@ -255,28 +265,15 @@ impl Task {
             entry.stats.source_heard_ms.store(now_ms, Ordering::Relaxed);
         }
         for share in shares {
-            self.hand_on(share, &wanted, &frame, now_ms).await;
+            self.hand_on(share, &asking, &frame, now_ms).await;
         }
         Ok(())
     }
 
-    async fn hand_on(
-        &mut self,
-        share: Share,
-        wanted: &BTreeMap<TopicPartition, Position>,
-        frame: &Arc<FrameCredit>,
-        now_ms: i64,
-    ) {
-        let Some(asked) = wanted.get(&share.partition) else { return };
-        let keys: Vec<EntryKey> = self
-            .entries
-            .iter()
-            // One that had no room stands further back than what was asked for.
-            .filter(|((source, _), e)| *source == share.partition && e.position.offset >= asked.offset)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
+    async fn hand_on(&mut self, share: Share, asking: &Asking, frame: &Arc<FrameCredit>, now_ms: i64) {
+        for (lane, run) in asking.get(&share.partition).into_iter().flatten() {
+            let key = (share.partition.clone(), lane.clone());
+            let Some(entry) = self.entries.get_mut(&key).filter(|e| e.owner.run == *run) else { continue };
             let stop = match share.error {
                 Some(code) => Some(FetchStop::Refused(code)),
                 None => hand_on_to(entry, &share, frame, now_ms).await,

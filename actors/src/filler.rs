@@ -11,7 +11,7 @@ use kafka::filler::{filler_batch, records_max};
 use tokio::task::AbortHandle;
 
 use crate::appender::{Appender, LaneKey, Order};
-use crate::credit::{BrokerCredit, PARTITION_BYTES_MAX, ShareCredit};
+use crate::credit::{BrokerCredit, ShareCredit};
 use crate::fetcher::{FetchOwner, FetchStop};
 use crate::observe::PartitionStats;
 
@@ -41,7 +41,7 @@ pub fn start(fill: Fill) -> AbortHandle {
 async fn run(mut fill: Fill) {
     let mut next = fill.from;
     while next < fill.to {
-        if fill.stats.outstanding_bytes.load(Ordering::Relaxed) >= PARTITION_BYTES_MAX {
+        if !fill.credit.has_room(fill.stats.outstanding_bytes.load(Ordering::Relaxed)) {
             tokio::time::sleep(CREDIT_WAIT).await;
             continue;
         }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
 use crate::clock::WallClock;
+use crate::credit::CreditLimits;
 use crate::doubts::Doubts;
 use crate::fleet::lease::LeaseKeeper;
 use crate::fleet::release::Releases;
@@ -56,6 +57,7 @@ pub struct Surroundings {
     pub dial: Arc<dyn Dial>,
     pub lease: Arc<LeaseKeeper>,
     pub releases: Arc<Releases>,
+    pub credit: CreditLimits,
 }
 
 pub struct LinkArguments {
@@ -148,8 +150,8 @@ impl Actor for LinkSupervisor {
         );
         let (source, destination) = (client(source, source_id), client(destination, destination_id));
         let meters = PlaneMeters::of_link(&link.name);
-        let Surroundings { clock, lease, .. } = surroundings.clone();
-        let plane = LinkPlane::new(meters, source, destination, settings, clock, lease);
+        let Surroundings { clock, lease, credit, .. } = surroundings.clone();
+        let plane = LinkPlane::new(meters, source, destination, settings, credit, clock, lease);
         surroundings.observatory.set_credit(&link.id, Some(plane.credit().clone()));
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();

@@ -164,6 +164,7 @@ impl PartitionStats {
             source_last_stable_offset: known(&self.source_last_stable_offset).filter(|_| heard.is_some()),
             mirror_end_offset: mirror_end,
             guarded: mirror_end.map(|_| self.guarded.load(Ordering::Relaxed)),
+            outstanding_bytes: self.outstanding_bytes.load(Ordering::Relaxed),
             fills_to: match state {
                 PartitionState::Filling { to } => Some(to),
                 _ => None,
@@ -191,6 +192,8 @@ pub struct PartitionView {
     pub source_last_stable_offset: Option<i64>,
     pub mirror_end_offset: Option<i64>,
     pub guarded: Option<bool>,
+    /// Bytes between fetch and acknowledgement.
+    pub outstanding_bytes: usize,
     /// Up to which offset a missing prefix is being filled.
     pub fills_to: Option<i64>,
     /// Why it is parked or failed: error name and message.

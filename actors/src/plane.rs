@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::appender::Appender;
 use crate::clock::WallClock;
-use crate::credit::{BrokerCredit, LinkCredit};
+use crate::credit::{BrokerCredit, CreditLimits, LinkCredit};
 use crate::fetcher::Fetcher;
 use crate::fleet::lease::LeaseKeeper;
 use crate::settings::LinkSettings;
@@ -164,6 +164,7 @@ impl LinkPlane {
         source: Client,
         destination: Client,
         settings: LinkSettings,
+        credit: CreditLimits,
         clock: WallClock,
         lease: Arc<LeaseKeeper>,
     ) -> Arc<Self> {
@@ -174,7 +175,7 @@ impl LinkPlane {
             settings,
             clock,
             lease,
-            credit: LinkCredit::new(settings.credit_bytes_max),
+            credit: LinkCredit::new(credit),
             broker_credits: Mutex::default(),
             fetchers: Slots::default(),
             appenders: Slots::default(),

@@ -30,15 +30,9 @@ pub struct LinkSettings {
     pub availability_check: Duration,
     /// Checks in a row that fail until a cluster counts as unavailable.
     pub availability_failures_max: u32,
-    /// Bytes between fetch and acknowledgement on this node. Not a key: part of the memory bound.
-    pub credit_bytes_max: usize,
 }
 
 const MIB: usize = 1024 * 1024;
-
-/// What a link may hold between fetch and acknowledgement. With it a node stays below 100 MiB while it
-/// catches up, and sixteen responses of 4 MiB can be on their way from a distant source (`xtask bench`).
-const CREDIT_BYTES_MAX: usize = 80 * MIB;
 
 impl LinkSettings {
     /// Reads the keys it knows; values were checked when they were set, and one that can't be
@@ -81,7 +75,6 @@ impl LinkSettings {
                 1,
                 1_000,
             ),
-            credit_bytes_max: CREDIT_BYTES_MAX,
         }
     }
 }

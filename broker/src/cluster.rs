@@ -86,6 +86,11 @@ impl Cluster {
         &self.inner.interceptors
     }
 
+    /// How often a broker has stopped.
+    pub(crate) fn stops(&self) -> u64 {
+        *self.inner.stops.borrow()
+    }
+
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
     }

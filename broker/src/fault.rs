@@ -30,6 +30,9 @@ pub enum Fault<R> {
     Drop,
     /// It takes effect, and the connection ends without an answer.
     ApplyThenDrop,
+    /// The connection ends at once, and the broker hears of it so much later: it lay in a queue of the
+    /// network's or the broker's own.
+    DropThenApply(Duration),
     /// It takes effect, and its answer is made into another.
     ApplyThenAnswer(Change<R>),
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::clock::Clocks;
+use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
 use anyhow::Context as _;
 use axum::Router;
@@ -198,7 +199,13 @@ impl Start {
             }
         }
         let peers: Arc<dyn Call> = Arc::new(self.peers.clone());
-        let started = Engine::start(consensus.clone(), Clocks::system(), Arc::new(TcpDial), peers);
+        let started = Engine::start(
+            consensus.clone(),
+            Clocks::system(),
+            Arc::new(TcpDial),
+            peers,
+            CreditLimits::default(),
+        );
         let started =
             self.data.spawn(started).await.context("start the actors")?.context("start the actors")?;
         // Set once, here.

@@ -91,12 +91,14 @@ impl Embedded {
 
     pub fn create_topics(&self, topics: &[SourceTopic]) {
         self.cluster.with(|state| {
-            for SourceTopic { name, partitions, replication, in_sync_min, .. } in topics {
+            for SourceTopic { name, partitions, replication, in_sync_min, batch_bytes_max, .. } in topics {
                 let mut configs = broker::TopicConfigs::default();
                 // Old records are to stay; what goes, goes by a fault.
-                for (key, value) in
-                    [("retention.ms", "-1"), ("min.insync.replicas", &in_sync_min.to_string())]
-                {
+                for (key, value) in [
+                    ("retention.ms", "-1"),
+                    ("min.insync.replicas", &in_sync_min.to_string()),
+                    ("max.message.bytes", &batch_bytes_max.to_string()),
+                ] {
                     configs.set(key, value).expect("a config of Kafka's");
                 }
                 state.create_topic(name, *partitions, *replication, configs);

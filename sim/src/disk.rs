@@ -150,6 +150,7 @@ impl Life {
         match state.doom.take() {
             Some((crash, 0)) => {
                 state.crash(crash);
+                tracing::info!("disk: ends in the middle of a commit");
                 state.is_fallen = true;
                 Err(io::ErrorKind::NotConnected.into())
             }

@@ -64,6 +64,21 @@ pub struct Unclean {
     pub destination: bool,
 }
 
+/// A fault that waits until a prefix is being filled: so little time is spent on it that few others fall
+/// into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ambush {
+    /// So long after the fill was decided.
+    pub after: Duration,
+    pub kind: Kind,
+}
+
+const AMBUSHES_MAX: u64 = 3;
+/// A fill lasts some round trips.
+const AMBUSH_AFTER_MS: std::ops::RangeInclusive<u64> = 0..=200;
+/// Longer than a produce request waits for followers: then they are missed by a look at the log, too.
+const HELD_MS: std::ops::RangeInclusive<u64> = 50..=25_000;
+
 fn milliseconds(chance: &mut Chance, range: std::ops::RangeInclusive<u64>) -> Duration {
     Duration::from_millis(chance.between(range))
 }
@@ -77,27 +92,27 @@ impl Kind {
             0..20 => Self::draw_node(chance),
             20..32 => Self::draw_broker(chance, side),
             32..42 => Self::Lead { side, which },
-            42..45 if unclean.source => {
-                Self::LeadUnclean { side: Side::Source, which, lost: chance.between(1..=200) }
-            }
-            45..48 if unclean.destination => {
-                Self::LeadUnclean { side: Side::Destination, which, lost: chance.between(1..=200) }
-            }
-            42..54 => Self::Followers { side, which, held_for: milliseconds(chance, LASTS_MS) },
+            42..45 if unclean.source => Self::draw_unclean(chance, Side::Source),
+            45..48 if unclean.destination => Self::draw_unclean(chance, Side::Destination),
+            42..54 => Self::Followers { side, which, held_for: milliseconds(chance, HELD_MS) },
             54..84 => Self::draw_requests(chance, side),
-            84..92 => Self::Network {
+            84..90 => Self::Network {
                 side,
                 broker: chance.between(1..=3) as i32,
                 arrives_later: chance.percent(50),
                 lasts: milliseconds(chance, LASTS_MS),
             },
-            92..97 => Self::DeleteRecords {
+            90..97 => Self::DeleteRecords {
                 which,
                 percent: chance.between(1..=100),
-                may_overtake: chance.percent(15),
+                may_overtake: chance.percent(40),
             },
             _ => Self::Grow { which },
         }
+    }
+
+    fn draw_unclean(chance: &mut Chance, side: Side) -> Self {
+        Self::LeadUnclean { side, which: chance.next(), lost: chance.between(1..=200) }
     }
 
     fn draw_node(chance: &mut Chance) -> Self {
@@ -115,16 +130,34 @@ impl Kind {
     fn draw_requests(chance: &mut Chance, side: Side) -> Self {
         // Produce requests are where doubt comes from.
         let api = if chance.percent(60) { ApiKey::Produce } else { *chance.pick(&APIS) };
-        let trick = match chance.between(0..=5) {
+        let trick = match chance.between(0..=6) {
             0 => Trick::Delay(milliseconds(chance, LATE_MS)),
-            1 => Trick::Drop,
-            2 => Trick::LoseAnswer,
-            3 => Trick::Lie(*chance.pick(&LIES)),
+            1 => Trick::Overdue(milliseconds(chance, LATE_MS)),
+            2 => Trick::Drop,
+            3 => Trick::LoseAnswer,
+            4 => Trick::Lie(*chance.pick(&LIES)),
             _ => Trick::Refuse(*chance.pick(&REFUSALS)),
         };
         let percent = *chance.pick(&[5, 20, 50, 100]);
         Self::Requests { side, api, trick, percent, lasts: milliseconds(chance, LASTS_MS) }
     }
+}
+
+/// All are for the destination or the node: the source isn't asked for anything meanwhile.
+pub fn draw_ambushes(chance: &mut Chance) -> Vec<Ambush> {
+    (0..chance.between(0..=AMBUSHES_MAX))
+        .map(|_| {
+            let (side, which) = (Side::Destination, chance.next());
+            let kind = match chance.between(0..=9) {
+                0..3 => Kind::draw_node(chance),
+                3..5 => Kind::draw_broker(chance, side),
+                5 => Kind::Lead { side, which },
+                6 => Kind::Followers { side, which, held_for: milliseconds(chance, HELD_MS) },
+                _ => Kind::draw_requests(chance, side),
+            };
+            Ambush { after: milliseconds(chance, AMBUSH_AFTER_MS), kind }
+        })
+        .collect()
 }
 
 /// At any millisecond of the busy time, also during the node's very first start.
@@ -138,6 +171,13 @@ pub fn draw(chance: &mut Chance, busy: Duration, unclean: Unclean) -> Vec<Fault>
             Fault { at, kind: Kind::draw(chance, unclean) }
         })
         .collect();
+    // Where it may happen it does, once there is something to lose.
+    for side in [(unclean.source, Side::Source), (unclean.destination, Side::Destination)] {
+        if let (true, side) = side {
+            let at = Duration::from_millis(chance.between(last_ms / 4..=last_ms));
+            faults.push(Fault { at, kind: Kind::draw_unclean(chance, side) });
+        }
+    }
     faults.sort_by_key(|fault| fault.at);
     faults
 }
@@ -145,6 +185,12 @@ pub fn draw(chance: &mut Chance, busy: Duration, unclean: Unclean) -> Vec<Fault>
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at {:?} {}", self.at, self.kind)
+    }
+}
+
+impl fmt::Display for Ambush {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} after a fill is decided {}", self.after, self.kind)
     }
 }
 

@@ -23,8 +23,9 @@ pub struct Past {
     records: BTreeMap<i64, Vec<u64>>,
     /// How often each record was seen.
     counts: BTreeMap<u64, usize>,
-    /// The log start as of the last look.
+    /// The log start as of the last look, and the highest that was seen.
     start: i64,
+    highest_start: i64,
 }
 
 impl History {
@@ -41,6 +42,7 @@ impl History {
                     undeleted.push((name.to_owned(), index));
                 }
                 past.start = partition.log.start();
+                past.highest_start = past.highest_start.max(past.start);
                 let high_watermark = partition.high_watermark();
                 if high_watermark <= past.taken_to {
                     continue;
@@ -86,6 +88,11 @@ impl Past {
 
     pub fn records_at(&self, offset: i64) -> &[u64] {
         self.records.get(&offset).map_or(&[], Vec::as_slice)
+    }
+
+    /// Below it there may be nothing to mirror.
+    pub fn highest_start(&self) -> i64 {
+        self.highest_start
     }
 
     pub fn count(&self, record: u64) -> usize {

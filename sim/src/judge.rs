@@ -8,10 +8,12 @@ use broker::{Partition, State as Cluster};
 use catalog::{Action, Refusal};
 use consensus::Applied;
 
+use crate::batches::Stored;
 use crate::disk::Life;
 use crate::history::{History, Key, Past};
 use crate::invariants::{self, Invariant};
-use crate::mirrors::{Mirror, Mirrors};
+use crate::mirrors::Mirrors;
+use crate::options::Memory;
 use crate::struck::Struck;
 
 /// What the simulation sees. Invariants take what concerns them.
@@ -50,7 +52,14 @@ pub struct Image<'a> {
     pub key: Key,
     pub partition: &'a Partition,
     pub source: &'a Past,
-    pub mirror: &'a Mirror,
+}
+
+impl Image<'_> {
+    /// Nobody compresses here but the product, what isn't a record. Such a batch may only stand below a log
+    /// start that the source had.
+    pub fn may_be_filler(&self, stored: &Stored) -> bool {
+        stored.is_compressed() && stored.last_offset < self.source.highest_start()
+    }
 }
 
 impl<'a> Logs<'a> {
@@ -63,7 +72,7 @@ impl<'a> Logs<'a> {
                 let source = history.of(&mirror.source_topic, index)?;
                 let key = (name.to_string(), index);
                 let is_judged = !struck.is_unclean_mirror(name, index);
-                is_judged.then_some(Image { key, partition, source, mirror })
+                is_judged.then_some(Image { key, partition, source })
             })
         })
     }
@@ -77,6 +86,8 @@ pub struct Shown<'a> {
     pub links: &'a BTreeMap<String, &'static str>,
     /// Bytes between fetch and acknowledgement, by link's name, as the product counts them.
     pub credit_in_use: &'a BTreeMap<String, usize>,
+    /// What it may hold.
+    pub memory: Memory,
     pub mirrors: &'a Mirrors,
     pub history: &'a History,
     pub struck: &'a Struck,

@@ -7,7 +7,8 @@
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
 //! - [`faults`], [`strike`], [`mischief`]: what goes wrong, and [`struck`]: what that excuses.
 //! - [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
-//! - [`trace`], [`shown`], [`run`]: what a run prints. [`processes`]: many runs, and the same run twice.
+//! - [`trace`], [`shown`], [`walked`], [`run`]: what a run prints. [`processes`]: many runs, and the same
+//!   run twice. [`coverage`]: which paths they took.
 //!
 //! It never waits for real time and never opens a socket or a file.
 
@@ -21,6 +22,7 @@ compile_error!(
 mod batches;
 mod chance;
 mod clusters;
+mod coverage;
 mod disk;
 mod faults;
 mod history;
@@ -42,6 +44,7 @@ mod struck;
 mod time;
 mod trace;
 mod verifier;
+mod walked;
 mod wire;
 mod world;
 

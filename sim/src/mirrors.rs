@@ -27,7 +27,9 @@ impl Mirrors {
         Self(BTreeMap::from([(topic.into(), mirror)]))
     }
 
-    pub fn learn(&mut self, applied: &Applied) {
+    /// Whether a prefix is new, and is about to be filled.
+    pub fn learn(&mut self, applied: &Applied) -> bool {
+        let mut is_new = false;
         let links = applied.catalog.links.values().filter(|link| *link.destination == *DESTINATION.name);
         for mirror in links.flat_map(|link| link.mirrors.values()) {
             let new = || Mirror { source_topic: mirror.source_topic.clone(), fill_to: BTreeMap::new() };
@@ -35,9 +37,11 @@ impl Mirrors {
             for (index, partition) in (0..).zip(&mirror.partitions) {
                 let Some(Prefix { log_start, .. }) = partition.prefix else { continue };
                 let fill_to = known.fill_to.entry(index).or_default();
+                is_new |= log_start > *fill_to;
                 *fill_to = log_start.max(*fill_to);
             }
         }
+        is_new
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Mirror)> {

@@ -31,6 +31,8 @@ pub const APIS: [ApiKey; 8] = [
 pub enum Trick {
     /// The broker hears of it up to so much later.
     Delay(Duration),
+    /// The connection ends, and the broker hears of it up to so much later all the same.
+    Overdue(Duration),
     /// No effect, and the connection ends.
     Drop,
     /// Effect, and the connection ends without an answer.
@@ -51,6 +53,9 @@ impl fmt::Display for Trick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Delay(up_to) => write!(f, "come up to {up_to:?} late"),
+            Self::Overdue(up_to) => {
+                write!(f, "lose their connection and come up to {up_to:?} after it")
+            }
             Self::Drop => f.write_str("are dropped"),
             Self::LoseAnswer => f.write_str("take effect without an answer"),
             Self::Lie(code) => write!(f, "take effect and are answered with error {code}"),
@@ -115,11 +120,13 @@ impl Mischief {
             state.chance.draw(|chance| chance.percent(*percent)).then_some(*trick)
         })?;
         tracing::info!("mischief: {api:?} requests {trick}");
+        let within = |up_to: Duration| {
+            let up_to_ms = u64::try_from(up_to.as_millis()).unwrap_or(u64::MAX);
+            Duration::from_millis(state.chance.draw(|chance| chance.between(1..=up_to_ms)))
+        };
         Some(match trick {
-            Trick::Delay(up_to) => {
-                let up_to_ms = u64::try_from(up_to.as_millis()).unwrap_or(u64::MAX);
-                Trick::Delay(Duration::from_millis(state.chance.draw(|chance| chance.between(1..=up_to_ms))))
-            }
+            Trick::Delay(up_to) => Trick::Delay(within(up_to)),
+            Trick::Overdue(up_to) => Trick::Overdue(within(up_to)),
             other => other,
         })
     }
@@ -133,6 +140,7 @@ fn plainly<R>(trick: Option<Trick>) -> Fault<R> {
     match trick {
         None => Fault::Pass,
         Some(Trick::Delay(by)) => Fault::Delay(by),
+        Some(Trick::Overdue(by)) => Fault::DropThenApply(by),
         Some(Trick::Drop | Trick::Refuse(_)) => Fault::Drop,
         Some(Trick::LoseAnswer | Trick::Lie(_)) => Fault::ApplyThenDrop,
     }

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actors::clock::{Clocks, Uptime, WallClock};
+use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
 use actors::observe::Observatory;
+use catalog::command::NodeDescription;
 use consensus::{Applied, Consensus};
 use tokio::sync::watch;
 
@@ -29,6 +31,7 @@ pub struct Seat {
     pub chance: SharedChance,
     pub judge: Judge,
     pub operator: Operator,
+    pub credit: CreditLimits,
     /// Its store was founded: from then on it must open whatever happens.
     founded: AtomicBool,
     view: Mutex<Option<View>>,
@@ -50,9 +53,10 @@ impl Seat {
         chance: SharedChance,
         judge: Judge,
         operator: Operator,
+        credit: CreditLimits,
     ) -> Arc<Self> {
         let (founded, view) = (AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { name, disk, time, chance, judge, operator, founded, view })
+        Arc::new(Self { name, disk, time, chance, judge, operator, credit, founded, view })
     }
 
     /// One process of the node, until it is crashed.
@@ -76,8 +80,14 @@ impl Seat {
         let witness = Witness { judge: self.judge.clone(), life: life.clone() };
         let dial = Arc::new(SimDial::new(self.chance.clone()));
         tokio::spawn(self.operator.clone().work(consensus.clone(), dial.clone(), witness));
-        engine::record_start(&consensus, self.name).await?;
-        let engine = Engine::start(consensus.clone(), self.clocks(), dial, peers).await?;
+        let description = NodeDescription {
+            name: self.name.into(),
+            address: None,
+            level: catalog::fleet::LEVEL,
+            version: "simulated".into(),
+        };
+        engine::record_start(&consensus, &description).await?;
+        let engine = Engine::start(consensus.clone(), self.clocks(), dial, peers, self.credit).await?;
         tokio::spawn(engine.member().clone().run());
         tracing::info!("node: data plane runs");
         let observatory = Some(engine.observatory().clone());

@@ -43,10 +43,14 @@ struct State {
     /// Between two commands, on average.
     pause: Duration,
     request_timeout_ms: u64,
+    /// Of the link to the cluster that answers.
+    link_configs: BTreeMap<String, String>,
     topics: Vec<String>,
     /// Mirrors made so far: no name is given twice.
     mirrors: u64,
     is_done: bool,
+    /// Wants nothing any more.
+    rests: bool,
 }
 
 /// What it wants of the node.
@@ -72,15 +76,22 @@ impl Operator {
             until: options.busy,
             pause: options.busy / u32::try_from(options.commands).unwrap_or(u32::MAX),
             request_timeout_ms: options.request_timeout_ms,
+            link_configs: options.link_configs.clone(),
             topics: options.topics.iter().map(|topic| topic.name.clone()).collect(),
             mirrors: 0,
             is_done: false,
+            rests: false,
         })))
     }
 
-    /// Everything it wanted was answered.
+    /// Everything it wanted was answered, and is as it wanted.
     pub fn is_done(&self) -> bool {
         self.state().is_done
+    }
+
+    /// What is read now is what is judged.
+    pub fn rest(&self) {
+        self.state().rests = true;
     }
 
     /// At work with one process of the node.
@@ -91,7 +102,13 @@ impl Operator {
             let pause = self.state().pause_now(&found.catalog);
             tokio::time::sleep(pause).await;
             let found = consensus.watch().borrow().clone();
-            let Some(wish) = self.state().next(&found.catalog) else { break };
+            let wish = {
+                let mut state = self.state();
+                let wish = if state.rests { None } else { state.next(&found.catalog) };
+                state.is_done = wish.is_none();
+                wish
+            };
+            let Some(wish) = wish else { continue };
             match wish {
                 Wish::Submit(action) => submit(&consensus, &judge, action).await,
                 Wish::Mirror { link, request } => {
@@ -110,7 +127,6 @@ impl Operator {
                 }
             }
         }
-        self.state().is_done = true;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -209,7 +225,7 @@ impl State {
             return Some(Wish::Submit(self.create_link(&SOURCE, to)));
         }
         if self.time.elapsed() >= self.until {
-            return tidy(catalog);
+            return self.tidy(catalog);
         }
         // Mirrors run to a cluster that answers, and are asked for to the other one as well.
         let to = if self.chance.percent(90) { DESTINATION } else { UNREACHABLE };
@@ -233,6 +249,16 @@ impl State {
         })
     }
 
+    /// In the end every mirror is to run, and there is one that no fault has stopped.
+    fn tidy(&mut self, catalog: &Catalog) -> Option<Wish> {
+        let link = catalog.links.values().find(|link| *link.destination == *DESTINATION.name)?;
+        if let Some(paused) = link.mirrors.values().find(|mirror| mirror.status == MirrorStatus::Paused) {
+            return Some(Wish::Submit(Action::ResumeMirror { mirror: link.key(&paused.name) }));
+        }
+        let runs = |mirror: &Arc<MirrorTopic>| mirror.partitions.iter().any(|p| p.failure.is_none());
+        (!link.mirrors.values().any(runs)).then(|| self.mirror(link.clone()))
+    }
+
     fn create_cluster(&self, cluster: &Registered) -> Action {
         let bootstrap: Vec<String> =
             cluster.hosts.iter().map(|host| format!("{host}:{BROKER_PORT}")).collect();
@@ -250,7 +276,7 @@ impl State {
             destination: to.name.into(),
             source: Some(from.name.into()),
             source_cluster_id: from.id.into(),
-            configs: BTreeMap::new(),
+            configs: self.link_configs.clone(),
         })
     }
 
@@ -258,7 +284,7 @@ impl State {
         self.mirrors += 1;
         let source_topic = self.chance.pick(&self.topics).clone();
         let mirror_topic = format!("{source_topic}.mirror-{}", self.mirrors);
-        let replication_factor = *self.chance.pick(&[None, Some(2), Some(3)]);
+        let replication_factor = *self.chance.pick(&[None, Some(1), Some(2), Some(3)]);
         let request =
             MirrorRequest { source_topic, mirror_topic, replication_factor, configs: BTreeMap::new() };
         Wish::Mirror { link, request }
@@ -270,13 +296,6 @@ impl State {
         let configs = link.configs.clone().into_iter().chain([changed]).collect();
         Action::AlterLinkConfigs { link: link.id.clone(), expected: link.configs.clone(), configs }
     }
-}
-
-/// In the end every mirror is to run.
-fn tidy(catalog: &Catalog) -> Option<Wish> {
-    let mut mirrors = catalog.links.values().flat_map(|link| link.mirrors.values().map(move |m| (link, m)));
-    let (link, paused) = mirrors.find(|(_, mirror)| mirror.status == MirrorStatus::Paused)?;
-    Some(Wish::Submit(Action::ResumeMirror { mirror: link.key(&paused.name) }))
 }
 
 fn create_mirror(link: &Link, plan: MirrorPlan) -> Action {

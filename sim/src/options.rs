@@ -1,12 +1,15 @@
 //! What a seed draws before anything runs. Printed first, so that a failure says what world it was.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use actors::credit::CreditLimits;
+
 use crate::chance::Chance;
 use crate::clusters::{Mood, UNREACHABLE};
-use crate::faults::{self, Fault, Unclean};
+use crate::faults::{self, Ambush, Fault, Unclean};
 
 /// Time for the operator, for producers and for faults; what follows is quiet.
 const BUSY: RangeInclusive<u64> = 15..=45;
@@ -31,6 +34,26 @@ const PRODUCER_CHECK_MS: [i64; 4] = [10, 50, 1_000, 20_000];
 
 /// Percent of seeds in which acknowledged records may be lost, for either cluster.
 const UNCLEAN_PERCENT: u64 = 12;
+
+/// Percent of topics whose logs begin above zero: a mirror's prefix must be filled.
+const HIGH_PERCENT: u64 = 40;
+
+/// The size of a source topic's batches, at most. The largest that a producer here writes has some 21 KB;
+/// the less a filler batch may hold, the longer a fill lasts.
+const BATCH_BYTES_MAX: [u64; 3] = [32_768, 32_768, 1_048_588];
+
+/// What a link may hold in memory, and what a partition, where they aren't as in production. Smaller than
+/// what a fetch waits for and what its source has ready; large enough for two fetches a destination broker.
+const LINK_BYTES_MAX: [usize; 3] = [288 << 10, 512 << 10, 2 << 20];
+const PARTITION_BYTES_MAX: [usize; 3] = [16 << 10, 64 << 10, 16 << 20];
+
+/// `replica.fetch.response.max.bytes` of links, its default and the least that a link takes.
+const RESPONSE_BYTES_MAX: [usize; 2] = [8 << 20, 64 << 10];
+/// `replica.fetch.max.bytes`; a batch may be larger, and comes whole then.
+const PARTITION_RESPONSE_BYTES_MAX: [u64; 3] = [1 << 20, 64 << 10, 32 << 10];
+/// `replica.fetch.wait.max.ms`. Where little credit is shared, fetches that wait for data keep others from
+/// theirs: it is always short there.
+const FETCH_WAIT_MAX_MS: [u64; 2] = [50, 500];
 
 /// How old a partition's records are when they are sent. The destination's brokers forget the producer of
 /// records older than a day.
@@ -59,6 +82,25 @@ pub struct SourceTopic {
     pub pause: Duration,
     /// Batches in each of its partitions before anything runs, at most.
     pub preloaded_max: u64,
+    pub batch_bytes_max: u64,
+    /// What each of its partitions has lost before anything runs, where its logs begin above zero.
+    pub lost: Option<Lost>,
+}
+
+/// The beginning of a log that is gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// So many batches of many small records, and then of what was preloaded so many hundredths: their end
+    /// may lie inside a batch.
+    pub batches: u64,
+    pub percent: u64,
+}
+
+/// What bounds the memory of a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    pub credit: CreditLimits,
+    pub response_bytes_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -75,8 +117,13 @@ pub struct Options {
     pub producer_check_ms: i64,
     /// Of the cluster that never answers.
     pub mood: Mood,
+    pub memory: Memory,
+    /// Of the link between the clusters with data.
+    pub link_configs: BTreeMap<String, String>,
     /// In the order in which they happen.
     pub faults: Vec<Fault>,
+    /// Each waits for a prefix that is being filled.
+    pub ambushes: Vec<Ambush>,
 }
 
 impl Options {
@@ -85,32 +132,65 @@ impl Options {
         let busy = Duration::from_secs(chance.between(BUSY));
         let unclean =
             Unclean { source: chance.percent(UNCLEAN_PERCENT), destination: chance.percent(UNCLEAN_PERCENT) };
+        let memory = memory(&mut Chance::of(seed, "memory"));
         Self {
             seed,
             busy,
             quiet: QUIET_MIN..=QUIET_MAX,
             latency_max: Duration::from_millis(chance.between(LATENCY_MS)),
             commands: chance.between(COMMANDS),
-            topics: (1..=chance.between(1..=4)).map(|number| topic(number, &mut chance)).collect(),
+            topics: (1..=chance.between(1..=4)).map(|number| topic(number, seed, &mut chance)).collect(),
             request_timeout_ms: *chance.pick(&[2_000, 5_000, 30_000]),
             producer_check_ms: *chance.pick(&PRODUCER_CHECK_MS),
             mood: *chance.pick(&Mood::ALL),
+            memory,
+            link_configs: link_configs(memory, &mut Chance::of(seed, "link configs")),
             faults: faults::draw(&mut chance, busy, unclean),
+            ambushes: faults::draw_ambushes(&mut Chance::of(seed, "ambushes")),
         }
     }
 }
 
-fn topic(number: u64, chance: &mut Chance) -> SourceTopic {
-    let replication = *chance.pick(&[2, 3, 3]);
+fn memory(chance: &mut Chance) -> Memory {
+    let credit = if chance.percent(50) {
+        CreditLimits {
+            link_bytes_max: *chance.pick(&LINK_BYTES_MAX),
+            partition_bytes_max: *chance.pick(&PARTITION_BYTES_MAX),
+        }
+    } else {
+        CreditLimits::default()
+    };
+    Memory { credit, response_bytes_max: *chance.pick(&RESPONSE_BYTES_MAX) }
+}
+
+fn link_configs(memory: Memory, chance: &mut Chance) -> BTreeMap<String, String> {
+    let set = |key: &str, value: String| (key.to_owned(), value);
+    let has_plenty = memory.credit == CreditLimits::default();
+    let waits = if has_plenty { &FETCH_WAIT_MAX_MS[..] } else { &FETCH_WAIT_MAX_MS[..1] };
+    BTreeMap::from([
+        set("replica.fetch.response.max.bytes", memory.response_bytes_max.to_string()),
+        set("replica.fetch.max.bytes", chance.pick(&PARTITION_RESPONSE_BYTES_MAX).to_string()),
+        set("replica.fetch.wait.max.ms", chance.pick(waits).to_string()),
+    ])
+}
+
+/// What has streams of its own was added later.
+fn topic(number: u64, seed: u64, chance: &mut Chance) -> SourceTopic {
+    let mut later = Chance::of(seed, &format!("topic {number}"));
+    let lost = Lost { batches: *later.pick(&[0, 3, 30]), percent: later.between(0..=100) };
+    let lost = later.percent(HIGH_PERCENT).then_some(lost);
+    let replication = *chance.pick(&[1, 2, 3, 3]);
     SourceTopic {
         name: format!("topic-{number}"),
         partitions: chance.between(1..=3) as i32,
         replication,
-        in_sync_min: *chance.pick(&[1, 1, 2]),
+        in_sync_min: replication.min(*chance.pick(&[1, 1, 2])),
         age: *chance.pick(&Age::ALL),
         is_idempotent: chance.percent(60),
         pause: Duration::from_millis(chance.between(20..=1_500)),
         preloaded_max: *chance.pick(&[0, 3, 40]),
+        batch_bytes_max: *later.pick(&BATCH_BYTES_MAX),
+        lost,
     }
 }
 
@@ -128,12 +208,23 @@ impl fmt::Display for Options {
             writeln!(
                 f,
                 "  {name}: {partitions} partitions, {replication} replicas, {in_sync_min} in sync; {age:?} records, \
-                 {idempotent} producers that pause for {pause:?}, up to {preloaded} batches before"
+                 {idempotent} producers that pause for {pause:?}, up to {preloaded} batches before, each of {} bytes \
+                 at most",
+                topic.batch_bytes_max
             )?;
+            if let Some(Lost { batches, percent }) = topic.lost {
+                writeln!(f, "    of which {percent} of 100 are gone, and {batches} large ones before them")?;
+            }
         }
         writeln!(f, "  cluster {} {}", UNREACHABLE.name, self.mood)?;
+        let Memory { credit, .. } = self.memory;
+        let (link, partition) = (credit.link_bytes_max, credit.partition_bytes_max);
+        writeln!(f, "  a link holds {link} bytes at most, a partition {partition}; {:?}", self.link_configs)?;
         for fault in &self.faults {
             writeln!(f, "  {fault}")?;
+        }
+        for ambush in &self.ambushes {
+            writeln!(f, "  {ambush}")?;
         }
         Ok(())
     }

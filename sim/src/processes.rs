@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::coverage::Coverage;
+
 /// Of a failed seed's trace.
 const LINES_SHOWN: usize = 60;
 
 /// Each of these must be in the traces that `meta` compares: equal traces of nothing prove nothing.
-const MUST_HAPPEN: [&str; 12] = [
+const MUST_HAPPEN: [&str; 15] = [
+    "an idempotent producer of ",
+    "a plain producer of ",
+    "cutting off the filler",
     "disk: sync",
     "catalog: index",
     "operator: Done",
@@ -41,6 +46,14 @@ fn repeat(seed: u64) -> String {
     format!("to repeat: cargo xtask sim --seed {seed}")
 }
 
+/// Of all seeds.
+#[derive(Default)]
+struct Total {
+    simulated: Duration,
+    failed: Vec<u64>,
+    coverage: Coverage,
+}
+
 /// Runs `count` seeds from `first` on, a few at a time. One seed shows its trace.
 ///
 /// # Errors
@@ -48,7 +61,7 @@ fn repeat(seed: u64) -> String {
 pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
-    let total = Mutex::new((Duration::ZERO, Vec::new()));
+    let total = Mutex::new(Total::default());
     let worker = || -> Result<()> {
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
@@ -65,7 +78,8 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
             } else {
                 println!("{last}");
             }
-            total.0 += simulated(last).unwrap_or_default();
+            total.simulated += simulated(last).unwrap_or_default();
+            total.coverage.add(&text);
             if !output.status.success() {
                 if count > 1 {
                     let lines: Vec<&str> = text.lines().collect();
@@ -75,7 +89,7 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
                 }
                 eprint!("{}", String::from_utf8_lossy(&output.stderr));
                 eprintln!("{}", repeat(seed));
-                total.1.push(seed);
+                total.failed.push(seed);
             }
         }
     };
@@ -83,8 +97,11 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
         let workers: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker never panics"))
     })?;
-    let (simulated, failed) = total.into_inner().expect("no panic while held");
+    let Total { simulated, failed, coverage } = total.into_inner().expect("no panic while held");
     let wall = begun.elapsed().as_secs_f64();
+    if count > 1 {
+        print!("{coverage}");
+    }
     println!(
         "{count} seeds, {} failed, in {wall:.1} s: {:.0} seeds a minute, {:.0} simulated seconds a second",
         failed.len(),

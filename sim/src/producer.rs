@@ -27,6 +27,8 @@ const HOUR_MS: u64 = 3_600_000;
 const OLD_HOURS: std::ops::RangeInclusive<u64> = 25..=720;
 const RECORDS_MAX: u64 = 30;
 const VALUE_BYTES_MAX: u64 = 600;
+/// Of a batch that is gone before anything runs.
+const SMALL_RECORDS: usize = 500;
 const BURST_MAX: u64 = 8;
 /// Between two tries of a batch.
 const AGAIN_MS: std::ops::RangeInclusive<u64> = 50..=800;
@@ -59,7 +61,10 @@ struct Producer {
     until: Duration,
     wire: Option<Wire>,
     identity: Identity,
+    /// Records, acknowledged or not.
     written: u64,
+    /// One batch was acknowledged.
+    has_written: bool,
 }
 
 impl Producers {
@@ -91,6 +96,7 @@ impl Producers {
             wire: None,
             identity: Identity::NONE,
             written: 0,
+            has_written: false,
         }
     }
 
@@ -103,8 +109,17 @@ impl Producers {
                 producer.chance =
                     Chance::of(self.options.seed, &format!("before {} {partition}", topic.name));
                 producer.written = 1 << 32;
+                let lost_batches = topic.lost.map_or(0, |lost| lost.batches);
+                for _ in 0..lost_batches {
+                    producer.preload_small(source);
+                }
+                let lost_to = producer.log_end(source);
                 for _ in 0..producer.chance.between(0..=topic.preloaded_max) {
-                    producer.preload(source);
+                    let records = producer.records();
+                    producer.preload(source, &records);
+                }
+                if let Some(lost) = topic.lost {
+                    producer.lose(source, lost_to, lost.percent);
                 }
             }
         }
@@ -112,8 +127,8 @@ impl Producers {
 }
 
 impl Producer {
-    fn preload(&mut self, source: &Embedded) {
-        let batch = batches::write(&self.records(), Identity::NONE);
+    fn preload(&mut self, source: &Embedded, records: &[Record]) {
+        let batch = batches::write(records, Identity::NONE);
         let now_ms = self.time.wall_ms();
         let key = self.key();
         let base_offset = source.cluster.with(|state| {
@@ -124,6 +139,29 @@ impl Producer {
         if let Some(base_offset) = base_offset {
             self.acknowledge(base_offset, &batch);
         }
+    }
+
+    /// Many offsets in few bytes.
+    fn preload_small(&mut self, source: &Embedded) {
+        let timestamp_ms = self.time.wall_ms();
+        let small = Record { timestamp_ms, key: None, value: Vec::new(), headers: Vec::new() };
+        self.preload(source, &vec![small; SMALL_RECORDS]);
+    }
+
+    fn log_end(&self, source: &Embedded) -> i64 {
+        let key = self.key();
+        source.cluster.with(|state| state.partition(&key.0, key.1).map_or(0, |found| found.log.end()))
+    }
+
+    /// The log loses all below `from`, and of what is above so many hundredths. Long ago: no crash gives it
+    /// back.
+    fn lose(&self, source: &Embedded, from: i64, percent: u64) {
+        let key = self.key();
+        source.cluster.with(|state| {
+            let Some(found) = state.partition_mut(&key.0, key.1) else { return };
+            found.log.raise_start(from + (found.log.end() - from) * percent as i64 / 100);
+            found.log.save_start();
+        });
     }
 
     fn key(&self) -> Key {
@@ -181,6 +219,14 @@ impl Producer {
         for _ in 0..TRIES_MAX {
             match self.try_once(&batch).await {
                 Some((0, base_offset)) => {
+                    if !std::mem::replace(&mut self.has_written, true) {
+                        let kind = if self.topic.is_idempotent { "an idempotent" } else { "a plain" };
+                        tracing::info!(
+                            "{kind} producer of {}[{}] has written",
+                            self.topic.name,
+                            self.partition
+                        );
+                    }
                     self.acknowledge(base_offset, &batch);
                     self.identity.base_sequence += records.len() as i32;
                     return;
@@ -226,7 +272,11 @@ impl Producer {
     }
 
     async fn identify(&mut self) -> Option<Identity> {
-        let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_producer_id((-1).into())
+            .with_producer_epoch(-1)
+            .with_transaction_timeout_ms(60_000);
         let answer = any_broker(|mut wire| async move { wire.call(4, &request.clone()).await.ok() }).await?;
         let identity = Identity {
             producer_id: answer.producer_id.0,

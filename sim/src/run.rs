@@ -4,6 +4,7 @@ use std::io::{BufWriter, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -16,12 +17,16 @@ use crate::world::World;
 /// Lines are printed this often, so that a run that hangs has said how far it came.
 const PRINT_EVERY_STEPS: u64 = 1_000;
 
+/// A seed takes a second or two of the machine's time.
+const WALL_LIMIT: Duration = Duration::from_secs(180);
+
 /// # Errors
 /// When the seed fails.
 pub fn run(seed: u64) -> Result<()> {
     let time = Time::default();
     let trace = Trace::install(time.clone())?;
     let has_panicked = note_panics();
+    end_if_it_hangs(seed, trace.clone());
     let mut out = Printer { out: BufWriter::new(std::io::stdout().lock()), hash: Fnv::default(), lines: 0 };
     let options = Options::of(seed);
     out.print(&options.to_string())?;
@@ -47,6 +52,18 @@ pub fn run(seed: u64) -> Result<()> {
         Ok(()) => Ok(()),
         Err(why) => bail!("seed {seed}: {why}"),
     }
+}
+
+/// What never ends in a moment of simulated time, no simulated limit ends: so the machine's clock does, and
+/// only then is anything decided by it.
+fn end_if_it_hangs(seed: u64, trace: Trace) {
+    std::thread::spawn(move || {
+        std::thread::sleep(WALL_LIMIT);
+        // The lock of what is printed is the run's own.
+        eprint!("{}", trace.take());
+        eprintln!("error: seed {seed}: hangs: it isn't over within {WALL_LIMIT:?}");
+        std::process::exit(1);
+    });
 }
 
 /// A panic fails its seed, also one that an actor's supervisor catches and lives with.

@@ -34,9 +34,10 @@ fn states(applied: &Applied, observatory: &Observatory) -> BTreeMap<String, Stri
         for topic in link.mirrors.keys() {
             for row in observatory.partitions(&link.key(topic)) {
                 let end = row.mirror_end_offset.map(|end| format!(" at {end}")).unwrap_or_default();
+                let unguarded = if row.guarded == Some(false) { ", unguarded" } else { "" };
                 states.insert(
                     format!("{}/{topic}[{}]", link.name, row.partition),
-                    format!("{}{end}", row.state),
+                    format!("{}{end}{unguarded}", row.state),
                 );
             }
         }

@@ -47,6 +47,12 @@ impl Struck {
         found.is_some_and(|errors| errors.contains(LOST_AT_SOURCE[1]))
     }
 
+    /// Records that were gone from a source partition may be there again.
+    pub fn has_regained(&self, topic: &str, partition: i32) -> bool {
+        let found = self.sources.get(&(topic.to_owned(), partition));
+        found.is_some_and(|errors| errors.contains(LOST_AT_SOURCE[0]))
+    }
+
     /// Whether a mirror partition may have stopped with this error.
     pub fn allows(&self, mirror: &Key, source: &Key, error: &str) -> bool {
         (self.unclean_mirrors.contains(mirror) && LOST_AT_DESTINATION.contains(&error))

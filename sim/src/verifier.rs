@@ -77,7 +77,8 @@ impl Verifier {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares each of these mirror partitions with its source and with the oracle.
+    /// Compares each of these mirror partitions with its source and with the oracle. Returns how many
+    /// records were compared.
     ///
     /// # Errors
     /// The first difference, in words.
@@ -87,9 +88,10 @@ impl Verifier {
         mirrors: &Mirrors,
         oracle: &Oracle,
         struck: &Struck,
-    ) -> Result<(), String> {
+    ) -> Result<usize, String> {
         let state = self.state();
         let (sources, destinations) = state.read.as_ref().ok_or("the verifier hasn't read yet")?.as_ref()?;
+        let mut compared = 0;
         for key in wanted {
             let (topic, partition) = key;
             let source_topic = &mirrors.get(topic).ok_or("no such mirror")?.source_topic;
@@ -97,18 +99,25 @@ impl Verifier {
             let source = sources.get(&source_key).ok_or_else(|| format!("{source_key:?} can't be read"))?;
             let mirror =
                 destinations.get(key).ok_or_else(|| format!("{topic}[{partition}] can't be read"))?;
-            equal(source, mirror).map_err(|why| format!("{topic}[{partition}]: {why}"))?;
+            let may_start_above = struck.has_regained(source_topic, *partition);
+            compared += equal(source, mirror, may_start_above)
+                .map_err(|why| format!("{topic}[{partition}]: {why}"))?;
             if !struck.is_unclean_source(source_topic, *partition) {
                 holds(mirror, &oracle.of(&source_key))
                     .map_err(|why| format!("{topic}[{partition}]: {why}"))?;
             }
         }
-        Ok(())
+        Ok(compared)
     }
 }
 
-/// From where both logs hold records on they are equal up to their ends, which are equal.
-fn equal(source: &Read, mirror: &Read) -> Result<(), String> {
+/// From where both logs hold records on they are equal up to their ends, which are equal. The mirror lacks
+/// none of its beginning, but where the source got records back that were gone. Returns how many records
+/// are equal.
+fn equal(source: &Read, mirror: &Read, may_start_above: bool) -> Result<usize, String> {
+    if mirror.start > source.start && !may_start_above {
+        return Err(format!("the source starts at offset {}, the mirror at {}", source.start, mirror.start));
+    }
     if source.end != mirror.end {
         return Err(format!("the source ends at offset {}, the mirror at {}", source.end, mirror.end));
     }
@@ -119,7 +128,7 @@ fn equal(source: &Read, mirror: &Read) -> Result<(), String> {
             return Err(format!("at offset {offset} the source has {theirs:x?}, the mirror {ours:x?}"));
         }
     }
-    Ok(())
+    Ok(usize::try_from(source.end - from).unwrap_or_default())
 }
 
 /// All that was acknowledged from the mirror's log start on is in it.

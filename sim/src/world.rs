@@ -11,19 +11,20 @@ use turmoil::Sim;
 use crate::chance::{Chance, SharedChance};
 use crate::clusters::{self, DESTINATION, Embedded, Side, UNREACHABLE};
 use crate::disk::Disk;
-use crate::faults::{Fault, Kind};
+use crate::faults::{Ambush, Fault, Kind};
 use crate::history::Key;
 use crate::invariants;
 use crate::judge::{Judge, Logs, Row, Seen, Shown};
 use crate::node::{self, Seat, View};
 use crate::operator::Operator;
-use crate::options::Options;
+use crate::options::{Memory, Options};
 use crate::oracle::Oracle;
 use crate::producer::{self, Producers};
 use crate::shown;
 use crate::strike::Field;
 use crate::time::Time;
 use crate::verifier::{self, Verifier};
+use crate::walked::Walked;
 
 /// Hosts run this long one after the other; messages arrive between.
 const STEP: Duration = Duration::from_millis(2);
@@ -33,6 +34,8 @@ const LOOK_EVERY_STEPS: u64 = 5;
 const SOCKET_SEGMENTS_MAX: usize = 65_536;
 /// Whether all has come right is looked at this often.
 const END_EVERY_STEPS: u64 = 250;
+/// Between two ambushes: one fault's effects are over before the next, as often as not.
+const AMBUSH_EVERY: Duration = Duration::from_millis(500);
 
 pub struct World<'a> {
     options: Arc<Options>,
@@ -44,12 +47,15 @@ pub struct World<'a> {
     verifier: Verifier,
     /// Not yet struck; the next one last.
     faults: Vec<Fault>,
+    /// Not yet laid; the next one last, and not before then.
+    ambushes: (Vec<Ambush>, Duration),
     /// When the node that is down starts again.
     back_at: Option<Duration>,
     /// How long it stays down once its doom has come.
     doomed_for: Duration,
     index: u64,
     shown: shown::Shown,
+    walked: Walked,
     steps: u64,
 }
 
@@ -86,10 +92,12 @@ impl World<'_> {
         let disk = Disk::new(Chance::of(seed, "disk"));
         let node_chance = SharedChance::of(seed, node::HOST);
         let operator = Operator::new(&options, time.clone());
-        let seat = Seat::new(node::HOST, disk, time.clone(), node_chance, judge.clone(), operator);
+        let credit = options.memory.credit;
+        let seat = Seat::new(node::HOST, disk, time.clone(), node_chance, judge.clone(), operator, credit);
         let seated = seat.clone();
         sim.host(node::HOST, move || seated.clone().run());
         let faults = options.faults.iter().rev().cloned().collect();
+        let ambushes = (options.ambushes.clone(), Duration::ZERO);
         Self {
             options,
             sim,
@@ -99,10 +107,12 @@ impl World<'_> {
             field,
             verifier,
             faults,
+            ambushes,
             back_at: None,
             doomed_for: Duration::ZERO,
             index: 0,
             shown: shown::Shown::default(),
+            walked: Walked::default(),
             steps: 0,
         }
     }
@@ -150,6 +160,7 @@ impl World<'_> {
         }
         let has_come_right = self.seat.operator.is_done() && self.has_come_right();
         if has_come_right {
+            self.seat.operator.rest();
             self.verifier.ask();
         }
         has_come_right && self.verifier.has_read()
@@ -161,7 +172,7 @@ impl World<'_> {
         let facts = Facts::of(&applied, &view);
         let mut found = false;
         with_logs(&self.field, |logs| {
-            found = invariants::has_come_right(logs, &facts.shown(&applied, &self.field)).is_ok();
+            found = invariants::has_come_right(logs, &self.shown(&facts, &applied)).is_ok();
         });
         found
     }
@@ -194,6 +205,7 @@ impl World<'_> {
     /// Its disk has gone from it already.
     fn end_node(&mut self, now: Duration, down_for: Duration) {
         tracing::info!("node: down for {down_for:?}");
+        self.walked.node_ends();
         let is_up = self.back_at.is_none();
         self.back_at = self.back_at.max(Some(now + down_for));
         self.seat.end();
@@ -218,8 +230,10 @@ impl World<'_> {
         {
             self.index = applied.index;
             tracing::info!("catalog: index {}", applied.index);
-            self.field.mirrors.learn(applied);
             self.judge.see(Seen::Applied(applied));
+            if self.field.mirrors.learn(applied) {
+                self.lay_ambush();
+            }
         }
         if !is_due {
             return;
@@ -228,14 +242,38 @@ impl World<'_> {
         if let Some((applied, view)) = view {
             self.shown.look(&applied, view.observatory.as_deref());
             let facts = Facts::of(&applied, &view);
-            self.judge.see(Seen::Shown(&facts.shown(&applied, &self.field)));
+            let shown = facts.shown(&applied, &self.field, self.options.memory);
+            self.judge.see(Seen::Shown(&shown));
+            self.walked.look(&shown);
         }
+    }
+
+    /// A prefix is about to be filled.
+    fn lay_ambush(&mut self) {
+        let (now, (ambushes, from)) = (self.sim.elapsed(), &mut self.ambushes);
+        if now < *from {
+            return;
+        }
+        let Some(ambush) = ambushes.pop().filter(|ambush| now + ambush.after < self.options.busy) else {
+            return;
+        };
+        tracing::info!("ambush: {ambush}");
+        *from = now + AMBUSH_EVERY;
+        let fault = Fault { at: now + ambush.after, kind: ambush.kind };
+        let place = self.faults.partition_point(|later| later.at > fault.at);
+        self.faults.insert(place, fault);
     }
 
     fn look_at_logs(&mut self) {
         let Field { source, history, struck, .. } = &mut self.field;
-        source.cluster.with(|state| history.take(state).into_iter().for_each(|key| struck.undeleted(key)));
-        with_logs(&self.field, |logs| self.judge.see(Seen::Logs(logs)));
+        for key in source.cluster.with(|state| history.take(state)) {
+            tracing::info!("cluster north: {}[{}] shows deleted records again", key.0, key.1);
+            struck.undeleted(key);
+        }
+        with_logs(&self.field, |logs| {
+            self.judge.see(Seen::Logs(logs));
+            self.walked.look_at_logs(logs);
+        });
     }
 
     /// After the quiet time everything has come right.
@@ -246,7 +284,8 @@ impl World<'_> {
         let applied = view.applied.borrow().clone();
         self.look_at_logs();
         let facts = Facts::of(&applied, &view);
-        with_logs(&self.field, |logs| self.judge.see(Seen::End(logs, &facts.shown(&applied, &self.field))));
+        let shown = self.shown(&facts, &applied);
+        with_logs(&self.field, |logs| self.judge.see(Seen::End(logs, &shown)));
         if let Some(violation) = self.judge.violation() {
             bail!(violation);
         }
@@ -254,7 +293,15 @@ impl World<'_> {
         let running = running(&applied);
         tracing::info!("verifier: compares {} mirror partitions", running.len());
         let compared = self.verifier.compare(&running, mirrors, oracle, struck);
-        compared.map_err(|why| anyhow!("the verifier: {why}"))
+        let compared = compared.map_err(|why| anyhow!("the verifier: {why}"))?;
+        tracing::info!("verifier: {compared} records are as at the source");
+        // Faults may have stopped every mirror there was; nothing else may leave nothing to compare.
+        ensure!(compared > 0 || running.is_empty(), "no record was mirrored: this run proves nothing");
+        Ok(())
+    }
+
+    fn shown<'a>(&'a self, facts: &'a Facts, applied: &'a Applied) -> Shown<'a> {
+        facts.shown(applied, &self.field, self.options.memory)
     }
 }
 
@@ -315,9 +362,9 @@ impl Facts {
         }
     }
 
-    fn shown<'a>(&'a self, applied: &'a Applied, field: &'a Field) -> Shown<'a> {
+    fn shown<'a>(&'a self, applied: &'a Applied, field: &'a Field, memory: Memory) -> Shown<'a> {
         let Field { mirrors, history, struck, .. } = field;
         let Self { rows, links, credit_in_use } = self;
-        Shown { applied, rows, links, credit_in_use, mirrors, history, struck }
+        Shown { applied, rows, links, credit_in_use, memory, mirrors, history, struck }
     }
 }

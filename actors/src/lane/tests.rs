@@ -1,5 +1,5 @@
 use super::*;
-use crate::credit::LinkCredit;
+use crate::credit::{CreditLimits, LinkCredit};
 use kafka::batch::cut;
 use std::sync::atomic::AtomicUsize;
 
@@ -50,7 +50,7 @@ impl World {
 
     /// Queues batches of ten records, one for each timestamp.
     async fn queue(&mut self, timestamps_ms: &[i64]) {
-        let frame = LinkCredit::new(1 << 20).of_broker(true).reserve(1024).await.fit(1024);
+        let frame = LinkCredit::new(CreditLimits::default()).of_broker(true).reserve(1024).await.fit(1024);
         let credit = ShareCredit::new(&frame, &self.outstanding, 100);
         for timestamp_ms in timestamps_ms {
             self.lane.push(vec![batch(self.next_offset, 10, *timestamp_ms)], &credit);

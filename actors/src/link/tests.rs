@@ -69,6 +69,7 @@ async fn doubts_left(link: Link, doubts: Doubts) -> Doubts {
         dial: Arc::new(NoNetwork),
         lease: LeaseKeeper::alone(Uptime::new(|| Duration::ZERO)),
         releases: Arc::default(),
+        credit: CreditLimits::default(),
     };
     let link = Arc::new(link);
     let arguments = LinkArguments {

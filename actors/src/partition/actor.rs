@@ -101,6 +101,7 @@ pub struct PartitionArguments {
 }
 
 struct Current {
+    run: u64,
     footing: Footing,
     source: Source,
     appender: Appender,
@@ -171,7 +172,7 @@ impl Actor for PartitionMirror {
             PartitionMessage::Footed { run, footed, quiet_from } => {
                 let Footed { footing, source, appender, pass } = *footed;
                 state.arguments.question.prefix = footing.prefix;
-                state.current = Some(Current { footing, source, appender, pass, cut_keeper: None });
+                state.current = Some(Current { run, footing, source, appender, pass, cut_keeper: None });
                 Event::Footed { run, quiet_from }
             }
             PartitionMessage::MetadataChanged if state.leader_moved() => Event::LeaderMoved,
@@ -230,8 +231,8 @@ impl PartitionActorState {
     }
 
     async fn order_lane(&self, order: impl FnOnce(LaneKey, u64) -> Order) {
-        if let Some(Current { appender, .. }) = &self.current {
-            appender.order(order(self.lane_key(), self.machine.run())).await;
+        if let Some(Current { run, appender, .. }) = &self.current {
+            appender.order(order(self.lane_key(), *run)).await;
         }
     }
 
@@ -296,7 +297,9 @@ impl PartitionActorState {
     /// Opens the lane first: what is fetched must have where to go.
     async fn begin(&mut self, myself: &ActorRef<PartitionMessage>, run: u64) {
         let lane_key = self.lane_key();
-        let Some(Current { footing, source, appender, pass, cut_keeper }) = &mut self.current else { return };
+        let Some(Current { footing, source, appender, pass, cut_keeper, .. }) = &mut self.current else {
+            return;
+        };
         let PartitionArguments { plane, stats, meters, question, mirror, partition, catalog, .. } =
             &self.arguments;
         let position = footing.lane.position;
@@ -373,11 +376,12 @@ impl PartitionActorState {
         fetcher.order(FetchOrder::Assign(Box::new(assign))).await;
     }
 
+    /// Of the run that has ended: the machine may be at the next one already.
     async fn stop_feed(&self) {
         match &self.current {
-            Some(Current { footing, source: Source::Fetcher(fetcher), .. }) => {
+            Some(Current { run, footing, source: Source::Fetcher(fetcher), .. }) => {
                 let (source, lane) = (footing.source.clone(), self.lane_key());
-                fetcher.order(FetchOrder::Remove { source, lane, run: self.machine.run() }).await;
+                fetcher.order(FetchOrder::Remove { source, lane, run: *run }).await;
             }
             Some(Current { source: Source::Filler(Some(task)), .. }) => task.abort(),
             _ => {}

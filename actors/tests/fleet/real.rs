@@ -125,8 +125,15 @@ impl RealFleet {
                 assert!(matches!(error, SubmitError::NoLeader { .. } | SubmitError::Deadline), "{error}");
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            let engine =
-                Engine::start(recorder, clusters.clocks(), clusters.dial(), peers).await.expect("actors");
+            let engine = Engine::start(
+                recorder,
+                clusters.clocks(),
+                clusters.dial(),
+                peers,
+                actors::credit::CreditLimits::default(),
+            )
+            .await
+            .expect("actors");
             tokio::spawn(engine.member().clone().run());
             engine
         };

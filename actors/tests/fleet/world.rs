@@ -68,7 +68,15 @@ impl World {
         let node = node(id);
         let port = Arc::new(Port { group: self.group.clone(), node });
         let calls = Arc::new(Calls { group: self.group.clone(), from: node });
-        let engine = Engine::start_on(port, self.clocks(), self.dial(), calls).await.expect("actors");
+        let engine = Engine::start_on(
+            port,
+            self.clocks(),
+            self.dial(),
+            calls,
+            actors::credit::CreditLimits::default(),
+        )
+        .await
+        .expect("actors");
         self.group.add(node, engine.clone());
         tokio::spawn(engine.member().clone().run());
     }

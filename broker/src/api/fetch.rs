@@ -104,6 +104,10 @@ impl Reading {
             if self.read_committed { partition.last_stable_offset() } else { partition.high_watermark() };
         let bytes_max = room.min(usize::try_from(wanted.bytes_max).unwrap_or(0));
         let chunk = partition.log.read(wanted.offset, limit, bytes_max, first);
+        if chunk.is_cut {
+            let client = &self.caller.client_id;
+            tracing::debug!(client, bytes = chunk.records.len(), "an answer is cut inside a batch");
+        }
         let aborted = chunk.aborted.iter().map(|aborted| {
             AbortedTransaction::default()
                 .with_producer_id(ProducerId(aborted.producer_id))

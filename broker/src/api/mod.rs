@@ -224,6 +224,17 @@ where
         Fault::Delay(duration) => tokio::time::sleep(duration).await,
         Fault::Drop => return Ok(Reply::Close),
         Fault::ApplyThenDrop => answered = false,
+        Fault::DropThenApply(by) => {
+            let (cluster, stops) = (cluster.clone(), cluster.stops());
+            tokio::spawn(async move {
+                tokio::time::sleep(by).await;
+                // What lies in a queue of a broker's is gone with it.
+                if cluster.stops() == stops {
+                    cluster.with(|state| drop(H::handle(state, &caller, request)));
+                }
+            });
+            return Ok(Reply::Close);
+        }
         Fault::ApplyThenAnswer(with) => change = Some(with),
     }
     let step = cluster.with(|state| H::handle(state, &caller, request));

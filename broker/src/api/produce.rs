@@ -193,7 +193,18 @@ fn append(
     if request.acks == ALL && in_sync < found.configs.in_sync_min(partition.replicas.len()) {
         return Err(Refusal { tells_log_start: true, ..bare(Code::NotEnoughReplicas) });
     }
-    partition.log.append(batch, &rules, partition.leader_epoch, now_ms)
+    let end = partition.log.end();
+    let appended = partition.log.append(batch, &rules, partition.leader_epoch, now_ms);
+    match &appended {
+        Ok(appended) if appended.end <= end => {
+            tracing::debug!(topic, partition = data.index, offset = appended.base_offset, "a duplicate");
+        }
+        Ok(_) => {}
+        Err(Refusal { code, .. }) => {
+            tracing::debug!(topic, partition = data.index, error = code.code(), "a batch is refused");
+        }
+    }
+    appended
 }
 
 fn bare(code: Code) -> Refusal {

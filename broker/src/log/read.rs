@@ -12,6 +12,8 @@ pub struct Chunk {
     pub aborted: Vec<AbortedTransaction>,
     /// Nothing came though there were bytes to come: not even the first batch fits.
     pub too_small: bool,
+    /// The last batch isn't whole.
+    pub is_cut: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +35,8 @@ impl Log {
         }
         let holder = self.segments.partition_point(|segment| segment.base <= begin.header.base_offset);
         let segment_end = self.segments.get(holder).map_or(self.end, |next| next.base);
-        let records = if begin.bytes.len() > bytes_max && !at_least_one {
-            Bytes::new()
+        let (records, is_cut) = if begin.bytes.len() > bytes_max && !at_least_one {
+            (Bytes::new(), false)
         } else {
             let limit = segment_end.min(limit);
             let within: Vec<&Batch> =
@@ -45,7 +47,7 @@ impl Log {
         let behind = begin.position + records.len() as u64;
         let indexed = holder.checked_sub(1).and_then(|holder| self.segments[holder].index.bound(behind));
         let aborted = self.aborted.within(offset, indexed.unwrap_or(segment_end));
-        Chunk { records, aborted, too_small: false }
+        Chunk { records, aborted, too_small: false, is_cut }
     }
 
     /// The first record that is at least as young as `timestamp`. Looked for in one segment only, the first
@@ -68,19 +70,22 @@ impl Log {
     }
 }
 
-fn joined(batches: &[&Batch], bytes_max: usize) -> Bytes {
+/// Up to `bytes_max`, and whether the last batch is cut by it.
+fn joined(batches: &[&Batch], bytes_max: usize) -> (Bytes, bool) {
     if let [only] = batches {
-        return only.bytes.slice(..only.bytes.len().min(bytes_max));
+        return (only.bytes.slice(..only.bytes.len().min(bytes_max)), only.bytes.len() > bytes_max);
     }
+    let mut is_cut = false;
     let mut out = BytesMut::with_capacity(bytes_max.min(batches.iter().map(|batch| batch.bytes.len()).sum()));
     for batch in batches {
         let room = bytes_max - out.len();
         out.extend_from_slice(&batch.bytes[..batch.bytes.len().min(room)]);
         if out.len() == bytes_max {
+            is_cut = batch.bytes.len() > room;
             break;
         }
     }
-    out.freeze()
+    (out.freeze(), is_cut)
 }
 
 /// Timestamp and offset of each record of a stored batch.

@@ -74,7 +74,7 @@ fn seen_here(catalog: &Catalog, status: &Status, observatory: Option<&Observator
     let mirrors = catalog.links.values().flat_map(|link| link.mirrors.keys().map(|topic| link.key(topic)));
     let question = Question { links: catalog.links.keys().cloned().collect(), mirrors: mirrors.collect() };
     if let Some(observatory) = observatory {
-        seen.add(status.node_id, &status.node_name, Answer::of(observatory, &question));
+        seen.add(status.node_id, None, Answer::of(observatory, &question));
     }
     seen
 }

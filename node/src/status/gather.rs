@@ -73,20 +73,21 @@ impl Fleet {
 
     async fn ask(&self, catalog: &Catalog, nodes: BTreeSet<NodeId>, question: &Question) -> Seen {
         let mut seen = Seen::default();
-        let name = |node: NodeId| catalog.nodes.get(&node).map_or_else(String::new, |n| n.name.to_string());
+        let name =
+            |node: NodeId| catalog.nodes.get(&node).filter(|_| catalog.nodes.len() > 1).map(|n| &*n.name);
         let Ok(request) = serde_json::to_vec(question).map(Bytes::from) else { return seen };
         let mut calls = JoinSet::new();
         for node in nodes.into_iter().filter(|node| *node != self.me) {
             let call = self.peers.call(node, Service::Status, request.clone(), ANSWER_WITHIN);
             calls.spawn(async move { (node, call.await) });
         }
-        seen.add(self.me, &name(self.me), self.answer(question));
+        seen.add(self.me, name(self.me), self.answer(question));
         while let Some(Ok((node, answer))) = calls.join_next().await {
             let answer = answer.map_err(|error| error.to_string()).and_then(|bytes| {
                 serde_json::from_slice(&bytes).map_err(|_| "its answer can't be read".to_owned())
             });
             match answer {
-                Ok(answer) => seen.add(node, &name(node), answer),
+                Ok(answer) => seen.add(node, name(node), answer),
                 Err(why) => drop(seen.silent.insert(node, why)),
             }
         }

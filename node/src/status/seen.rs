@@ -89,9 +89,12 @@ impl SeenLink {
 }
 
 impl Seen {
-    pub fn add(&mut self, node: NodeId, name: &str, answer: Answer) {
+    /// `name`: of the node, to be shown with what it sees; none where there are no others.
+    pub fn add(&mut self, node: NodeId, name: Option<&str>, answer: Answer) {
         for (id, mut link) in answer.links {
-            link.error_message = link.error_message.map(|message| format!("{message} (seen by node {name})"));
+            if let Some((message, name)) = link.error_message.as_mut().zip(name) {
+                message.push_str(&format!(" (seen by node {name})"));
+            }
             let held = self.links.entry(id).or_default();
             if link.badness() > held.badness() {
                 *held = link;

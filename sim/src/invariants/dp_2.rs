@@ -5,49 +5,20 @@
 
 use std::collections::BTreeMap;
 
-use super::Invariant;
-use crate::batches::Stored;
-use crate::history::Key;
-use crate::judge::{Image, Seen};
+use super::walk::{Judging, New};
+use crate::judge::Image;
 
+/// How often each record was met.
 #[derive(Default)]
-pub struct NoneTwice(BTreeMap<Key, Counted>);
+pub struct NoneTwice(BTreeMap<u64, usize>);
 
-#[derive(Default)]
-struct Counted {
-    to: i64,
-    counts: BTreeMap<u64, usize>,
-}
+impl Judging for NoneTwice {
+    const ID: &'static str = "DP-2";
 
-impl Invariant for NoneTwice {
-    fn id(&self) -> &'static str {
-        "DP-2"
-    }
-
-    fn see(&mut self, seen: Seen<'_>) -> Result<(), String> {
-        let (Seen::Logs(logs) | Seen::End(logs, _)) = seen else { return Ok(()) };
-        for image in logs.images() {
-            let counted = self.0.entry(image.key.clone()).or_default();
-            let (topic, partition) = &image.key;
-            counted.count(&image).map_err(|why| format!("{topic}[{partition}]: {why}"))?;
-        }
-        Ok(())
-    }
-}
-
-impl Counted {
-    fn count(&mut self, image: &Image<'_>) -> Result<(), String> {
-        let log = &image.partition.log;
-        if log.end() < self.to {
-            // What wasn't replicated was cut off: what is left is counted anew.
-            *self = Self::default();
-        }
-        let new: Vec<_> =
-            log.batches().rev().take_while(|batch| batch.header.last_offset() >= self.to).collect();
-        for batch in new.into_iter().rev() {
-            let Some((stored, _)) = Stored::read(&batch.bytes) else { continue };
+    fn judge(&mut self, image: &Image<'_>, new: &New) -> Result<(), String> {
+        for stored in &new.batches {
             for (offset, record) in (stored.base_offset..).zip(stored.records().unwrap_or_default()) {
-                let count = self.counts.entry(record).or_default();
+                let count = self.0.entry(record).or_default();
                 *count += 1;
                 let allowed = image.source.count(record);
                 if *count > allowed {
@@ -56,7 +27,6 @@ impl Counted {
                     ));
                 }
             }
-            self.to = stored.next_offset();
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use catalog::{Link, MirrorStatus, MirrorTopic};
 
 use super::Invariant;
+use crate::batches::Stored;
 use crate::clusters::{DESTINATION, UNREACHABLE};
 use crate::judge::{Logs, Seen, Shown};
 
@@ -58,6 +59,10 @@ fn mirror_runs(link: &Link, mirror: &MirrorTopic, logs: &Logs<'_>, shown: &Shown
             }
             continue;
         }
+        let image = logs.destination.topic(name).map_or(0, |topic| topic.partitions.len());
+        if image != has {
+            return Err(format!("topic {name} has {image} partitions, its mirror {has}"));
+        }
         partition_runs(&key, &source_key, logs, shown).map_err(|why| format!("{name}[{index}] {why}"))?;
     }
     Ok(())
@@ -80,6 +85,10 @@ fn partition_runs(
     let (end, wanted) = (mirror.log.end(), source.log.end());
     if end != wanted {
         return Err(format!("ends at offset {end}, its source at {wanted}"));
+    }
+    let first = mirror.log.batches().find(|batch| batch.header.last_offset() >= mirror.log.start());
+    if first.and_then(|first| Stored::read(&first.bytes)).is_some_and(|(first, _)| first.is_compressed()) {
+        return Err(format!("shows fillers from offset {} on", mirror.log.start()));
     }
     let fill_to = shown.mirrors.get(topic).map_or(0, |mirror| mirror.fill_to(*index));
     let start = mirror.log.start();

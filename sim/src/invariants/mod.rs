@@ -14,8 +14,12 @@ mod dp_5;
 mod lv_1;
 #[cfg(test)]
 mod tests;
+mod walk;
 
+pub use dp_5::{in_flight, in_flight_by_link};
 pub use lv_1::has_come_right;
+
+use walk::OfEach;
 
 use crate::judge::Seen;
 
@@ -32,9 +36,10 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<ct_1::EqualIndex>::default(),
         Box::<ct_2::EpochsRise>::default(),
         Box::<ct_6::Durable>::default(),
-        Box::<dp_1::InOrderImage>::default(),
-        Box::<dp_2::NoneTwice>::default(),
-        Box::<dp_3::BytesUntouched>::default(),
+        Box::<OfEach<dp_1::InOrderImage>>::default(),
+        Box::<dp_1::NothingCut>::default(),
+        Box::<OfEach<dp_2::NoneTwice>>::default(),
+        Box::<OfEach<dp_3::BytesUntouched>>::default(),
         Box::<dp_4::NeverBack>::default(),
         Box::<dp_5::WithinCredit>::default(),
         Box::<lv_1::ComesRight>::default(),

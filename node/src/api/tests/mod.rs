@@ -7,7 +7,7 @@ mod resources;
 mod shown;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use actors::preflight::{ClusterFacts, MirrorPlan, MirrorRequest, PreflightError};
 use axum::Router;
@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 use super::preflight::{Answer, Preflight};
 use super::{Api, router};
+use crate::status::Fleet;
 
 /// Clusters by bootstrap address: `east:9092` is Kafka cluster `id-east`, and so is `east-2:9092`;
 /// `away:…` is away.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actors::observe::{LinkView, PartitionView};
+use actors::observe::PartitionView;
 use catalog::model::MirrorPartition;
 use catalog::{
     Assignment, Catalog, Cluster, Failure, Link, LinkId, MirrorError, MirrorStatus, MirrorTopic, Node,
@@ -11,9 +11,11 @@ use catalog::{
 };
 use serde_json::json;
 
-use crate::api::rows::{self, Observed};
+use crate::api::rows;
 use crate::api::secrets::HIDDEN;
 use crate::api::types::MirrorRow;
+use crate::status::Seen;
+use crate::status::seen::{Answer, SeenLink, SeenMirror};
 
 fn running(partition: u32) -> PartitionView {
     PartitionView {
@@ -25,6 +27,7 @@ fn running(partition: u32) -> PartitionView {
         source_end_offset: Some(13),
         source_last_stable_offset: Some(13),
         mirror_end_offset: Some(10),
+        outstanding_bytes: 0,
         guarded: Some(true),
         fills_to: None,
         error: None,
@@ -34,7 +37,7 @@ fn running(partition: u32) -> PartitionView {
 }
 
 /// Partition 0 is observed, 1 is not, 2 has failed.
-fn shown(link: Option<LinkView>) -> MirrorRow {
+fn shown(link: Option<SeenLink>) -> MirrorRow {
     let owned = MirrorPartition {
         assignment: Some(Assignment { node: NodeId(1), epoch: 1, unclean: false }),
         ..MirrorPartition::default()
@@ -66,8 +69,47 @@ fn shown(link: Option<LinkView>) -> MirrorRow {
     };
     let mut catalog = Catalog::default();
     catalog.nodes.insert(NodeId(1), Node::of_level_1("node-1".into(), 1));
-    let observed = Observed { link, partitions: vec![running(0)], waiting_for: Some("a topic".into()) };
-    rows::mirror(&catalog, &parent, &mirror, observed).body
+    let partitions = vec![rows::observed(running(0))];
+    let waiting_for = Some("a topic".to_owned());
+    let mut seen = Seen::default();
+    let mirrors = vec![(parent.key(&mirror.name), SeenMirror { partitions, waiting_for })];
+    let links = link.map(|link| (parent.id.clone(), link)).into_iter().collect();
+    seen.add(NodeId(1), None, Answer { links, mirrors });
+    // What a node remembers of a partition that isn't its own is past.
+    let partitions = vec![rows::observed(running(1))];
+    let mirrors = vec![(parent.key(&mirror.name), SeenMirror { partitions, waiting_for: None })];
+    seen.add(NodeId(2), None, Answer { links: Vec::new(), mirrors });
+    rows::mirror(&catalog, &parent, &mirror, &seen).body
+}
+
+#[test]
+fn what_a_silent_node_runs_is_unknown_with_the_reason() {
+    let mut seen = Seen::default();
+    seen.silent.insert(NodeId(1), "no answer".into());
+    let mut catalog = Catalog::default();
+    catalog.nodes.insert(NodeId(1), Node::of_level_1("node-1".into(), 1));
+    assert_eq!(seen.silence(&catalog, NodeId(1)).as_deref(), Some("node node-1 doesn't answer: no answer"));
+    assert_eq!(seen.silence(&catalog, NodeId(2)), None);
+}
+
+#[test]
+fn of_what_several_nodes_see_of_a_link_the_worst_is_shown_with_who_sees_it() {
+    let link = |state: &str, message: Option<&str>| SeenLink {
+        state: state.into(),
+        error_message: message.map(Into::into),
+        ..SeenLink::default()
+    };
+    let id = LinkId("id".into());
+    let answer = |link| Answer { links: vec![(id.clone(), link)], mirrors: Vec::new() };
+    let mut seen = Seen::default();
+    seen.add(NodeId(1), Some("a"), answer(link("ACTIVE", None)));
+    seen.add(NodeId(2), Some("b"), answer(link("UNAVAILABLE", Some("source: cut off"))));
+    seen.add(NodeId(3), Some("c"), answer(link("ACTIVE", None)));
+    let shown = seen.link(&id).expect("seen");
+    assert_eq!(
+        (shown.state.as_str(), shown.error_message.as_deref()),
+        ("UNAVAILABLE", Some("source: cut off (seen by node b)"))
+    );
 }
 
 #[test]
@@ -94,8 +136,11 @@ fn a_mirror_shows_its_first_failure_and_waits_only_while_pending() {
 
 #[test]
 fn mirrors_of_a_failed_link_or_without_a_source_show_it() {
-    let view =
-        |state, source_available| LinkView { state, error: "UNKNOWN", error_message: None, source_available };
+    let view = |state: &str, source_available| SeenLink {
+        state: state.into(),
+        source_available,
+        ..SeenLink::default()
+    };
     assert_eq!(shown(Some(view("FAILED", false))).mirror_status, "LINK_FAILED");
     assert_eq!(shown(Some(view("UNAVAILABLE", false))).mirror_status, "SOURCE_UNAVAILABLE");
     // It is the destination that doesn't answer.

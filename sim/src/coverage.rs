@@ -1,0 +1,115 @@
+//! Which paths seeds took, read from their traces: a simulation finds nothing on a path that it never
+//! walks. README.md says what each name means.
+
+use std::fmt;
+
+/// A path is walked in a seed when one line of its trace holds all of these.
+struct Path {
+    name: &'static str,
+    line: &'static [&'static str],
+}
+
+const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
+    Path { name, line }
+}
+
+const PATHS: [Path; 39] = [
+    path("written by idempotent producers", &["sim: an idempotent producer of "]),
+    path("written by plain producers", &["sim: a plain producer of "]),
+    path("prefix filled", &["actors: cutting off the filler"]),
+    path("fault during a fill", &["ambush: "]),
+    path("cut lost and made again", &["walked: ", "shows again what was cut"]),
+    path("unguarded", &["shown: ", " RUNNING at ", ", unguarded"]),
+    path("ambiguity wait before a run", &["not yet: a request from before may arrive"]),
+    path("ambiguity wait in a run", &["lane ended: quiet"]),
+    path("in doubt", &["lane ended: ", "(requests in doubt)"]),
+    path("partition leader moved", &["a partition leader moved"]),
+    path("high watermark behind", &["not yet: ", "isn't replicated yet"]),
+    path("memory and log end at odds", &["not yet: ", "requests from before are still arriving"]),
+    path("unclean election, source", &["cluster north: ", " and ends at "]),
+    path("unclean election, destination", &["cluster south: ", " and ends at "]),
+    path("refused though appended", &["mischief: Produce requests take effect and are answered"]),
+    path("answer lost", &["mischief: Produce requests take effect without"]),
+    path("request late", &["mischief: Produce requests come up to"]),
+    path("request after its connection", &["mischief: Produce requests lose their connection"]),
+    path("duplicate answered", &["broker: a duplicate", ".mirror-"]),
+    path("batch refused", &["broker: a batch is refused", ".mirror-"]),
+    path("batch cut", &["broker: an answer is cut inside a batch", "client=lockstep"]),
+    path("node ends in a run", &["walked: the node ends while a partition runs"]),
+    path("node ends with bytes in flight", &["walked: the node ends with bytes in flight"]),
+    path("node ends in a commit", &["disk: ends in the middle"]),
+    path("power cut", &["disk: power is cut"]),
+    path("network cut", &["over: Network"]),
+    path("broker crash", &["over: BrokerBack"]),
+    path("link's credit used up", &["walked: link ", " has no room for another fetch"]),
+    path("half of the credit in flight", &["walked: half of what link"]),
+    path("partition has its fill", &["walked: ", " has its fill"]),
+    path("partition added", &["the source has grown"]),
+    path("mirror paused", &["operator: PauseMirror"]),
+    path("mirror deleted with its topic", &["operator: topic ", " is deleted"]),
+    path("command refused", &["operator: refused"]),
+    path("deleted records back at the source", &["cluster north: ", "shows deleted records again"]),
+    path("stopped: RETENTION_GAP", &["actors: ERROR ", "RETENTION_GAP"]),
+    path("stopped: UNEXPECTED_TRUNCATION", &["actors: ERROR ", "UNEXPECTED_TRUNCATION"]),
+    path("stopped: DESTINATION_LOG_DIVERGED", &["actors: ERROR ", "DESTINATION_LOG_DIVERGED"]),
+    path("stopped: FOREIGN_WRITE", &["actors: ERROR ", "FOREIGN_WRITE"]),
+];
+
+/// Fewer seeds than this, of a hundred, are too few to count on.
+const SELDOM_PERCENT: u64 = 2;
+
+#[derive(Debug)]
+pub struct Coverage {
+    seeds: u64,
+    walked: [u64; PATHS.len()],
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self { seeds: 0, walked: [0; PATHS.len()] }
+    }
+}
+
+impl Coverage {
+    /// One seed's trace.
+    pub fn add(&mut self, trace: &str) {
+        self.seeds += 1;
+        let mut walked = [false; PATHS.len()];
+        for line in trace.lines() {
+            for (walked, path) in walked.iter_mut().zip(&PATHS).filter(|(walked, _)| !**walked) {
+                *walked = path.line.iter().all(|part| line.contains(part));
+            }
+        }
+        for (count, walked) in self.walked.iter_mut().zip(walked) {
+            *count += u64::from(walked);
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "of 100 seeds, walked by")?;
+        for (path, count) in PATHS.iter().zip(self.walked) {
+            let percent = count * 100 / self.seeds.max(1);
+            let seldom = if percent < SELDOM_PERCENT { "  (seldom)" } else { "" };
+            writeln!(f, "{percent:>5}  {}{seldom}", path.name)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_counts_once_a_seed_and_only_when_one_line_tells_it() {
+        let mut coverage = Coverage::default();
+        coverage.add("node-1 actors: cutting off the filler\nnode-1 actors: cutting off the filler\n");
+        coverage.add("node-1 actors: cutting\nnode-1 sim: off the filler\n");
+        assert_eq!((coverage.seeds, coverage.walked[2]), (2, 1));
+        let table = coverage.to_string();
+        assert!(table.contains("   50  prefix filled\n"), "{table}");
+        assert!(table.contains("    0  unguarded  (seldom)\n"), "{table}");
+    }
+}
