@@ -62,6 +62,12 @@ fn hand_overs_under_way_are_bounded_for_each_receiver_and_in_all() {
     assert!(received.values().all(|count| *count <= RECEIVER_MAX), "{received:?}");
     world.propose(plan);
     assert!(world.plan().is_empty(), "those under way count");
+
+    let mut world = uneven(&[3_000, 0]);
+    let plan = world.plan();
+    assert_eq!(plan.hand_over.len(), RECEIVER_MAX);
+    world.propose(plan);
+    assert!(world.plan().is_empty(), "those under way to it count");
 }
 
 #[test]
@@ -127,6 +133,17 @@ fn busy_partitions_are_shared_out_at_equal_counts() {
     assert_eq!(world.counts(), [50, 50]);
     let rates = world.node_rates();
     assert!(*rates.iter().max().expect("rates") <= 25 * MIB * 125 / 100, "{rates:?}");
+}
+
+#[test]
+fn a_busy_partition_goes_alone_only_if_the_counts_allow_it() {
+    for (counts, moves) in [([2, 2], 2), ([3, 2], 1)] {
+        let mut world = uneven(&counts);
+        world.rate("orders", 0, 8 * MIB);
+        world.rate("orders", 1, 8 * MIB);
+        let plan = world.plan();
+        assert_eq!(plan.hand_over.len(), moves, "{plan}");
+    }
 }
 
 #[test]
