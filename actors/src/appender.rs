@@ -425,39 +425,3 @@ async fn sleep_until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-/// A lane's end in words, for logs.
-impl std::fmt::Display for LaneEnd {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.stop {
-            LaneStop::Displaced { expected, given } => {
-                write!(f, "offset {expected} was given place {given}")?;
-            }
-            LaneStop::Refused { offset, code, message } if message.is_empty() => {
-                write!(f, "the batch at offset {offset} was refused: {code}")?;
-            }
-            LaneStop::Refused { offset, code, message } => {
-                write!(f, "the batch at offset {offset} was refused: {code}: {message}")?;
-            }
-            LaneStop::TooLarge { offset, bytes, request_bytes_max } => write!(
-                f,
-                "the batch at offset {offset} has {bytes} bytes, and the destination's brokers take requests of \
-                 {request_bytes_max} bytes at most"
-            )?,
-            LaneStop::Lost { reason } => f.write_str(reason)?,
-            LaneStop::Quieted => f.write_str("quiet: nothing from before can arrive any more")?,
-            LaneStop::OutOfOrder { expected, given } => {
-                write!(f, "a batch at offset {given} came where offset {expected} should follow")?;
-            }
-            LaneStop::NoLease => {
-                f.write_str("this node's lease has ended, and the next batch isn't guarded")?
-            }
-            LaneStop::Unproven => {
-                f.write_str("it is too long ago that the destination was seen to remember us")?
-            }
-            LaneStop::HeldBack => f.write_str("what let the batch go ended before it was sent")?,
-            LaneStop::Closed => f.write_str("closed")?,
-        }
-        if self.in_doubt { f.write_str(" (requests in doubt)") } else { Ok(()) }
-    }
-}

@@ -18,6 +18,8 @@
 //! A lane never retries. Whatever isn't a success at the expected offset stops it; its owner
 //! looks at the log end and opens a new one.
 
+mod end;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,8 @@ use kafka::batch::{OutgoingBatch, RawBatch};
 use tokio::time::Instant;
 
 use crate::credit::ShareCredit;
+
+pub use end::{LaneEnd, LaneStop};
 
 /// A broker recognises duplicates among the last five batches of a producer
 /// (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
@@ -86,40 +90,6 @@ struct Flight {
     size_bytes: usize,
     records: i64,
     _credit: Arc<ShareCredit>,
-}
-
-/// Why a lane stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LaneStop {
-    /// The broker gave another offset than the source's: something else wrote.
-    Displaced { expected: i64, given: i64 },
-    /// The broker refused a batch. It may have been appended all the same.
-    Refused { offset: i64, code: ErrorCode, message: String },
-    /// No request can carry the batch: it was not sent.
-    TooLarge { offset: i64, bytes: usize, request_bytes_max: usize },
-    /// The connection ended.
-    Lost { reason: String },
-    /// It waited until nothing from before could arrive: where the log ends must be read again.
-    Quieted,
-    /// What comes next isn't guarded, and this node's lease has ended: it was not sent.
-    NoLease,
-    /// It is too long ago that the broker was seen to remember us, and this node's lease has ended:
-    /// nothing was sent.
-    Unproven,
-    /// What let a request go ended before any of it was written: it was not sent.
-    HeldBack,
-    /// What reached it isn't what follows: a defect of ours, and nothing is sent.
-    OutOfOrder { expected: i64, given: i64 },
-    /// Its owner closed it, or had it finish.
-    Closed,
-}
-
-/// A stopped lane's last words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneEnd {
-    pub stop: LaneStop,
-    /// Batches were under way whose effect isn't known.
-    pub in_doubt: bool,
 }
 
 /// What lets batches go at a moment.

@@ -2,6 +2,7 @@
 //! runs equal to what the catalog assigns to this node.
 
 mod checks;
+mod partitions;
 #[cfg(test)]
 mod tests;
 
@@ -9,14 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::command::Released;
-use catalog::{Catalog, Link, NodeId};
+use catalog::{Link, NodeId};
 use kafka::ClientConfig;
 use kafka::client::{Client, Dial};
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
@@ -26,26 +25,21 @@ use crate::doubts::Doubts;
 use crate::fleet::lease::LeaseKeeper;
 use crate::fleet::release::Releases;
 use crate::growth::{self, Growth};
-use crate::meters::MirrorMeters;
 use crate::observe::{Observatory, PartitionStats};
-use crate::partition::machine::{AMBIGUITY_WAIT, TAKEOVER_WAIT};
-use crate::partition::{
-    PartitionArguments, PartitionMessage, PartitionMirror, Question, Quiet, topic_partition,
-};
+use crate::partition::{PartitionMessage, topic_partition};
 use crate::plan::{self, Leaving, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, PlaneMeters, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
 use crate::watch::{self, Watched};
 
+pub use partitions::released;
+
 /// Before a partition whose actor failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 
 /// While it isn't known whether a partition that may start again was released.
 const RELEASE_WAIT: Duration = Duration::from_millis(50);
-
-/// Kafka's default of `max.message.bytes`.
-const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
 
 /// What every link of a node shares.
 #[derive(Clone)]
@@ -305,77 +299,6 @@ impl LinkState {
         }
     }
 
-    async fn start_partition(&mut self, myself: &ActorRef<LinkMessage>, start: Start) {
-        let Start { key, assignment_epoch, .. } = start.clone();
-        let (topic, partition) = &key;
-        let Some(mirror) = self.link.mirrors.get(topic).cloned() else { return };
-        let Some(producer) = mirror.producer else { return };
-        self.instances += 1;
-        let mirror_key = self.link.key(topic);
-        let question = Question {
-            source: topic_partition(&mirror.source_topic, *partition),
-            source_topic_id: mirror.source_topic_id,
-            mirror: topic_partition(topic, *partition),
-            destination_topic_id: mirror.destination_topic_id,
-            producer,
-            quiet: Quiet::From(Instant::now()),
-            has_lease: false,
-            looked_at: Duration::ZERO,
-            prefix: mirror.partitions.get(*partition as usize).and_then(|p| p.prefix),
-            is_compacted: mirror.configs.get("cleanup.policy").is_some_and(|p| p.contains("compact")),
-            batch_bytes_max: mirror
-                .configs
-                .get("max.message.bytes")
-                .and_then(|value| value.parse().ok())
-                .unwrap_or(MESSAGE_BYTES_MAX_DEFAULT),
-        };
-        let stats = self.surroundings.observatory.enter(&mirror_key, *partition);
-        let unclean = self.doubts.take(&start);
-        let arguments = PartitionArguments {
-            stats: stats.clone(),
-            mirror: mirror_key,
-            partition: *partition,
-            assignment_epoch,
-            instance: self.instances,
-            unclean,
-            wait: takeover_wait(&self.surroundings.catalog.applied().catalog),
-            question,
-            plane: self.plane.clone(),
-            meters: MirrorMeters::new(&self.link, &mirror),
-            catalog: self.surroundings.catalog.clone(),
-        };
-        match Actor::spawn_linked(None, PartitionMirror, arguments, myself.get_cell()).await {
-            Ok((actor, _)) => {
-                let running = RunningPartition { actor, stats, assignment_epoch, stopping: false };
-                self.partitions.insert(key, running);
-            }
-            Err(error) => {
-                tracing::error!(%topic, partition, %error, "can't start the partition's actor");
-                if unclean {
-                    self.doubts.add(key);
-                }
-                myself.send_after(RELEASE_WAIT, || LinkMessage::Reconcile);
-            }
-        }
-    }
-
-    fn stop_partition(&mut self, myself: &ActorRef<LinkMessage>, key: &PartitionKey) {
-        let Some(partition) = self.partitions.get_mut(key) else { return };
-        if std::mem::replace(&mut partition.stopping, true) {
-            return;
-        }
-        let (answer, stopped) = oneshot::channel();
-        let (actor, key, assignment_epoch) =
-            (partition.actor.clone(), key.clone(), partition.assignment_epoch);
-        let myself = myself.clone();
-        tokio::spawn(async move {
-            let told = actor.cast(PartitionMessage::Stop(answer)).is_ok();
-            // An actor that is gone without an answer leaves doubt.
-            let in_doubt = !told || stopped.await.unwrap_or(true);
-            let _ = myself.cast(LinkMessage::PartitionStopped { key, assignment_epoch, in_doubt });
-        });
-    }
-
     fn stop_all(&mut self, myself: &ActorRef<LinkMessage>) {
         self.setups.values().for_each(AbortHandle::abort);
         let keys: Vec<PartitionKey> = self.partitions.keys().cloned().collect();
@@ -451,49 +374,4 @@ impl LinkState {
     fn show(&self) {
         self.surroundings.observatory.set_link(&self.link.id, Some(self.availability.view()));
     }
-
-    fn partition_failed(&mut self, cell: &ActorCell, error: &ActorProcessingErr) {
-        let failed = self.partitions.iter().find(|(_, p)| p.actor.get_id() == cell.get_id());
-        let Some(key) = failed.map(|(key, _)| key.clone()) else { return };
-        tracing::error!(topic = %key.0, partition = key.1, %error, "a partition's actor failed; starting it again");
-        self.partitions.remove(&key);
-        self.doubts.add(key);
-    }
-
-    /// Deleted mirrors and what other nodes have, once nothing of it runs. What is paused, has failed or
-    /// starts again keeps its rows.
-    fn forget_what_is_gone(&mut self) {
-        let Self { link, partitions, doubts, surroundings, .. } = self;
-        let here = surroundings.node;
-        let owner = |topic: &Arc<str>, partition: u32| {
-            let partition = link.mirrors.get(topic)?.partitions.get(partition as usize)?;
-            Some(partition.assignment.as_ref().map(|a| a.node))
-        };
-        let runs = |topic: &Arc<str>, partition: u32| partitions.contains_key(&(topic.clone(), partition));
-        let is_ours = |topic: &Arc<str>, partition: u32| match owner(topic, partition) {
-            Some(owner) => owner.is_none_or(|owner| owner == here) || runs(topic, partition),
-            None => runs(topic, partition),
-        };
-        surroundings.observatory.retain(&link.id, is_ours);
-        doubts.forget_starts(is_ours);
-        doubts.forget_moved(|topic, partition| {
-            let elsewhere = owner(topic, partition).flatten().is_some_and(|owner| owner != here);
-            elsewhere && !runs(topic, partition)
-        });
-    }
-}
-
-/// What an owner that has stopped, or never ran, says of its partition.
-pub fn released(link: &Link, owned: &Start, doubts: &Doubts) -> Released {
-    let Start { key: (topic, partition), assignment_epoch, .. } = owned;
-    let key = catalog::PartitionKey { mirror: link.key(topic), partition: *partition };
-    Released { key, assignment_epoch: *assignment_epoch, in_doubt: doubts.owes(owned) }
-}
-
-/// How long an owner that starts after one that wasn't seen to stop must reckon with its requests. The
-/// catalog doesn't say where that one ran: only in a fleet that has never had another member was it
-/// surely this node. A restart may also inherit what it took over and hadn't waited out.
-fn takeover_wait(catalog: &Catalog) -> Duration {
-    let only_one = catalog.nodes.len() <= 1 && catalog.fleet.removed.is_empty();
-    if only_one { AMBIGUITY_WAIT } else { TAKEOVER_WAIT }
 }

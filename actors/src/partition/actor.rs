@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use catalog::{Action, Failure, MirrorKey, Prefix};
+use catalog::{Action, Failure, MirrorKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -13,21 +13,18 @@ use tokio::time::Instant;
 
 use crate::appender::{Appender, LaneKey, LaneOwner, OpenLane, Order};
 use crate::catalog_port::CatalogPort;
-use crate::fetcher::{self, Assign, FetchOrder, FetchOwner, FetchStop, Fetcher};
+use crate::fetcher::{Assign, FetchOrder, FetchOwner, FetchStop};
 use crate::filler::{self, Fill};
 use crate::fleet::lease::Pass;
 use crate::lane::{Lane, LaneEnd, LaneStop};
 use crate::meters::MirrorMeters;
 use crate::observe::{PartitionState, PartitionStats};
-use crate::partition::footing::{self, Feed, Footing, Heard, Question};
-use crate::partition::machine::{Effect, Event, Machine, NotFooted, Quiet, Shown};
+use crate::partition::footing::{Feed, Footing, Question};
+use crate::partition::look::{self, Footed, Source};
+use crate::partition::machine::{Effect, Event, Machine, NotFooted, Shown};
 use crate::partition::prefix;
-use crate::plane::{FetchLane, LinkPlane};
+use crate::plane::LinkPlane;
 use crate::verdict::{self, Verdict};
-
-/// A look is half a dozen requests; beyond this it is begun anew with fresher metadata. Whatever it
-/// was doing can be repeated.
-const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 /// How lanes and fetches talk to the partition they run for.
 #[derive(Clone)]
@@ -59,27 +56,6 @@ pub enum PartitionMessage {
     /// Stop in an orderly way; answered when nothing is awaited any more, with whether a request from
     /// before may still arrive.
     Stop(oneshot::Sender<bool>),
-}
-
-pub struct Footed {
-    footing: Footing,
-    source: Source,
-    appender: Appender,
-    /// The lease that was held when the look began.
-    pass: Option<Pass>,
-}
-
-/// What feeds the current run's lane.
-enum Source {
-    Fetcher(Fetcher),
-    /// Started when the run begins.
-    Filler(Option<AbortHandle>),
-}
-
-impl std::fmt::Debug for Footed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.footing.fmt(f)
-    }
 }
 
 pub struct PartitionArguments {
@@ -195,7 +171,9 @@ impl PartitionActorState {
     async fn perform(&mut self, myself: &ActorRef<PartitionMessage>, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Look { run, quiet } => self.look(myself, run, quiet),
+                Effect::Look { run, quiet } => {
+                    self.look = Some(look::start(&self.arguments, myself, run, quiet));
+                }
                 Effect::StopLook => self.look.iter().for_each(AbortHandle::abort),
                 Effect::Begin { run } => self.begin(myself, run).await,
                 Effect::StopFetch => self.stop_feed().await,
@@ -234,54 +212,6 @@ impl PartitionActorState {
         if let Some(Current { run, appender, .. }) = &self.current {
             appender.order(order(self.lane_key(), *run)).await;
         }
-    }
-
-    /// Looks at both logs in a task of its own: the mailbox stays open meanwhile.
-    fn look(&mut self, myself: &ActorRef<PartitionMessage>, run: u64, quiet: Quiet) {
-        // Before the catalog is looked at: who holds a lease knows what was taken from it before.
-        let lease = self.arguments.plane.lease();
-        let (looked_at, pass) = (lease.now(), lease.pass());
-        let has_lease = pass.is_some();
-        let question = Question { quiet, has_lease, looked_at, ..self.arguments.question.clone() };
-        let PartitionArguments { plane, catalog, stats, mirror, partition, assignment_epoch, .. } =
-            &self.arguments;
-        let (plane, catalog, stats, myself) = (plane.clone(), catalog.clone(), stats.clone(), myself.clone());
-        let assignment = (mirror.clone(), *partition, *assignment_epoch);
-        let set_prefix = {
-            let (mirror, partition, assignment_epoch) = (mirror.clone(), *partition, *assignment_epoch);
-            move |log_start| Action::SetPrefix { mirror, partition, assignment_epoch, log_start }
-        };
-        let look = tokio::spawn(async move {
-            let mut heard = Heard::default();
-            let footing = async {
-                let (mirror, partition, assignment_epoch) = &assignment;
-                if !catalog.owns(mirror, *partition, *assignment_epoch) {
-                    let message = "the partition isn't this node's under this assignment any more".into();
-                    return Err(NotFooted::Verdict(Verdict::Retry { message }));
-                }
-                plane.first_metadata().await;
-                find_footing(&plane, &*catalog, &question, &mut heard, pass, set_prefix).await
-            };
-            let found = tokio::time::timeout(LOOK_LIMIT, footing).await.unwrap_or_else(|_| {
-                let message = format!("neither log could be looked at within {LOOK_LIMIT:?}");
-                Err(NotFooted::Verdict(Verdict::Retry { message }))
-            });
-            let Heard { quiet_from, ends, guarded } = heard;
-            // A partition that must wait shows where it stands meanwhile.
-            if let Some((mirror_end, source_high_watermark)) = ends {
-                stats.looked(mirror_end, source_high_watermark, plane.now_ms());
-                stats.guarded.store(guarded, Ordering::Relaxed);
-            }
-            let message = match found {
-                Ok(footed) => PartitionMessage::Footed { run, footed: Box::new(footed), quiet_from },
-                Err(why) => {
-                    plane.request_refresh();
-                    PartitionMessage::Event(Event::NotFooted { run, why, quiet_from })
-                }
-            };
-            let _ = myself.cast(message);
-        });
-        self.look = Some(look.abort_handle());
     }
 
     fn await_lease(&mut self, myself: &ActorRef<PartitionMessage>, token: u64) {
@@ -489,31 +419,4 @@ impl PartitionActorState {
             _ => {}
         }
     }
-}
-
-async fn find_footing(
-    plane: &LinkPlane,
-    catalog: &dyn CatalogPort,
-    question: &Question,
-    heard: &mut Heard,
-    pass: Option<Pass>,
-    set_prefix: impl FnOnce(i64) -> Action,
-) -> Result<Footed, NotFooted> {
-    let footing = footing::look(plane, question, heard, async |prefix: Prefix| {
-        catalog.submit_until_taken(set_prefix(prefix.log_start)).await.map_err(|e| e.to_string())
-    })
-    .await?;
-    let retry = |e: kafka::Error| NotFooted::Verdict(Verdict::Retry { message: e.to_string() });
-    let appender = plane.appender(footing.destination_leader).await.map_err(retry)?;
-    let source = match footing.feed {
-        Feed::Source => {
-            let (source, destination) = (footing.source_leader, footing.destination_leader);
-            let round_trip = plane.source().control(source).await.map_err(retry)?.round_trip();
-            let lanes = fetcher::lanes(round_trip, plane.metadata().destination.brokers.len());
-            let lane = FetchLane::new(source, destination, &question.mirror, lanes);
-            Source::Fetcher(plane.fetcher(lane).await.map_err(retry)?)
-        }
-        Feed::Filler { .. } => Source::Filler(None),
-    };
-    Ok(Footed { footing, source, appender, pass })
 }
