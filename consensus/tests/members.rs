@@ -134,7 +134,7 @@ async fn a_change_without_a_quorum_ends_in_doubt_and_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_voters_that_its_raft_leader_did_not_finish_is_finished_by_the_next() {
-    for seed in 0..20 {
+    for seed in 0..10 {
         let mut fleet = Fleet::of(3, seed).await;
         let one = fleet.admit().await;
         let two = fleet.admit().await;
