@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use catalog::NodeId;
+use catalog::{Duty, NodeId};
 use openraft::{LogIdOptionExt, ServerState};
 use tokio::time::timeout;
 
@@ -25,15 +25,29 @@ impl Consensus {
     pub async fn yield_leadership(&self) -> Option<NodeId> {
         let inner = &self.inner;
         let successor = inner.successor()?;
+        let _yielding = Yielding::begin(inner);
+        inner.hand_over_to(successor).await
+    }
+}
+
+/// Nothing is proposed while it lives, also if whoever waits for the outcome is gone.
+struct Yielding<'a>(&'a Inner);
+
+impl<'a> Yielding<'a> {
+    fn begin(inner: &'a Inner) -> Self {
         inner.set_yields(true);
-        let taken = inner.hand_over_to(successor).await;
-        inner.set_yields(false);
-        taken
+        Self(inner)
+    }
+}
+
+impl Drop for Yielding<'_> {
+    fn drop(&mut self) {
+        self.0.set_yields(false);
     }
 }
 
 impl Inner {
-    /// Which live voter holds most of the log.
+    /// Which live voter holds most of the log; rather one that isn't about to stop, too.
     fn successor(&self) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
@@ -45,7 +59,11 @@ impl Inner {
             .membership_config
             .voter_ids()
             .filter(|id| *id != self.identity.node_id && self.calls.heard_within(*id, self.lease))
-            .max_by_key(|id| held.get(id).copied().flatten())
+            .max_by_key(|id| (self.stays(NodeId(*id)), held.get(id).copied().flatten()))
+    }
+
+    fn stays(&self, node: NodeId) -> bool {
+        self.applied.borrow().catalog.nodes.get(&node).is_some_and(|node| node.duty == Duty::Mirrors)
     }
 
     async fn hand_over_to(&self, successor: u64) -> Option<NodeId> {

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use catalog::{Action, Duty};
 use consensus::SubmitError;
 use support::fleet::{Fleet, MS};
 use support::{SECOND, action};
@@ -101,7 +102,9 @@ async fn leadership_is_handed_over_within_300_ms() {
             let old = fleet.leader().await.clone();
             let term = old.status().term;
             let started = Instant::now();
-            let new = old.yield_leadership().await.expect("another takes it");
+            let yields = old.clone();
+            let taken = tokio::spawn(async move { yields.yield_leadership().await });
+            let new = taken.await.expect("no panic").expect("another takes it");
             let new = fleet.nodes[fleet.number_of(new)].get();
             new.submit(action(1)).await.expect("submit");
             assert!(started.elapsed() < 300 * MS, "seed {seed}: {:?}", started.elapsed());
@@ -112,6 +115,18 @@ async fn leadership_is_handed_over_within_300_ms() {
                 assert_eq!((status.term, status.leader), (term + 1, Some(new.node_id())), "seed {seed}");
             }
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_goes_to_a_node_that_is_not_about_to_stop_too() {
+    for seed in SEEDS {
+        let fleet = Fleet::of(3, seed).await;
+        let leader = fleet.leader().await;
+        let stops = fleet.nodes[fleet.a_follower().await].id;
+        leader.submit(Action::SetDuty { node: stops, duty: Duty::Stops }).await.expect("submit");
+        let new = leader.yield_leadership().await.expect("another takes it");
+        assert!(new != stops && new != leader.node_id(), "seed {seed}");
     }
 }
 

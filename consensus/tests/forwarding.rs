@@ -179,14 +179,14 @@ async fn under_fire(size: usize, seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn commands_are_applied_once_or_reported_in_doubt_whatever_happens_to_raft_leaders_of_three() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         under_fire(3, seed).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn commands_are_applied_once_or_reported_in_doubt_whatever_happens_to_raft_leaders_of_five() {
-    for seed in 0..2 {
+    for seed in 0..1 {
         under_fire(5, seed).await;
     }
 }
