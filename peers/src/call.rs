@@ -39,10 +39,13 @@ impl Service {
 pub type CallFuture = Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send>>;
 pub type ServeFuture = Pin<Box<dyn Future<Output = Bytes> + Send>>;
 
+/// No call waits for longer: what takes longer is asked for again.
+pub const WITHIN_MAX: Duration = Duration::from_secs(60);
+
 /// Calls other members.
 pub trait Call: Send + Sync {
     /// Sends `request` to the member's service; its answer, or why there is none after at most
-    /// `within`. Without an answer the request may have been served all the same.
+    /// `within` (and never more than [`WITHIN_MAX`]). Without an answer the request may have been served all the same.
     fn call(&self, to: NodeId, service: Service, request: Bytes, within: Duration) -> CallFuture;
 }
 

@@ -11,7 +11,7 @@ use catalog::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::call::{Serve, Service};
+use crate::call::{Serve, Service, WITHIN_MAX};
 use crate::connection::{Unanswered, in_words};
 use crate::dial::BoxedStream;
 use crate::frame::{self, CALL_BYTES_MAX, Frame, FrameError, Kind};
@@ -26,10 +26,7 @@ const GUESTS_MAX: usize = 1_000;
 /// Callers close what they don't use after a minute: whoever is silent for longer is gone.
 const IDLE_MAX: Duration = Duration::from_secs(180);
 
-/// A call is served for as long as its caller waits, but never longer.
-const SERVED_MAX: Duration = Duration::from_secs(60);
-
-/// On top: the caller's clock began before the call was here, and work that is nearly done is worth
+/// A call is served for as long as its caller waits, and so much longer: the caller's clock began before the call was here, and work that is nearly done is worth
 /// finishing.
 const SERVED_LONGER: Duration = Duration::from_secs(1);
 
@@ -170,7 +167,7 @@ impl Desk {
 }
 
 pub(crate) async fn served(serve: &dyn Serve, from: NodeId, service: Service, frame: Frame) -> Frame {
-    let within = Duration::from_millis(frame.within_ms.into()).min(SERVED_MAX) + SERVED_LONGER;
+    let within = Duration::from_millis(frame.within_ms.into()).min(WITHIN_MAX) + SERVED_LONGER;
     match tokio::time::timeout(within, serve.serve(from, service, frame.body)).await {
         Ok(answer) if answer.len() <= CALL_BYTES_MAX => Frame::of_call(Kind::Answer, frame.call, answer),
         Ok(answer) => {

@@ -46,7 +46,7 @@ pub(crate) struct Line {
 
 enum State {
     Down(Down),
-    Connecting { failures: u32 },
+    Connecting,
     Up(Arc<Connection>),
 }
 
@@ -144,7 +144,7 @@ impl Line {
         match state {
             State::Up(connection) if connection.is_closed() => Step::Wait,
             State::Up(connection) => Step::Use(connection.clone()),
-            State::Connecting { .. } => Step::Wait,
+            State::Connecting => Step::Wait,
             State::Down(Down { failures, again_at, last }) => match last {
                 Some(trouble) if waited || again_at.is_some_and(|at| at > Instant::now()) => {
                     Step::Fail(trouble.clone().error(self.node))
@@ -158,7 +158,7 @@ impl Line {
         let starts = |state: &mut State| {
             let is_down = matches!(state, State::Down(_));
             if is_down {
-                *state = State::Connecting { failures };
+                *state = State::Connecting;
             }
             is_down
         };

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -24,7 +25,7 @@ use crate::meters::{self, Direction};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use crate::tls::handshake::{self, Secured};
-use crate::tls::trouble;
+use crate::tls::{Configs, trouble};
 
 /// From the first packet to a hello: as long as the caller tries.
 const GREET_WITHIN: Duration = Duration::from_secs(3);
@@ -56,10 +57,17 @@ enum Caller {
     Joiner { stream: BoxedStream, first: Frame, binding: Binding },
 }
 
-/// Who is turned away, as far as is known.
-struct TurnedAway {
-    who: Option<String>,
-    refusal: Refusal,
+enum NoCaller {
+    /// And who that is, as far as is known.
+    TurnedAway { who: Option<String>, refusal: Refusal },
+    /// Whoever only looks whether the port is open says nothing either.
+    Gone(String),
+}
+
+impl NoCaller {
+    fn unknown(refusal: Refusal) -> Self {
+        Self::TurnedAway { who: None, refusal }
+    }
 }
 
 impl Reception {
@@ -110,8 +118,8 @@ impl Reception {
             Ok(Ok(Caller::Joiner { stream, first, binding })) => {
                 tokio::spawn(async move { self.admit(stream, first, &binding, &from).await });
             }
-            Ok(Err(TurnedAway { who, refusal })) => self.log(who, &from, &refusal),
-            // Whoever only looks whether the port is open says nothing either.
+            Ok(Err(NoCaller::TurnedAway { who, refusal })) => self.log(who, &from, &refusal),
+            Ok(Err(NoCaller::Gone(why))) => tracing::debug!("a connection from {from} ended: {why}"),
             Err(_) => tracing::debug!("a connection from {from} didn't say who it is"),
         }
     }
@@ -125,54 +133,62 @@ impl Reception {
         }
     }
 
-    async fn greet(&self, stream: BoxedStream) -> Result<Caller, TurnedAway> {
-        let unknown = |refusal| TurnedAway { who: None, refusal };
+    async fn greet(&self, stream: BoxedStream) -> Result<Caller, NoCaller> {
         let secured = match handshake::accept(&self.shared.security, stream).await {
             Ok(secured) => secured,
             Err((error, stream)) => {
                 drain(stream).await;
-                return Err(unknown(Refusal::Certificate(trouble::words(&error))));
+                return Err(match trouble::of_certificates(&error) {
+                    Some(words) => NoCaller::unknown(Refusal::Certificate(words)),
+                    None if trouble::is_gone(&error) => NoCaller::Gone(error.to_string()),
+                    None => NoCaller::unknown(Refusal::Garbage(trouble::words(&error))),
+                });
             }
         };
         let Secured { mut stream, certificate, configs, binding } = secured;
         let first = match Turns(&mut stream).receive().await {
             Ok(first) => first,
-            Err(error) if error.is_garbage() => {
-                send_away(stream, &garbage()).await;
-                return Err(unknown(garbage()));
+            Err(error) if error.is_garbage() => return Err(turn_away(stream, None, garbage()).await),
+            Err(FrameError::Stream(error)) => {
+                return Err(match trouble::of_certificates(&error) {
+                    Some(words) => NoCaller::unknown(Refusal::Certificate(words)),
+                    None => NoCaller::Gone(trouble::words(&error)),
+                });
             }
-            Err(error) => return Err(unknown(Refusal::Garbage(in_words(&error)))),
+            Err(error) => return Err(NoCaller::Gone(error.to_string())),
         };
         match first.kind {
             Kind::JoinHello => Ok(Caller::Joiner { stream, first, binding }),
-            Kind::Hello => {
-                let hello = Hello::decode(first.body);
-                let who = hello.as_ref().ok().map(|hello| hello.node.to_string());
-                let judged = hello.and_then(|hello| {
-                    if let Some(configs) = &configs {
-                        let certificate = certificate.as_ref().ok_or_else(|| {
-                            Refusal::Certificate("the calling node shows no certificate".into())
-                        })?;
-                        configs.is_of(certificate, hello.node)?;
-                    }
-                    self.judge(&hello).map(|(version, lane)| (hello, version, lane))
-                });
-                match judged {
-                    Ok((hello, version, lane)) => self
-                        .welcome(stream, &hello, version)
-                        .await
-                        .map(|stream| Caller::Member(Guest { node: hello.node, lane, stream, configs })),
-                    Err(refusal) => {
-                        send_away(stream, &refusal).await;
-                        Err(TurnedAway { who, refusal })
-                    }
-                }
-            }
-            _ => {
-                send_away(stream, &garbage()).await;
-                Err(unknown(garbage()))
-            }
+            Kind::Hello => self.meet(stream, first, certificate, configs).await,
+            _ => Err(turn_away(stream, None, garbage()).await),
         }
+    }
+
+    async fn meet(
+        &self,
+        mut stream: BoxedStream,
+        first: Frame,
+        certificate: Option<CertificateDer<'static>>,
+        configs: Option<Arc<Configs>>,
+    ) -> Result<Caller, NoCaller> {
+        let hello = match Hello::decode(first.body) {
+            Ok(hello) => hello,
+            Err(refusal) => return Err(turn_away(stream, None, refusal).await),
+        };
+        let is_proven = || match (&configs, &certificate) {
+            (None, _) => Ok(()),
+            (Some(configs), Some(certificate)) => configs.is_of(certificate, hello.node),
+            (Some(_), None) => Err(Refusal::Certificate("the calling node shows no certificate".into())),
+        };
+        let (version, lane) = match is_proven().and_then(|()| self.judge(&hello)) {
+            Ok(judged) => judged,
+            Err(refusal) => return Err(turn_away(stream, Some(hello.node.to_string()), refusal).await),
+        };
+        let welcome = Welcome { version, fleet: self.shared.fleet.clone(), node: self.shared.node };
+        let sent = Turns(&mut stream).send(&Frame::new(Kind::Welcome, welcome.encode())).await;
+        sent.map_err(|error| NoCaller::Gone(in_words(&error)))?;
+        self.shared.met(hello.node, hello.address.as_str().into());
+        Ok(Caller::Member(Guest { node: hello.node, lane, stream, configs }))
     }
 
     fn judge(&self, hello: &Hello) -> Result<(u16, Lane), Refusal> {
@@ -183,22 +199,6 @@ impl Reception {
             return Err(Refusal::Other("it has too many connections".into()));
         }
         Ok((version, lane))
-    }
-
-    async fn welcome(
-        &self,
-        mut stream: BoxedStream,
-        hello: &Hello,
-        version: u16,
-    ) -> Result<BoxedStream, TurnedAway> {
-        let welcome = Welcome { version, fleet: self.shared.fleet.clone(), node: self.shared.node };
-        let sent = Turns(&mut stream).send(&Frame::new(Kind::Welcome, welcome.encode())).await;
-        if let Err(error) = sent {
-            let refusal = Refusal::Garbage(in_words(&error));
-            return Err(TurnedAway { who: Some(hello.node.to_string()), refusal });
-        }
-        self.shared.met(hello.node, hello.address.as_str().into());
-        Ok(stream)
     }
 
     async fn admit(&self, mut stream: BoxedStream, first: Frame, binding: &Binding, from: &str) {
@@ -223,6 +223,11 @@ impl Reception {
         }
         drain(stream).await;
     }
+}
+
+async fn turn_away(stream: BoxedStream, who: Option<String>, refusal: Refusal) -> NoCaller {
+    send_away(stream, &refusal).await;
+    NoCaller::TurnedAway { who, refusal }
 }
 
 /// Tells why, and lets it be read.

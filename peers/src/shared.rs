@@ -106,10 +106,6 @@ impl Shared {
         });
     }
 
-    pub fn is_stopping(&self) -> bool {
-        *self.stop.borrow()
-    }
-
     pub async fn stopped(&self) {
         // The sender lives as long as this does.
         let _ = self.stop.subscribe().wait_for(|stopping| *stopping).await;

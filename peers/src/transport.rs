@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::book::{Book, Said};
-use crate::call::{Call, CallError, CallFuture, Serve, Service};
+use crate::call::{Call, CallError, CallFuture, Serve, Service, WITHIN_MAX};
 use crate::dial::{Dial, Listen};
 pub use crate::frame::CALL_BYTES_MAX;
 use crate::frame::{Frame, Kind};
@@ -150,6 +150,7 @@ async fn call(
     if request.len() > CALL_BYTES_MAX {
         return Err(CallError::TooLarge { bytes: request.len(), max: CALL_BYTES_MAX });
     }
+    let within = within.min(WITHIN_MAX);
     let late = CallError::Deadline { node: to, within };
     if to == shared.node {
         return call_itself(shared, service, request, within, late).await;

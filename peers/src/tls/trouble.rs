@@ -12,6 +12,12 @@ pub(crate) fn of_certificates(error: &std::io::Error) -> Option<String> {
     }
 }
 
+/// Whether the other end just went.
+pub(crate) fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
 pub(crate) fn words(error: &std::io::Error) -> String {
     if let Some(words) = of_certificates(error) {
         return words;
