@@ -1,5 +1,5 @@
 //! Serves an in-memory cluster of three brokers until Ctrl-C, for trying clients on:
-//! `cargo run -p broker --example serve [FIRST_PORT]`.
+//! `cargo run -p broker --example serve [FIRST_PORT [CLUSTER_ID]]`.
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,8 +17,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let first = std::env::args().nth(1).map(|port| port.parse::<u16>()).transpose()?;
     let ports: Vec<u16> = (0..BROKERS).map(|index| first.map_or(0, |first| first + index)).collect();
+    let cluster_id = std::env::args().nth(2).unwrap_or_else(|| "in-memory".to_owned());
     let settings =
-        |endpoints| Settings { auto_create_topics: true, ..Settings::new("in-memory", endpoints, SEED) };
+        |endpoints| Settings { auto_create_topics: true, ..Settings::new(&cluster_id, endpoints, SEED) };
     let served =
         TcpCluster::listen(IpAddr::V4(Ipv4Addr::LOCALHOST), &ports, settings, system_clock()).await?;
     let configs = TopicConfigs::default();
