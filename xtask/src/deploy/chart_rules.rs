@@ -217,3 +217,18 @@ fn network(set: &Value, rendering: &Rendering) -> Findings {
     }
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_rendered_is_nothing_right() {
+        let known = Known::from_help("[env: LOCKSTEP_LISTEN]");
+        let empty = Rendering { documents: Vec::new(), founds: true, exposes: false, makes_secret: true };
+        let wrong = rules(&empty, &known).wrong;
+        for place in ["StatefulSet", "container", "pod", "network"] {
+            assert!(wrong.iter().any(|line| line.starts_with(place)), "{place} is missing in {wrong:#?}");
+        }
+    }
+}

@@ -34,7 +34,7 @@ const READY_POLL: Duration = Duration::from_millis(200);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const HTTP_LIMIT: Duration = Duration::from_secs(2);
 
-pub fn check() -> Result<Outcome> {
+pub fn check(profile: &str) -> Result<Outcome> {
     prerequisites::install_where_possible(&DEBIAN_PACKAGES)?;
     for program in DEBIAN_PACKAGES {
         if let Err(why) = tools::on_path(program) {
@@ -47,7 +47,7 @@ pub fn check() -> Result<Outcome> {
     if !exec::capture(&mut buildah.command(&["inspect", "--type", "image", BASE]))?.0 {
         make_base(&buildah, &folder)?;
     }
-    build(&buildah)?;
+    build(&buildah, profile)?;
     let container = buildah.said(&["from", "--pull-never", IMAGE])?;
     let judged = judge(&buildah, &container);
     buildah.said(&["rm", &container])?;
@@ -106,12 +106,14 @@ fn make_base(buildah: &Buildah, folder: &Path) -> Result<()> {
     fs::remove_file(&packages).context("remove the packages")
 }
 
-fn build(buildah: &Buildah) -> Result<()> {
+fn build(buildah: &Buildah, profile: &str) -> Result<()> {
+    let profile = format!("PROFILE={profile}");
     let base = format!("BUILD_BASE={BASE}");
     let file = "deploy/container/Containerfile";
     let ignored = "deploy/container/Containerfile.dockerignore";
     let mut build =
         buildah.command(&["build", "--isolation", "chroot", "--pull-never", "--build-arg", &base]);
+    build.args(["--build-arg", &profile]);
     exec::run(
         build.args(["--ignorefile", ignored, "-f", file, "-t", IMAGE, "."]).current_dir(workspace_root()),
     )

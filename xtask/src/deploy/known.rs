@@ -29,7 +29,7 @@ impl Known {
         Ok(known)
     }
 
-    fn from_help(help: &str) -> Self {
+    pub fn from_help(help: &str) -> Self {
         let named = help.split("[env: ").skip(1).filter_map(|text| text.split([']', '=']).next());
         let mut variables: BTreeSet<String> = named.map(|name| name.trim().to_owned()).collect();
         let has_fleet = FLEET.iter().any(|name| variables.contains(*name));
@@ -76,7 +76,7 @@ impl Known {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
 
     const TODAY: &str = "--listen <A> Where [env: LOCKSTEP_LISTEN]\n--log <F> Which [env: LOCKSTEP_LOG]\n";

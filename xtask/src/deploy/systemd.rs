@@ -8,13 +8,13 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::findings::{Findings, Outcome};
-use super::known::Known;
 use super::{folder, scratch, tools};
 use crate::exec;
 
 const UNIT: &str = "lockstep.service";
-/// In tenths, from 0 to 100: what is left to a service that talks to brokers anywhere, and no more.
-const EXPOSURE_MAX: u32 = 11;
+/// In tenths, from 0 to 100. systemd 252 gives the unit 11, all of it for talking to brokers anywhere; other
+/// versions weigh a little differently.
+const EXPOSURE_MAX: u32 = 15;
 /// Where the files of other units are, which ours names.
 const SYSTEM_UNITS: &str = "/lib/systemd/system";
 /// A stop hands mirrors over within 10 s, and starts after it.
@@ -24,12 +24,12 @@ const STOP_SECONDS_MIN: u32 = 15;
 const PLANTED: [(&str, &str, &str); 5] = [
     ("a key that systemd doesn't know", "RestartSec=", "RestarSec="),
     ("a binary that isn't there", "/usr/bin/lockstep ", "/usr/bin/locstep "),
-    ("a sandbox with a hole", "ProtectSystem=strict\n", ""),
+    ("a sandbox with a hole", "\nCapabilityBoundingSet=\n", "\n"),
     ("a stop that is cut short", "TimeoutStopSec=30s", "TimeoutStopSec=5s"),
     ("a data directory that can't be written", "StateDirectory=lockstep", "StateDirectory=other"),
 ];
 
-pub fn check(_known: &Known) -> Result<Outcome> {
+pub fn check() -> Result<Outcome> {
     let analyze = match tools::on_path("systemd-analyze") {
         Ok(analyze) => analyze,
         Err(why) => return Ok(Outcome::Skipped(why)),
