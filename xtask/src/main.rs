@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod deploy;
 mod exec;
 mod kafka;
 mod mutants;
@@ -39,6 +40,9 @@ enum Command {
     },
     /// The product in a world that a seed decides: simulated hosts, network, disks and clocks
     Sim(sim::Arguments),
+    /// The files of `deploy/`, held against the tools that read them
+    #[command(subcommand)]
+    Deploy(deploy::Command),
     /// The tests on real Kafka in all variants, with new seeds, again and again; the log goes to
     /// docs/evidence
     Nightly {
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Test { seed } => suite::run(seed),
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Deploy(command) => deploy::run(command),
         Command::Nightly { minutes, kills } => nightly::run(minutes, kills),
     };
     match outcome {

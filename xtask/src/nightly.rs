@@ -1,5 +1,5 @@
-//! `cargo xtask nightly`: the tests on real Kafka, in all variants, with new seeds until the time is
-//! up. The log in `docs/evidence/` says which commit held under which seeds, and how long each test
+//! `cargo xtask nightly`: the image, then the tests on real Kafka, in all variants, with new seeds until
+//! the time is up. The log in `docs/evidence/` says which commit held under which seeds, and how long each test
 //! took; of a failure it keeps what the test wrote.
 
 use std::fs::{self, OpenOptions};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use harness::workspace_root;
 
+use crate::deploy;
 use crate::exec;
 use crate::prerequisites;
 use crate::suite::{build_binary, fresh_seed, kafka_tests};
@@ -32,6 +33,10 @@ pub fn run(minutes: u64, kills: u32) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let log = folder.join(format!("nightly-{}.log", utc("%Y%m%dT%H%MZ")?));
     append(&log, &format!("commit {commit}, {minutes} minutes, all cells, {kills} kills"))?;
+
+    let image = deploy::check_image(deploy::RELEASE);
+    let outcome = image.as_ref().map_or_else(|error| format!("FAILED: {error:#}"), ToString::to_string);
+    append(&log, &format!("image {outcome}"))?;
 
     let started = Instant::now();
     let limit = Duration::from_secs(minutes * 60);
@@ -59,7 +64,7 @@ pub fn run(minutes: u64, kills: u32) -> Result<()> {
     if failed > 0 {
         bail!("{failed} of {rounds} rounds failed");
     }
-    Ok(())
+    image.map(|_| ())
 }
 
 /// The commit that is tested, and whether the files still are that commit's.

@@ -42,26 +42,48 @@ fn java_major(text: &str) -> Option<u32> {
 
 fn ensure_debian_packages() -> Result<()> {
     let all = DEBIAN_PACKAGES.join(" ");
+    let Some(missing) = missing(&DEBIAN_PACKAGES)? else {
+        eprintln!("not a Debian system; librdkafka's build needs what Debian calls {all}");
+        return Ok(());
+    };
+    if !missing.is_empty() && !is_root()? {
+        bail!("missing Debian packages; run as root: apt-get install {}", missing.join(" "));
+    }
+    install(&missing)
+}
+
+/// Installs what of these is missing where it may. Where it may not, whoever needs them finds out.
+pub fn install_where_possible(packages: &[&str]) -> Result<()> {
+    match missing(packages)? {
+        Some(missing) if is_root()? => install(&missing),
+        _ => Ok(()),
+    }
+}
+
+/// `None` where packages aren't Debian's.
+fn missing<'a>(packages: &[&'a str]) -> Result<Option<Vec<&'a str>>> {
     let query = |package: &str| {
         let mut command = Command::new("dpkg-query");
         exec::capture(command.args(["-W", "-f", "${db:Status-Status}", package]))
     };
-    let Ok((true, _)) = query("dpkg") else {
-        eprintln!("not a Debian system; librdkafka's build needs what Debian calls {all}");
-        return Ok(());
-    };
+    let Ok((true, _)) = query("dpkg") else { return Ok(None) };
     let mut missing = Vec::new();
-    for package in DEBIAN_PACKAGES {
+    for package in packages {
         if query(package)? != (true, "installed".to_owned()) {
-            missing.push(package);
+            missing.push(*package);
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
+    Ok(Some(missing))
+}
+
+fn is_root() -> Result<bool> {
     let (_, user) = exec::capture(Command::new("id").arg("-u"))?;
-    if user.trim() != "0" {
-        bail!("missing Debian packages; run as root: apt-get install {}", missing.join(" "));
+    Ok(user.trim() == "0")
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
     }
     let apt_get = || {
         let mut command = Command::new("apt-get");
@@ -69,7 +91,7 @@ fn ensure_debian_packages() -> Result<()> {
         command
     };
     exec::run(apt_get().args(["update", "-q"]))?;
-    exec::run(apt_get().args(["install", "-y", "-q", "--no-install-recommends"]).args(missing))
+    exec::run(apt_get().args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))
 }
 
 #[cfg(test)]

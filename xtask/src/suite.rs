@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rand::Rng;
 
 use crate::exec::{self, cargo};
-use crate::{check, prerequisites, sim};
+use crate::{check, deploy, prerequisites, sim};
 
 /// Read by the tests crate; not taken from there, as xtask builds it without that part.
 const SEED_VARIABLE: &str = "LOCKSTEP_TEST_SEED";
@@ -29,6 +29,7 @@ fn run_steps(seed: u64) -> Result<()> {
     check::run()?;
     sim::run_some(seed)?;
     let binary = build_binary()?;
+    deploy::check(&binary)?;
     exec::run(&mut kafka_tests(seed, &binary, &[]))
 }
 
