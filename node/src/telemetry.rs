@@ -7,8 +7,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
-/// openraft tells every heartbeat at `info`.
-const ALWAYS: &str = "openraft=warn";
+/// openraft tells every heartbeat at `info`, late messages at `warn`, and each try to reach a member that
+/// is away at `error`; what matters of these the fleet's own lines say once.
+const ALWAYS: &str = "openraft=error,openraft::replication=off";
 
 /// Lines go to stderr.
 ///

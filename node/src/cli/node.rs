@@ -23,7 +23,14 @@ Example, on the machine of a node that is left, and stopped:
 /// Between two looks at a node that drains.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
+const EXAMPLE: &str = "\
+Examples:
+  lockstep node list
+  lockstep node token
+  lockstep node drain node-2 --wait";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
 pub struct NodeCommand {
     #[command(subcommand)]
     verb: Verb,

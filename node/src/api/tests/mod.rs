@@ -13,6 +13,7 @@ use actors::preflight::{ClusterFacts, MirrorPlan, MirrorRequest, PreflightError}
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
+use catalog::command::NodeDescription;
 use catalog::{Action, Catalog, Link, ProducerIdentity, TopicId};
 use consensus::{Consensus, Options};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -124,7 +125,13 @@ impl Node {
         let directory = tempfile::tempdir().expect("directory");
         let consensus =
             Consensus::bootstrap(Options::new(directory.path(), "node-1")).await.expect("consensus");
-        let start = Action::StartNode { node: consensus.node_id(), name: "node-1".into() };
+        let description = NodeDescription {
+            name: "node-1".into(),
+            address: Some("a:1".into()),
+            level: catalog::fleet::LEVEL,
+            version: "1".into(),
+        };
+        let start = Action::RecordStart { node: consensus.node_id(), description };
         consensus.submit(start).await.expect("started");
         let fleet =
             Fleet { me: consensus.node_id(), peers: Arc::new(peers::Alone), observatory: Arc::default() };

@@ -159,11 +159,48 @@ async fn a_mirrors_topic_is_deleted_with_it_or_stays_with_a_reason() {
 }
 
 #[tokio::test]
+async fn a_member_is_shown_drained_and_guarded_against_removal() {
+    let node = Node::with_mirror().await;
+    const NODES: &str = "/lockstep/v1/nodes";
+    assert_eq!(node.get(NODES).await.body["data"][0]["name"], "node-1");
+    // By its id as well.
+    let id = node.get(NODES).await.body["data"][0]["node_id"].as_str().expect("an id").to_owned();
+    assert_eq!(node.get(&format!("{NODES}/{id}")).await.body["name"], "node-1");
+    let nobody = node.get(&format!("{NODES}/nobody")).await;
+    assert_eq!(nobody.error().0, 404);
+    let refused = node.post(&format!("{NODES}/node-1:drian"), json!({})).await;
+    assert_eq!(refused.error(), (400, 40_002, "path: 'node-1:drian' must end in :drain or :undrain"));
+    let lost = node.delete(&format!("{NODES}/node-1?lost=true")).await;
+    let message = "node 'node-1' answers, so it isn't lost: drain it, then remove it";
+    assert_eq!(lost.error(), (409, 409, message));
+    let last = node.delete(&format!("{NODES}/node-1")).await;
+    assert!(last.error().2.contains("is the last of its fleet"), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_join_token_lives_as_long_as_was_asked_and_is_shown_once() {
+    let node = Node::start().await;
+    for wrong in [0, 700_000] {
+        let refused = node.post("/lockstep/v1/join-tokens", json!({"expires_in_seconds": wrong})).await;
+        assert_eq!(refused.error(), (400, 40_002, "expires_in_seconds: must be 1 to 604800"));
+    }
+    let made = node.post("/lockstep/v1/join-tokens", json!({})).await;
+    assert_eq!((made.status, &made.body["addresses"]), (201, &json!(["a:1"])));
+    let token = peers::Token::parse(made.body["token"].as_str().expect("a token")).expect("a token");
+    let held = node.catalog().fleet.join_tokens[&token.id].clone();
+    assert_eq!(held.secret, token.secret);
+}
+
+#[tokio::test]
 async fn the_fleet_and_its_gauges_are_shown() {
     let node = Node::with_mirror().await;
     let fleet = node.get("/lockstep/v1/fleet").await.body;
     assert_eq!(fleet["raft_leader"], "node-1");
-    assert_eq!(fleet["nodes"][0]["voter"], true);
+    let row = &fleet["nodes"][0];
+    assert_eq!(
+        (&row["raft_role"], &row["state"], &row["duty"]),
+        (&json!("LEADER"), &json!("LIVE"), &json!("MIRRORS"))
+    );
     assert_eq!((&fleet["links"], &fleet["mirror_partitions"]), (&json!(1), &json!(2)));
     let metrics = node.get("/metrics").await;
     assert_eq!(metrics.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
