@@ -98,7 +98,9 @@ pub fn renewal_is_due(certificate: &CertificateDer<'_>, authorities: &[Authority
     let Some(Validity { not_before_ms, not_after_ms }) = Validity::of(certificate) else { return true };
     let life_ms = not_after_ms.saturating_sub(not_before_ms);
     now_ms.saturating_sub(not_before_ms) >= life_ms / 3 * 2
-        || authorities.last().is_some_and(|authority| !trust::is_signed_by(authority, certificate, not_before_ms))
+        || authorities
+            .last()
+            .is_some_and(|authority| !trust::is_signed_by(authority, certificate, not_before_ms))
 }
 
 /// The same for every authority of a fleet but its key: its name is found again without reading its

@@ -60,7 +60,8 @@ impl Said {
     pub fn address(&self, book: &Book, node: NodeId, attempt: u32) -> Option<Arc<str>> {
         let written = book.address(node);
         let by_node = self.by_node();
-        let said = by_node.get(&node).filter(|word| word.written.as_ref() == written).map(|word| &word.address);
+        let said =
+            by_node.get(&node).filter(|word| word.written.as_ref() == written).map(|word| &word.address);
         let preferred = if attempt % 2 == 0 { said.or(written) } else { written.or(said) };
         preferred.cloned()
     }

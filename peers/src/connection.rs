@@ -86,15 +86,15 @@ impl Drop for Place<'_> {
 
 impl Connection {
     /// The second half is for [`run`].
-    pub fn new(node: NodeId, address: String, lane: Lane, heard: Heard) -> (Arc<Self>, mpsc::Receiver<Frame>) {
+    pub fn new(
+        node: NodeId,
+        address: String,
+        lane: Lane,
+        heard: Heard,
+    ) -> (Arc<Self>, mpsc::Receiver<Frame>) {
         let (frames, queue) = mpsc::channel(lane.calls_max());
-        let state = State {
-            calls: 0,
-            waiting: BTreeMap::new(),
-            owed_since: None,
-            used: Instant::now(),
-            answers: 0,
-        };
+        let state =
+            State { calls: 0, waiting: BTreeMap::new(), owed_since: None, used: Instant::now(), answers: 0 };
         let connection = Self {
             node,
             address,
@@ -226,10 +226,16 @@ impl Connection {
             tokio::time::sleep(WATCH_EVERY).await;
             let (owed, used, waits) = {
                 let state = self.state();
-                (state.owed_since.map(|since| since.elapsed()), state.used.elapsed(), state.waiting.is_empty())
+                (
+                    state.owed_since.map(|since| since.elapsed()),
+                    state.used.elapsed(),
+                    state.waiting.is_empty(),
+                )
             };
             match owed {
-                Some(owed) if owed >= SILENT_MAX => return format!("nothing came from it for {SILENT_MAX:?}"),
+                Some(owed) if owed >= SILENT_MAX => {
+                    return format!("nothing came from it for {SILENT_MAX:?}");
+                }
                 Some(owed) if owed >= PING_AFTER => {
                     // A queue that is full says that nothing leaves: that ends by itself.
                     let _ = self.frames.try_send(Frame::new(Kind::Ping, Bytes::new()));
@@ -242,7 +248,11 @@ impl Connection {
 }
 
 /// Carries calls until the connection ends; why it did.
-pub(crate) async fn run(connection: &Connection, stream: BoxedStream, queue: mpsc::Receiver<Frame>) -> String {
+pub(crate) async fn run(
+    connection: &Connection,
+    stream: BoxedStream,
+    queue: mpsc::Receiver<Frame>,
+) -> String {
     let _open = meters::Open::new(Direction::Out);
     let (reader, writer) = tokio::io::split(stream);
     let mut closed = connection.closed.subscribe();

@@ -56,8 +56,18 @@ impl Kind {
     fn of(byte: u8) -> Option<Self> {
         use Kind::*;
         let kinds = [
-            Hello, Welcome, Refused, Request, Answer, Unanswered, Ping, Pong, JoinHello, JoinProof,
-            JoinRequest, Admitted,
+            Hello,
+            Welcome,
+            Refused,
+            Request,
+            Answer,
+            Unanswered,
+            Ping,
+            Pong,
+            JoinHello,
+            JoinProof,
+            JoinRequest,
+            Admitted,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == byte)
     }

@@ -162,7 +162,10 @@ pub(crate) fn judge(hello: &Hello, me: NodeId, fleet: &FleetId, book: &Book) -> 
         )));
     }
     if hello.to != me {
-        return Err(Refusal::Node(format!("it is node {me}, not {}: does that have a new address?", hello.to)));
+        return Err(Refusal::Node(format!(
+            "it is node {me}, not {}: does that have a new address?",
+            hello.to
+        )));
     }
     Ok(version)
 }

@@ -172,7 +172,9 @@ impl Line {
     async fn run(&self, shared: &Shared, failures: u32) {
         let address = shared.address(self.node, failures);
         let opening = async {
-            let Some(address) = &address else { return Err(Failure::Broken("its address isn't known".into())) };
+            let Some(address) = &address else {
+                return Err(Failure::Broken("its address isn't known".into()));
+            };
             match tokio::time::timeout(CONNECT_WITHIN, self.open(shared, address)).await {
                 Ok(opened) => opened,
                 Err(_) => Err(Failure::Broken(format!("no connection within {CONNECT_WITHIN:?}"))),
@@ -216,11 +218,8 @@ impl Line {
             }
         };
         let again_at = Instant::now() + spread(pause, shared.dial.random());
-        let down = Down {
-            failures: failures.saturating_add(1),
-            again_at: Some(again_at),
-            last: Some(trouble),
-        };
+        let down =
+            Down { failures: failures.saturating_add(1), again_at: Some(again_at), last: Some(trouble) };
         self.state.send_replace(State::Down(down));
     }
 
@@ -317,9 +316,9 @@ impl Shared {
     /// What refuses this node is logged once, until it has welcomed it.
     fn refused_by(&self, node: NodeId, address: &str, refusal: &Refusal) {
         meters::refused(Direction::Out, refusal.name());
-        let is_new = self.refusals.send_if_modified(|refusals| {
-            refusals.insert(node, refusal.clone()).as_ref() != Some(refusal)
-        });
+        let is_new = self
+            .refusals
+            .send_if_modified(|refusals| refusals.insert(node, refusal.clone()).as_ref() != Some(refusal));
         if is_new {
             tracing::warn!("node {node} at {address} and this one don't talk: {refusal}");
         }

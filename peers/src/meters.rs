@@ -15,7 +15,8 @@ pub(crate) fn bytes(service: Service, direction: Direction, bytes: usize) {
 }
 
 pub(crate) fn refused(direction: Direction, reason: &'static str) {
-    counter!("lockstep_peer_refusals_total", "direction" => direction.name(), "reason" => reason).increment(1);
+    counter!("lockstep_peer_refusals_total", "direction" => direction.name(), "reason" => reason)
+        .increment(1);
 }
 
 #[derive(Clone, Copy, Debug)]

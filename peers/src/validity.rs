@@ -76,7 +76,9 @@ fn time(bytes: &[u8]) -> Option<(i64, &[u8])> {
 
 fn two(digits: &[u8]) -> Option<i64> {
     match digits {
-        [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0')),
+        [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => {
+            Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+        }
         _ => None,
     }
 }
@@ -88,7 +90,9 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
     }
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    Some(365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468)
+    Some(
+        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468,
+    )
 }
 
 #[cfg(test)]

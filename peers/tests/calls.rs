@@ -58,10 +58,7 @@ async fn an_answer_that_is_too_large_fails_that_call_alone() {
     let (a, _b) = (Spec::new(&net, A, "a:1").start(), b.start());
     let (much, little) = tokio::join!(a.call(B, "much"), a.call(B, "little"));
     let error = much.expect_err("too large").to_string();
-    assert_eq!(
-        error,
-        "node 000000000000000b gives no answer: its answer has 8388609 bytes, 8388608 at most"
-    );
+    assert_eq!(error, "node 000000000000000b gives no answer: its answer has 8388609 bytes, 8388608 at most");
     assert_eq!(little.expect("answered"), "little");
     assert_eq!(net.dials(), 1);
 }

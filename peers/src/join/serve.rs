@@ -132,10 +132,7 @@ fn wrong(token: &str, known: bool) -> String {
     }
 }
 
-async fn refuse(
-    turns: &mut Turns<'_>,
-    refusal: Refusal,
-) -> Result<Result<NodeId, String>, FrameError> {
+async fn refuse(turns: &mut Turns<'_>, refusal: Refusal) -> Result<Result<NodeId, String>, FrameError> {
     let frame = Frame::new(Kind::Refused, refusal.words().to_owned()).with_detail(refusal.code());
     turns.send(&frame).await?;
     Ok(Err(refusal.words().to_owned()))

@@ -53,7 +53,8 @@ pub(crate) async fn call(security: &Security, stream: BoxedStream) -> io::Result
     let stream = TlsConnector::from(configs.client.clone()).connect(any_name(), stream).await?;
     let session = &stream.get_ref().1;
     let certificate = session.peer_certificates().map(<[_]>::to_vec);
-    let binding = session.export_keying_material(UNPROTECTED, EXPORTER_LABEL, None).map_err(io::Error::other)?;
+    let binding =
+        session.export_keying_material(UNPROTECTED, EXPORTER_LABEL, None).map_err(io::Error::other)?;
     Ok(Secured::of(stream, certificate.as_deref(), binding, configs))
 }
 
@@ -73,7 +74,8 @@ pub(crate) async fn join(channel: Channel, stream: BoxedStream) -> io::Result<Se
     config.enable_sni = false;
     let stream = TlsConnector::from(Arc::new(config)).connect(any_name(), stream).await?;
     let session = &stream.get_ref().1;
-    let binding = session.export_keying_material(UNPROTECTED, EXPORTER_LABEL, None).map_err(io::Error::other)?;
+    let binding =
+        session.export_keying_material(UNPROTECTED, EXPORTER_LABEL, None).map_err(io::Error::other)?;
     Ok(Secured::of(stream, None, binding, None))
 }
 
