@@ -35,7 +35,7 @@ impl TestGate {
     }
 
     fn asked(&self) -> Vec<JoinRequest> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().expect("not poisoned").clone()
     }
 }
 
@@ -45,7 +45,7 @@ impl Gate for TestGate {
     }
 
     fn admit(&self, request: JoinRequest) -> AdmitFuture {
-        self.asked.lock().unwrap().push(request.clone());
+        self.asked.lock().expect("not poisoned").push(request.clone());
         let answer = if request.node == UNWELCOME {
             Err("a node named 'bad' is a member already".into())
         } else {
