@@ -28,6 +28,10 @@ impl Book {
     }
 }
 
+/// Nodes that said where they are and that the catalog doesn't know (yet), at most: those that have just
+/// joined elsewhere.
+const STRANGERS_MAX: usize = 1_000;
+
 /// What nodes said of where they are.
 #[derive(Default)]
 pub(crate) struct Said {
@@ -47,11 +51,12 @@ impl Said {
 
     pub fn say(&self, book: &Book, node: NodeId, address: Arc<str>) {
         let written = book.address(node).cloned();
-        self.by_node().insert(node, Word { address, written });
+        let mut by_node = self.by_node();
+        if by_node.len() < STRANGERS_MAX || book.members.contains_key(&node) {
+            by_node.insert(node, Word { address, written });
+        }
     }
 
-    /// Nodes that the catalog knows, or doesn't know yet, and where to look for them. Never more than
-    /// call this one: connections are bounded.
     pub fn keep(&self, keep: impl Fn(NodeId) -> bool) {
         self.by_node().retain(|node, _| keep(*node));
     }
@@ -62,7 +67,7 @@ impl Said {
         let by_node = self.by_node();
         let said =
             by_node.get(&node).filter(|word| word.written.as_ref() == written).map(|word| &word.address);
-        let preferred = if attempt % 2 == 0 { said.or(written) } else { written.or(said) };
+        let preferred = if attempt.is_multiple_of(2) { said.or(written) } else { written.or(said) };
         preferred.cloned()
     }
 }

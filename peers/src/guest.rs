@@ -81,20 +81,21 @@ pub(crate) struct Guest {
 type Outgoing = (Frame, Option<Service>, Option<OwnedSemaphorePermit>);
 
 /// Serves the member's calls until the connection ends.
-pub(crate) async fn entertain(shared: &Shared, serve: Arc<dyn Serve>, guest: Guest) {
+pub(crate) async fn entertain(shared: Arc<Shared>, serve: Arc<dyn Serve>, guest: Guest) {
     let Guest { node, lane, stream, configs } = guest;
     let Some(replaced) = shared.guests.enter(node, lane) else { return };
     let _open = meters::Open::new(Direction::In);
     let (reader, writer) = tokio::io::split(stream);
     let (answers, queue) = mpsc::channel(lane.served_max() + SHORT_ANSWERS_MAX);
-    let desk = Desk { node, lane, serve, places: Arc::new(Semaphore::new(lane.served_max())), answers };
+    let places = Arc::new(Semaphore::new(lane.served_max()));
+    let desk = Desk { shared: shared.clone(), node, lane, serve, places, answers };
     let why = tokio::select! {
         biased;
         () = shared.stopped() => "this node is stopping".into(),
         () = replaced.notified() => "it has a newer one".into(),
-        () = removed(shared, node) => "it was removed from the fleet".into(),
+        () = removed(&shared, node) => "it was removed from the fleet".into(),
         () = shared.distrusted(configs) => "an authority isn't trusted any more".into(),
-        error = desk.read(shared, reader) => in_words(&error),
+        error = desk.read(reader) => in_words(&error),
         error = write(writer, queue) => in_words(&error),
     };
     shared.guests.leave(node, lane, &replaced);
@@ -110,6 +111,7 @@ async fn removed(shared: &Shared, node: NodeId) {
 }
 
 struct Desk {
+    shared: Arc<Shared>,
     node: NodeId,
     lane: Lane,
     serve: Arc<dyn Serve>,
@@ -118,7 +120,7 @@ struct Desk {
 }
 
 impl Desk {
-    async fn read(&self, shared: &Shared, reader: impl AsyncRead + Unpin) -> FrameError {
+    async fn read(&self, reader: impl AsyncRead + Unpin) -> FrameError {
         let mut reader = BufReader::with_capacity(READ_BUFFER_BYTES, reader);
         loop {
             let next = frame::read(&mut reader, self.lane.request_bytes_max());
@@ -128,7 +130,7 @@ impl Desk {
                 Err(_) => return FrameError::Stalled,
             };
             match taken {
-                Ok(()) => shared.heard.mark(self.node),
+                Ok(()) => self.shared.heard.mark(self.node),
                 Err(error) => return error,
             }
         }
@@ -152,9 +154,14 @@ impl Desk {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
             return self.at_once(unanswered(frame.call, Unanswered::Busy, String::new()));
         };
-        let (serve, answers, node) = (self.serve.clone(), self.answers.clone(), self.node);
+        let (shared, serve, answers) = (self.shared.clone(), self.serve.clone(), self.answers.clone());
+        let node = self.node;
         tokio::spawn(async move {
-            let answer = served(&*serve, node, service, frame).await;
+            let answer = tokio::select! {
+                biased;
+                () = shared.stopped() => return,
+                answer = served(&*serve, node, service, frame) => answer,
+            };
             // The connection may be gone.
             let _ = answers.send((answer, Some(service), Some(place))).await;
         });

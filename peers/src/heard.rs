@@ -7,6 +7,9 @@ use std::time::Duration;
 use catalog::NodeId;
 use tokio::time::Instant;
 
+/// Nodes that are remembered; the one that is silent for longest is forgotten first.
+const NODES_MAX: usize = 1_000;
+
 /// Cheap to clone; all clones know the same.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<BTreeMap<NodeId, Instant>>>);
@@ -23,7 +26,13 @@ impl Heard {
 
     /// It was heard of just now.
     pub fn mark(&self, node: NodeId) {
-        self.times().insert(node, Instant::now());
+        let mut times = self.times();
+        times.insert(node, Instant::now());
+        if times.len() > NODES_MAX
+            && let Some((&oldest, _)) = times.iter().min_by_key(|(_, at)| **at)
+        {
+            times.remove(&oldest);
+        }
     }
 
     pub(crate) fn keep(&self, keep: impl Fn(NodeId) -> bool) {

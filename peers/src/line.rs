@@ -22,7 +22,7 @@ use crate::shared::Shared;
 use crate::tls::{handshake, trouble};
 
 /// From the first packet to the welcome: some round trips around the world, and signatures.
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 /// After the first failure; doubled by each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(50);

@@ -19,7 +19,7 @@ use crate::frame::{Frame, FrameError, Kind, Turns};
 use crate::guest::{Guest, entertain};
 use crate::hello::{Hello, Welcome, garbage, judge};
 use crate::join::proof::Binding;
-use crate::join::serve::Door;
+use crate::join::serve::{Door, Outcome};
 use crate::lane::Lane;
 use crate::meters::{self, Direction};
 use crate::refusal::Refusal;
@@ -113,7 +113,7 @@ impl Reception {
         match greeting {
             Ok(Ok(Caller::Member(guest))) => {
                 // On its own: who is known isn't among those that may be sent away.
-                tokio::spawn(async move { entertain(&self.shared, self.serve.clone(), guest).await });
+                tokio::spawn(async move { entertain(self.shared.clone(), self.serve.clone(), guest).await });
             }
             Ok(Ok(Caller::Joiner { stream, first, binding })) => {
                 tokio::spawn(async move { self.admit(stream, first, &binding, &from).await });
@@ -216,8 +216,10 @@ impl Reception {
             answered = tokio::time::timeout(JOIN_WITHIN, answering) => answered,
         };
         match answered {
-            Ok(Ok(Ok(node))) => tracing::info!("node {node} (from {from}) has joined the fleet here"),
-            Ok(Ok(Err(words))) => tracing::warn!("a node (from {from}) may not join: {words}"),
+            Ok(Ok(Outcome::Admitted(node))) => tracing::info!("node {node} (from {from}) has joined here"),
+            // As often as secrets may be tried.
+            Ok(Ok(Outcome::Refused(words))) => tracing::warn!("a node (from {from}) may not join: {words}"),
+            Ok(Ok(Outcome::Paused)) => tracing::debug!("a node (from {from}) may not join for now"),
             Ok(Err(error)) => tracing::warn!("a node (from {from}) began to join: {}", in_words(&error)),
             Err(_) => tracing::warn!("a node (from {from}) began to join, not done within {JOIN_WITHIN:?}"),
         }

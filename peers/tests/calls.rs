@@ -192,9 +192,9 @@ async fn a_peer_that_accepts_and_says_nothing_costs_a_call_its_deadline() {
     assert!(error.to_string().ends_with("can't be reached: no connection to it so far"), "{error}");
     let _held = silent.next().await;
     // Later ones learn what is wrong, and don't wait for it.
-    tokio::time::sleep(Duration::from_millis(2_010)).await;
+    tokio::time::sleep(Duration::from_millis(1_010)).await;
     let error = a.call(B, "x").await.expect_err("no answer");
-    assert!(error.to_string().ends_with("no connection within 3s"), "{error}");
+    assert!(error.to_string().ends_with("no connection within 2s"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

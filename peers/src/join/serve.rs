@@ -1,6 +1,7 @@
 //! The member's side.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use catalog::command::NodeDescription;
 use catalog::{NodeId, codec};
@@ -41,6 +42,32 @@ impl Asked {
     }
 }
 
+/// What became of a joiner.
+pub(crate) enum Outcome {
+    Admitted(NodeId),
+    Refused(String),
+    /// Without a look at what it brought.
+    Paused,
+}
+
+/// A joiner that knows the secret.
+struct Proven<'a> {
+    gate: &'a Arc<dyn Gate>,
+    token: String,
+    secret: Arc<[u8]>,
+}
+
+enum Turned {
+    Away(Refusal),
+    Paused(Duration),
+}
+
+impl From<Refusal> for Turned {
+    fn from(refusal: Refusal) -> Self {
+        Self::Away(refusal)
+    }
+}
+
 /// The doorkeeper: its gate, and how often it was tried.
 pub(crate) struct Door {
     pub gate: Option<Arc<dyn Gate>>,
@@ -52,16 +79,22 @@ impl Door {
         Self { gate, tries: Tries::default() }
     }
 
-    /// Answers a joiner whose first frame this is. What it returns is for the log.
+    /// Answers a joiner whose first frame this is.
     pub async fn answer(
         &self,
         turns: &mut Turns<'_>,
         first: Frame,
         binding: &Binding,
-    ) -> Result<Result<NodeId, String>, FrameError> {
-        let (gate, hello, secret) = match self.proven(first, binding) {
+    ) -> Result<Outcome, FrameError> {
+        let Proven { gate, token, secret } = match self.proven(first, binding) {
             Ok(proven) => proven,
-            Err(refusal) => return refuse(turns, refusal).await,
+            Err(Turned::Away(refusal)) => return refuse(turns, refusal).await,
+            Err(Turned::Paused(pause)) => {
+                let seconds = pause.as_secs() + 1;
+                let words = format!("there were too many wrong join tokens; try again in {seconds} s");
+                refuse(turns, Refusal::Other(words)).await?;
+                return Ok(Outcome::Paused);
+            }
         };
         let proof = proof::make(&secret, Role::Member, binding);
         turns.send(&Frame::new(Kind::JoinProof, proof)).await?;
@@ -79,38 +112,31 @@ impl Door {
             node,
             description: asked.description,
             public_key: asked.public_key.into(),
-            token: (hello.token != SHARED).then(|| hello.token.into()),
+            token: (token != SHARED).then(|| token.into()),
         };
         match gate.admit(request).await {
             Ok(admitted) => {
                 turns.send(&Frame::new(Kind::Admitted, codec::encode(&admitted))).await?;
-                Ok(Ok(node))
+                Ok(Outcome::Admitted(node))
             }
             Err(words) => refuse(turns, Refusal::Other(words)).await,
         }
     }
 
-    /// The joiner's proof.
-    fn proven(
-        &self,
-        first: Frame,
-        binding: &Binding,
-    ) -> Result<(&Arc<dyn Gate>, JoinHello, Arc<[u8]>), Refusal> {
+    fn proven(&self, first: Frame, binding: &Binding) -> Result<Proven<'_>, Turned> {
         let gate = self.gate.as_ref().ok_or_else(|| Refusal::Other("nodes can't join here".into()))?;
-        let hello = JoinHello::decode(first.body)?;
+        let JoinHello { token, proof } = JoinHello::decode(first.body)?;
         if let Some(pause) = self.tries.pause() {
-            let seconds = pause.as_secs() + 1;
-            let words = format!("there were too many wrong join tokens; try again in {seconds} s");
-            return Err(Refusal::Other(words));
+            return Err(Turned::Paused(pause));
         }
-        let secret = (hello.token.len() <= ID_BYTES_MAX).then(|| gate.secret(&hello.token)).flatten();
+        let secret = (token.len() <= ID_BYTES_MAX).then(|| gate.secret(&token)).flatten();
         match secret {
-            Some(secret) if proof::holds(&secret, Role::Joiner, binding, &hello.proof) => {
-                Ok((gate, hello, secret))
+            Some(secret) if proof::holds(&secret, Role::Joiner, binding, &proof) => {
+                Ok(Proven { gate, token, secret })
             }
             found => {
                 self.tries.wrong();
-                Err(Refusal::Other(wrong(&hello.token, found.is_some())))
+                Err(Refusal::Other(wrong(&token, found.is_some())).into())
             }
         }
     }
@@ -132,8 +158,8 @@ fn wrong(token: &str, known: bool) -> String {
     }
 }
 
-async fn refuse(turns: &mut Turns<'_>, refusal: Refusal) -> Result<Result<NodeId, String>, FrameError> {
+async fn refuse(turns: &mut Turns<'_>, refusal: Refusal) -> Result<Outcome, FrameError> {
     let frame = Frame::new(Kind::Refused, refusal.words().to_owned()).with_detail(refusal.code());
     turns.send(&frame).await?;
-    Ok(Err(refusal.words().to_owned()))
+    Ok(Outcome::Refused(refusal.words().to_owned()))
 }

@@ -37,7 +37,7 @@ impl Net {
 
     pub fn listener(&self, address: &str) -> NetListener {
         let (sender, accepted) = mpsc::unbounded_channel();
-        self.0.listeners.lock().unwrap().insert(address.into(), sender);
+        self.0.listeners.lock().expect("not poisoned").insert(address.into(), sender);
         NetListener(accepted)
     }
 
@@ -46,7 +46,7 @@ impl Net {
         self.0.dials.fetch_add(1, Ordering::SeqCst);
         let (near, far) = tokio::io::duplex(BUFFER_BYTES);
         let accepted = Accepted { stream: Box::new(far), from: "10.0.0.1:40000".into() };
-        let listeners = self.0.listeners.lock().unwrap();
+        let listeners = self.0.listeners.lock().expect("not poisoned");
         let sent = listeners.get(address).map(|listener| listener.send(accepted));
         match sent {
             Some(Ok(())) => Ok(near),
