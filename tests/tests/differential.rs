@@ -28,7 +28,8 @@ const REPLAY_VARIABLE: &str = "LOCKSTEP_TEST_REPLAY";
 const REPORTED: usize = 5;
 
 /// Old timestamps are part of what is compared; what a clock does to them isn't.
-const UNCLOCKED: [(&str, &str); 4] = [
+const UNCLOCKED: [(&str, &str); 5] = [
+    ("group.initial.rebalance.delay.ms", "0"),
     ("log.initial.task.delay.ms", "86400000"),
     ("log.retention.check.interval.ms", "86400000"),
     ("producer.id.expiration.check.interval.ms", "86400000"),

@@ -28,6 +28,10 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 const SETTLE_POLL: Duration = Duration::from_millis(2);
 /// A broker applies changed configs right behind what it shows of them.
 const CONFIGS_APPLY: Duration = Duration::from_millis(100);
+/// A request is as far as it gets when the next one is sent on another connection.
+const PARKED: Duration = Duration::from_millis(50);
+/// What timers of no length do to a group, and a transaction's end to its offsets in Kafka 3.9.
+const GROUPS_APPLY: Duration = Duration::from_millis(20);
 /// All partitions of the transaction coordinator are there when as many ids have found theirs.
 const WARMING_IDS: usize = 24;
 /// Kinds of coordinator.
@@ -38,7 +42,8 @@ const TRANSACTION: i8 = 1;
 pub trait End {
     fn name(&self) -> &str;
     fn versions(&mut self) -> Result<Versions>;
-    fn ask(&mut self, call: &Call) -> Result<Answer>;
+    /// Several calls go out in this order on connections of their own, all before the first answer.
+    fn ask(&mut self, calls: &[Call]) -> Result<Vec<Answer>>;
     /// By the cluster's own clock.
     fn now_ms(&self) -> i64;
     /// Waits until what `call` began has come about: brokers answer before that.
@@ -51,12 +56,18 @@ pub trait End {
 pub struct Real {
     name: String,
     connection: Connection,
+    /// For what waits for something on the first.
+    beside: Connection,
 }
 
 impl Real {
     /// Waits until the broker hands out producer ids with and without transactions.
     pub fn ready(version: &str, address: SocketAddr) -> Result<Real> {
-        let mut real = Real { name: format!("Kafka {version}"), connection: Connection::new(address) };
+        let mut real = Real {
+            name: format!("Kafka {version}"),
+            connection: Connection::new(address),
+            beside: Connection::new(address),
+        };
         for kind in [GROUP, TRANSACTION] {
             let request = FindCoordinatorRequest::default().with_key_type(kind);
             let request = RequestKind::FindCoordinator(request.with_key(StrBytes::from_static_str("warm")));
@@ -85,8 +96,8 @@ impl End for Real {
         self.connection.versions()
     }
 
-    fn ask(&mut self, call: &Call) -> Result<Answer> {
-        self.connection.ask(call)
+    fn ask(&mut self, calls: &[Call]) -> Result<Vec<Answer>> {
+        self.connection.ask_together(&mut self.beside, calls)
     }
 
     fn now_ms(&self) -> i64 {
@@ -107,7 +118,7 @@ impl End for Real {
                 std::thread::sleep(CONFIGS_APPLY);
                 Ok(())
             }
-            _ => self.connection.settle_transactions(call),
+            _ => self.connection.settle_any(call),
         }
     }
 
@@ -123,6 +134,7 @@ impl End for Real {
 /// An embedded cluster, a new one for each sequence.
 pub struct Embedded {
     connection: Connection,
+    beside: Connection,
     started: Instant,
     started_ms: i64,
     _cluster: TcpCluster,
@@ -133,13 +145,17 @@ impl Embedded {
     pub fn start(runtime: &Runtime, now_ms: i64, seed: u64) -> Result<Embedded> {
         let started = Instant::now();
         let clock = move || now_ms + started.elapsed().as_millis() as i64;
-        let settings = |endpoints| Settings::new("embedded", endpoints, seed);
+        let settings = |endpoints| {
+            let mut settings = Settings::new("embedded", endpoints, seed);
+            settings.groups.initial_rebalance_delay_ms = 0;
+            settings
+        };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let cluster = runtime.block_on(TcpCluster::listen(ip, &[0], settings, Arc::new(clock)));
         let cluster = cluster.context("start an embedded cluster")?;
         let address = cluster.bootstrap.parse().context("the embedded cluster's address")?;
-        let connection = Connection::new(address);
-        Ok(Embedded { connection, started, started_ms: now_ms, _cluster: cluster })
+        let (connection, beside) = (Connection::new(address), Connection::new(address));
+        Ok(Embedded { connection, beside, started, started_ms: now_ms, _cluster: cluster })
     }
 }
 
@@ -152,8 +168,8 @@ impl End for Embedded {
         self.connection.versions()
     }
 
-    fn ask(&mut self, call: &Call) -> Result<Answer> {
-        self.connection.ask(call)
+    fn ask(&mut self, calls: &[Call]) -> Result<Vec<Answer>> {
+        self.connection.ask_together(&mut self.beside, calls)
     }
 
     fn now_ms(&self) -> i64 {
@@ -161,7 +177,7 @@ impl End for Embedded {
     }
 
     fn settle(&mut self, call: &Call, _: &World) -> Result<()> {
-        self.connection.settle_transactions(call)
+        self.connection.settle_any(call)
     }
 
     fn leave(&mut self, _: &World) -> Result<()> {
@@ -170,6 +186,19 @@ impl End for Embedded {
 }
 
 impl Connection {
+    fn ask_together(&mut self, beside: &mut Connection, calls: &[Call]) -> Result<Vec<Answer>> {
+        match calls {
+            [call] => Ok(vec![self.ask(call)?]),
+            [waits, other] => {
+                beside.post(waits)?;
+                std::thread::sleep(PARKED);
+                let other = self.ask(other);
+                Ok(vec![beside.take(waits)?, other?])
+            }
+            _ => bail!("{} calls at once", calls.len()),
+        }
+    }
+
     pub(super) fn versions(&mut self) -> Result<Versions> {
         let request = RequestKind::ApiVersions(ApiVersionsRequest::default());
         let answer = self.ask(&Call { api: ApiKey::ApiVersions, version: 0, request })?;
@@ -247,6 +276,17 @@ impl Connection {
             let ResponseKind::OffsetFetch(response) = response else { return false };
             !response.groups.iter().flat_map(|group| &group.topics).any(|topic| deleted(&topic.name))
         })
+    }
+
+    fn settle_any(&mut self, call: &Call) -> Result<()> {
+        self.settle_transactions(call)?;
+        if matches!(
+            &call.request,
+            RequestKind::EndTxn(_) | RequestKind::InitProducerId(_) | RequestKind::LeaveGroup(_)
+        ) {
+            std::thread::sleep(GROUPS_APPLY);
+        }
+        Ok(())
     }
 
     /// Until the markers of a transaction are written that `call` has ended.

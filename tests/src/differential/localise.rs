@@ -34,7 +34,13 @@ pub fn localise(request: &mut RequestKind, ids: &Ids) {
         RequestKind::AddPartitionsToTxn(request) => producer(&mut request.v3_and_below_producer_id),
         RequestKind::EndTxn(request) => producer(&mut request.producer_id),
         RequestKind::AddOffsetsToTxn(request) => producer(&mut request.producer_id),
-        RequestKind::TxnOffsetCommit(request) => producer(&mut request.producer_id),
+        RequestKind::TxnOffsetCommit(request) => {
+            producer(&mut request.producer_id);
+            member(&mut request.member_id);
+        }
+        RequestKind::WriteTxnMarkers(request) => {
+            request.markers.iter_mut().for_each(|marker| producer(&mut marker.producer_id));
+        }
         RequestKind::JoinGroup(request) => member(&mut request.member_id),
         RequestKind::SyncGroup(request) => {
             member(&mut request.member_id);

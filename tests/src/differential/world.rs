@@ -11,8 +11,10 @@ use uuid::Uuid;
 
 use super::batches::Batch;
 use super::connection::{Answer, Call};
+use super::members::Membership;
 
 const CONCURRENT_TRANSACTIONS: i16 = 51;
+const GROUPS: usize = 2;
 
 /// Of one partition.
 pub type Place = (String, i32);
@@ -33,6 +35,8 @@ pub struct Producer {
     pub next_sequence: BTreeMap<Place, i32>,
     /// Of the open transaction.
     pub added: Vec<Place>,
+    /// As `added`: it will commit their offsets.
+    pub added_groups: Vec<GroupId>,
     /// The coordinator has given its epoch away.
     pub fenced: bool,
 }
@@ -62,6 +66,8 @@ pub struct World {
     pub producers: Vec<Producer>,
     pub sessions: Vec<Session>,
     pub ends: BTreeMap<Place, i64>,
+    /// Of `groups()`.
+    memberships: [Membership; GROUPS],
     pub sent: Vec<Sent>,
     /// How many of `sent` the last request held.
     pub just_sent: usize,
@@ -76,6 +82,7 @@ impl World {
             producers: Vec::new(),
             sessions: Vec::new(),
             ends: BTreeMap::new(),
+            memberships: Default::default(),
             sent: Vec::new(),
             just_sent: 0,
         }
@@ -96,9 +103,39 @@ impl World {
     }
 
     /// All groups that a sequence commits to.
-    pub fn groups(&self) -> [GroupId; 2] {
-        let named = |number: i32| format!("{}group-{number}", self.prefix);
-        [0, 1].map(|number| GroupId(StrBytes::from_string(named(number))))
+    pub fn groups(&self) -> [GroupId; GROUPS] {
+        let named = |number: usize| format!("{}group-{number}", self.prefix);
+        std::array::from_fn(|number| GroupId(StrBytes::from_string(named(number))))
+    }
+
+    /// None of a group that isn't the sequence's own.
+    pub fn membership(&self, group: &GroupId) -> Option<&Membership> {
+        let number = self.groups().iter().position(|own| own == group)?;
+        self.memberships.get(number)
+    }
+
+    fn learn_groups(&mut self, request: &RequestKind, response: &ResponseKind) {
+        for (group, known) in self.groups().iter().zip(&mut self.memberships) {
+            match (request, response) {
+                (RequestKind::JoinGroup(request), ResponseKind::JoinGroup(response))
+                    if request.group_id == *group =>
+                {
+                    known.learn_join(request, response);
+                }
+                (RequestKind::SyncGroup(request), ResponseKind::SyncGroup(response))
+                    if request.group_id == *group =>
+                {
+                    known.learn_sync(request, response);
+                }
+                (RequestKind::LeaveGroup(request), ResponseKind::LeaveGroup(response))
+                    if request.group_id == *group =>
+                {
+                    known.learn_leave(request, response);
+                }
+                (_, ResponseKind::DeleteGroups(response)) => known.learn_deletion(group, response),
+                _ => {}
+            }
+        }
     }
 
     pub fn end(&self, place: &Place) -> i64 {
@@ -146,6 +183,7 @@ impl World {
     /// Takes in what came of a request.
     pub fn learn(&mut self, call: &Call, answer: &Answer) {
         let Answer::Response(response) = answer else { return };
+        self.learn_groups(&call.request, response);
         match (&call.request, &**response) {
             (RequestKind::CreateTopics(request), ResponseKind::CreateTopics(response)) => {
                 let created = response.topics.iter().filter(|row| row.error_code == 0);
@@ -204,10 +242,20 @@ impl World {
                     producer.added.extend(fine.map(|row| (topic.name.to_string(), row.partition_index)));
                 }
             }
+            (RequestKind::AddOffsetsToTxn(request), ResponseKind::AddOffsetsToTxn(response))
+                if response.error_code == 0 =>
+            {
+                let id = request.producer_id.0;
+                let producer = self.producers.iter_mut().find(|producer| producer.id == id);
+                producer
+                    .into_iter()
+                    .for_each(|producer| producer.added_groups.push(request.group_id.clone()));
+            }
             (RequestKind::EndTxn(request), ResponseKind::EndTxn(response)) if response.error_code == 0 => {
                 let id = request.producer_id.0;
                 if let Some(producer) = self.producers.iter_mut().find(|producer| producer.id == id) {
                     producer.added.clear();
+                    producer.added_groups.clear();
                 }
             }
             (RequestKind::Fetch(request), ResponseKind::Fetch(response)) => {
@@ -242,6 +290,7 @@ impl World {
             transactional_id,
             next_sequence,
             added: Vec::new(),
+            added_groups: Vec::new(),
             fenced: false,
         });
     }
