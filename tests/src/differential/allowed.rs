@@ -309,6 +309,9 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
         ResponseKind::DeleteTopics(response) => {
             response.responses.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
         }
+        ResponseKind::DescribeGroups(response) => {
+            response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        }
         ResponseKind::ListGroups(response) => response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id)),
         ResponseKind::WriteTxnMarkers(response) => {
             for topics in response.markers.iter_mut().map(|marker| &mut marker.topics) {
