@@ -100,6 +100,10 @@ fn ids(response: &mut ResponseKind, answering: &mut Answering) {
             // Of those that aren't there only the ids are told.
             response.topics.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
         }
+        ResponseKind::Produce(response) => {
+            response.responses.iter_mut().for_each(|topic| topic.topic_id = ids.topic_mark(topic.topic_id));
+            response.responses.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
+        }
         ResponseKind::CreateTopics(response) => {
             response.topics.iter_mut().for_each(|topic| topic.topic_id = ids.topic_mark(topic.topic_id));
         }

@@ -12,6 +12,7 @@ pub fn localise(request: &mut RequestKind, ids: &Ids) {
     let member = |text: &mut StrBytes| *text = StrBytes::from_string(ids.member(text));
     match request {
         RequestKind::Produce(request) => {
+            request.topic_data.iter_mut().for_each(|topic| topic.topic_id = ids.topic(topic.topic_id));
             let rows = request.topic_data.iter_mut().flat_map(|topic| &mut topic.partition_data);
             for records in rows.filter_map(|row| row.records.as_mut()) {
                 *records = records::localised(records, |mark| ids.producer(mark));

@@ -43,9 +43,6 @@ const DIFFERING_LINES: usize = 60;
 
 /// Versions that clients don't send, or that name what the sequences don't model.
 const HIGHEST: &[(ApiKey, i16)] = &[
-    // From 12 on a produce request adds its partitions to the transaction; from 13 on it names topic ids.
-    (ApiKey::Produce, 11),
-    (ApiKey::Fetch, 16),
     // Later ones are sent by brokers only.
     (ApiKey::AddPartitionsToTxn, 3),
     // From 5 on each transaction has an epoch of its own.

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kafka_protocol::messages::write_txn_markers_request::WritableTxnMarkerTopic;
 use kafka_protocol::messages::{GroupId, RequestKind, ResponseKind};
 use kafka_protocol::protocol::StrBytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use super::batches::Batch;
+use super::batches::{Batch, TRANSACTIONAL};
 use super::connection::{Answer, Call};
 use super::members::Membership;
 
@@ -164,6 +165,14 @@ impl World {
             _ => rng.random_range(0..count),
         };
         (topic, partition)
+    }
+
+    /// Whether all these partitions are there.
+    pub fn has_all(&self, topics: &[WritableTxnMarkerTopic]) -> bool {
+        topics.iter().all(|asked| {
+            let count = self.topic(&asked.name).and_then(|topic| topic.partitions).unwrap_or(0);
+            asked.partition_indexes.iter().all(|index| (0..count).contains(index))
+        })
     }
 
     /// Partitions without repetition, by topic.
@@ -332,7 +341,9 @@ impl World {
     fn learn_produce(&mut self, response: &kafka_protocol::messages::ProduceResponse) {
         let first = self.sent.len() - self.just_sent;
         for sent in &self.sent[first..] {
-            let topic = response.responses.iter().find(|topic| topic.name.as_str() == sent.place.0);
+            let id = self.topic_id(&sent.place.0);
+            let mut topics = response.responses.iter();
+            let topic = topics.find(|topic| topic.name.as_str() == sent.place.0 || topic.topic_id == id);
             let row = topic
                 .and_then(|topic| topic.partition_responses.iter().find(|row| row.index == sent.place.1));
             let Some(row) = row.filter(|row| row.error_code == 0) else { continue };
@@ -342,6 +353,9 @@ impl World {
             let producer = self.producers.iter_mut().find(|producer| producer.id == batch.producer_id);
             if let Some(producer) = producer {
                 producer.epoch = producer.epoch.max(batch.producer_epoch);
+                if batch.flags & TRANSACTIONAL != 0 && !producer.added.contains(&sent.place) {
+                    producer.added.push(sent.place.clone());
+                }
                 let last = batch.base_sequence.wrapping_add(batch.last_offset_delta);
                 let next = if last < 0 { last.wrapping_sub(i32::MIN) } else { last }.wrapping_add(1).max(0);
                 producer.next_sequence.insert(sent.place.clone(), next);
