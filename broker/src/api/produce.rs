@@ -157,7 +157,7 @@ fn verify(
     }
     let now_ms = state.now_ms;
     if let Some(partition) = state.partition_mut(&key.0, key.1) {
-        partition.log.producers.expect(&header, now_ms);
+        partition.log.producers.expect(&header, caller.version >= ADDS_FROM_VERSION, now_ms);
     }
     let producer = (header.producer_id, header.producer_epoch);
     let verified = match state.coordinator(id) {

@@ -33,9 +33,14 @@ const LEAVE_REASON_FROM_VERSION: i16 = 5;
 const CONSUMER: &str = "consumer";
 const STRANGER: &str = "nobody";
 
-/// A group, and what is known of its members.
-fn known_group(world: &World, rng: &mut StdRng) -> (GroupId, Membership) {
-    let group = group(world, rng);
+/// Mostly a group that has members, and what is known of them.
+fn peopled_group(world: &World, rng: &mut StdRng) -> (GroupId, Membership) {
+    let has_members =
+        |group: &GroupId| world.membership(group).is_some_and(|known| !known.members.is_empty());
+    let group = match world.groups().into_iter().find(has_members) {
+        Some(group) if rng.random_bool(0.7) => group,
+        _ => group(world, rng),
+    };
     let membership = world.membership(&group).cloned().unwrap_or_default();
     (group, membership)
 }
@@ -74,7 +79,7 @@ fn compatible_protocols(world: &World, rng: &mut StdRng, with: &[Protocol]) -> V
 }
 
 pub fn join_group(world: &mut World, rng: &mut StdRng, version: i16) -> Vec<RequestKind> {
-    let (group, membership) = known_group(world, rng);
+    let (group, membership) = peopled_group(world, rng);
     let base = JoinGroupRequest::default()
         .with_group_id(group)
         .with_session_timeout_ms(one_of(rng, TIMEOUTS_MS))
@@ -200,7 +205,7 @@ fn wrong_join(
 }
 
 pub fn sync_group(world: &mut World, rng: &mut StdRng, version: i16) -> Vec<RequestKind> {
-    let (group, membership) = known_group(world, rng);
+    let (group, membership) = peopled_group(world, rng);
     let named = version >= NAMED_PROTOCOL_FROM_VERSION;
     let name = |name: &Option<String>| name.clone().filter(|_| named).map(text);
     let given = |member: &Member| {
@@ -272,7 +277,7 @@ pub fn identity(
 }
 
 pub fn heartbeat(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
-    let (group, membership) = known_group(world, rng);
+    let (group, membership) = peopled_group(world, rng);
     let (generation, member, instance) = identity(&membership, rng, version >= STATIC_FROM_VERSION);
     RequestKind::Heartbeat(
         HeartbeatRequest::default()
@@ -284,7 +289,7 @@ pub fn heartbeat(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKi
 }
 
 pub fn leave_group(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
-    let (group, membership) = known_group(world, rng);
+    let (group, membership) = peopled_group(world, rng);
     let request = LeaveGroupRequest::default().with_group_id(group);
     let several = version >= STATIC_FROM_VERSION;
     let mut leaving = vec![leaver(&membership, rng, version)];

@@ -32,7 +32,7 @@ pub fn add_offsets(world: &mut World, rng: &mut StdRng, _: i16) -> RequestKind {
 }
 
 pub fn commit_offsets(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
-    let (transactional_id, id, epoch) = identity(world, rng);
+    let (transactional_id, id, epoch) = committer(world, rng);
     let group = added_group(world, rng, id);
     let places = world.any_places(rng, 3);
     let topics = places.into_iter().map(|(name, partitions)| {
@@ -64,6 +64,15 @@ pub fn commit_offsets(world: &mut World, rng: &mut StdRng, version: i16) -> Requ
         request.group_instance_id = instance.map(text);
     }
     RequestKind::TxnOffsetCommit(request.with_group_id(group))
+}
+
+/// Mostly a producer whose transaction holds offsets.
+fn committer(world: &World, rng: &mut StdRng) -> (String, i64, i16) {
+    let adding = world.producers.iter().find(|known| !known.added_groups.is_empty());
+    match adding.filter(|_| rng.random_bool(0.7)) {
+        Some(known) => (known.transactional_id.clone().unwrap_or_default(), known.id, known.epoch),
+        None => identity(world, rng),
+    }
 }
 
 /// Mostly one that is part of the producer's transaction.
