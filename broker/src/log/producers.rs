@@ -157,8 +157,7 @@ impl Producers {
         }
         let first = header.base_sequence;
         let too_high = |expected: &Expected| {
-            let least = if expected.from_zero && current.batches.is_empty() { 0 } else { expected.sequence };
-            first > least
+            first > expected.sequence || (expected.from_zero && current.batches.is_empty() && first != 0)
         };
         if self.expected.get(&header.producer_id).is_some_and(too_high) {
             return Err(Code::OutOfOrderSequenceNumber);

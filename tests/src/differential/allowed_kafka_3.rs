@@ -2,11 +2,12 @@
 //! differ when one of the ends is of that version.
 
 use kafka_protocol::error::ResponseError as Code;
-use kafka_protocol::messages::ResponseKind;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
+use kafka_protocol::messages::{RequestKind, ResponseKind};
 use kafka_protocol::protocol::StrBytes;
 
 use super::allowed::{Allowance, Answering};
+use super::connection::Call;
 
 pub const OF_KAFKA_3: &[Allowance] = &[
     Allowance {
@@ -33,6 +34,11 @@ pub const OF_KAFKA_3: &[Allowance] = &[
         reason: "Kafka 3.9 makes a group of one whose join or commit it refuses, and forgets it with its last \
                  offset; Kafka 4 does neither. So groups without members may be there or not",
         apply: empty_groups,
+    },
+    Allowance {
+        name: "assignments of groups that rebalance",
+        reason: "Kafka 3.9 shows them of stable groups only, Kafka 4 as long as they stand",
+        apply: assignments_of_kafka_3,
     },
     Allowance {
         name: "configs of groups",
@@ -119,6 +125,12 @@ fn strangers_commits(response: &mut ResponseKind, _: &mut Answering) {
     }
 }
 
+/// Whether Kafka 3.9 may forget groups without members over `call`, and with them their generation and who
+/// was given an id, which shows later on.
+pub(super) fn forgets_groups(call: &Call) -> bool {
+    matches!(&call.request, RequestKind::DeleteTopics(_) | RequestKind::OffsetDelete(_))
+}
+
 fn empty_groups(response: &mut ResponseKind, _: &mut Answering) {
     let found = |code: &mut i16| {
         if *code == Code::GroupIdNotFound.code() {
@@ -150,6 +162,13 @@ fn empty_groups(response: &mut ResponseKind, _: &mut Answering) {
             response.topics.retain(|topic| !topic.partitions.is_empty());
         }
         _ => {}
+    }
+}
+
+fn assignments_of_kafka_3(response: &mut ResponseKind, _: &mut Answering) {
+    if let ResponseKind::DescribeGroups(response) = response {
+        let moving = response.groups.iter_mut().filter(|group| group.group_state.as_str() != "Stable");
+        moving.flat_map(|group| &mut group.members).for_each(|member| member.member_assignment.clear());
     }
 }
 

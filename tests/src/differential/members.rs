@@ -60,7 +60,10 @@ impl Membership {
         let joined =
             Member { id: id.clone(), instance: instance.clone(), protocols: request.protocols.clone() };
         match self.members.iter_mut().find(|member| same(member)) {
-            Some(member) => *member = joined,
+            // Old versions don't name an instance, which changes nothing.
+            Some(member) => {
+                *member = Member { instance: joined.instance.or(member.instance.take()), ..joined }
+            }
             None => self.members.push(joined),
         }
         self.pending.take_if(|pending| *pending == id);

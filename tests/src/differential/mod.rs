@@ -135,6 +135,13 @@ pub fn play(
                 subject.settle(call, &world).with_context(whole)?;
             }
         }
+        if kafka_3 && calls.iter().any(allowed_kafka_3::forgets_groups) {
+            let call = world.deletes_empty_groups();
+            reference.ask(std::slice::from_ref(&call)).with_context(whole)?;
+            if let Some(subject) = &mut subject {
+                subject.ask(std::slice::from_ref(&call)).with_context(whole)?;
+            }
+        }
     }
     reference.leave(&world)
 }

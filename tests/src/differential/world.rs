@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::write_txn_markers_request::WritableTxnMarkerTopic;
-use kafka_protocol::messages::{GroupId, RequestKind, ResponseKind};
+use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, GroupId, RequestKind, ResponseKind};
 use kafka_protocol::protocol::StrBytes;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -113,6 +113,19 @@ impl World {
     pub fn membership(&self, group: &GroupId) -> Option<&Membership> {
         let number = self.groups().iter().position(|own| own == group)?;
         self.memberships.get(number)
+    }
+
+    /// What makes sure that groups without members are gone, those that have only given out an id as well.
+    pub fn deletes_empty_groups(&mut self) -> Call {
+        let mut empty = Vec::new();
+        for (group, known) in self.groups().into_iter().zip(&mut self.memberships) {
+            if known.members.is_empty() {
+                *known = Membership::default();
+                empty.push(group);
+            }
+        }
+        let request = DeleteGroupsRequest::default().with_groups_names(empty);
+        Call { api: ApiKey::DeleteGroups, version: 1, request: RequestKind::DeleteGroups(request) }
     }
 
     fn learn_groups(&mut self, request: &RequestKind, response: &ResponseKind) {

@@ -27,8 +27,12 @@ pub fn produce(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind
         let mut rows = Vec::new();
         for index in partitions {
             let place = (name.clone(), index);
-            let batch = batch(world, rng, &place);
+            let mut batch = batch(world, rng, &place);
             let owner = world.producers.iter().find(|producer| producer.id == batch.producer_id);
+            // Else Kafka 3.9 takes nothing from this producer afterwards.
+            if owner.is_some_and(|owner| batch.producer_epoch < owner.epoch) {
+                batch.base_sequence = batch.base_sequence.max(0);
+            }
             if batch.flags & TRANSACTIONAL != 0 && rng.random_bool(0.9) {
                 transactional_id = owner.and_then(|owner| owner.transactional_id.clone());
             }
