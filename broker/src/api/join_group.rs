@@ -66,3 +66,21 @@ fn in_words_of(version: i16, response: JoinGroupResponse) -> JoinGroupResponse {
     let none = (version < NULL_PROTOCOL_FROM_VERSION).then(StrBytes::default);
     response.with_protocol_name(name.or(none))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_protocol_old_versions_are_told_an_empty_name_and_new_ones_none() {
+        let named = |version, name: Option<&'static str>| {
+            let name = name.map(StrBytes::from_static_str);
+            let response = JoinGroupResponse::default().with_protocol_name(name);
+            in_words_of(version, response).protocol_name.map(|name| name.to_string())
+        };
+        for none in [None, Some("")] {
+            assert_eq!((named(6, none), named(7, none)), (Some(String::new()), None));
+        }
+        assert_eq!(named(9, Some("range")).as_deref(), Some("range"));
+    }
+}

@@ -32,6 +32,8 @@ const CONFIGS_APPLY: Duration = Duration::from_millis(100);
 const PARKED: Duration = Duration::from_millis(50);
 /// What timers of no length do to a group, and a transaction's end to its offsets in Kafka 3.9.
 const GROUPS_APPLY: Duration = Duration::from_millis(20);
+/// A broker tells its group coordinator of deleted topics when it has shown and removed them.
+const GROUPS_FORGOTTEN: Duration = Duration::from_millis(150);
 /// All partitions of the transaction coordinator are there when as many ids have found theirs.
 const WARMING_IDS: usize = 24;
 /// Kinds of coordinator.
@@ -112,7 +114,9 @@ impl End for Real {
             }
             RequestKind::DeleteTopics(_) => {
                 self.connection.settle_topics(world)?;
-                self.connection.settle_offsets(world)
+                self.connection.settle_offsets(world)?;
+                self.settle_forgotten_groups();
+                Ok(())
             }
             RequestKind::IncrementalAlterConfigs(_) => {
                 std::thread::sleep(CONFIGS_APPLY);
@@ -127,7 +131,18 @@ impl End for Real {
         let names = there.map(|topic| topic_name(&topic.name)).collect();
         let request = DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(30_000);
         let request = RequestKind::DeleteTopics(request);
-        self.connection.ask(&Call { api: ApiKey::DeleteTopics, version: 1, request }).map(drop)
+        self.connection.ask(&Call { api: ApiKey::DeleteTopics, version: 1, request })?;
+        self.settle_forgotten_groups();
+        Ok(())
+    }
+}
+
+impl Real {
+    /// Kafka 3.9 forgets all groups without members over deleted topics, some time after these are gone.
+    fn settle_forgotten_groups(&self) {
+        if self.name.contains(" 3.") {
+            std::thread::sleep(GROUPS_FORGOTTEN);
+        }
     }
 }
 
