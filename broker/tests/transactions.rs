@@ -294,28 +294,28 @@ async fn a_marker_of_no_producer_fails_the_request_and_all_that_is_not_written_b
 async fn in_the_newest_versions_a_batch_names_its_topic_by_id_and_joins_the_transaction_by_itself() {
     let world = World::new(1);
     world.topic("orders", 1, 1);
+    world.topic("others", 1, 1);
     let mut producer = world.transactional().await;
     let mut wire = world.connect(1);
     let metadata = wire.call(12, &MetadataRequest::default().with_topics(None)).await;
-    let produce = |sequence, by_id: Option<Uuid>| {
-        let mut request = produce_request("orders", &producer.batch(sequence, &["a"]));
+    let produce = |topic, sequence, by_id: Option<Uuid>| {
+        let mut request = produce_request(topic, &producer.batch(sequence, &["a"]));
         if let Some(id) = by_id {
             request.topic_data[0].name = topic_name("");
             request.topic_data[0].topic_id = id;
         }
         request
     };
-    let (named, other) = (produce(0, None), produce(0, Some(Uuid::from_u128(9))));
-    let (late, first) =
-        (produce(5, Some(metadata.topics[0].topic_id)), produce(0, Some(metadata.topics[0].topic_id)));
+    let id = metadata.topics.iter().find(|topic| topic.name == Some(topic_name("orders"))).unwrap().topic_id;
     for (version, request, code) in [
-        (11, &named, TRANSACTION_ABORTABLE),
-        (13, &other, UNKNOWN_TOPIC_ID),
+        (13, produce("orders", 0, Some(Uuid::from_u128(9))), UNKNOWN_TOPIC_ID),
         // A producer that the partition knows nothing of begins at the beginning.
-        (13, &late, OUT_OF_ORDER_SEQUENCE_NUMBER),
-        (13, &first, 0),
+        (13, produce("orders", 5, Some(id)), OUT_OF_ORDER_SEQUENCE_NUMBER),
+        (13, produce("orders", 0, Some(id)), 0),
+        (11, produce("others", 0, None), TRANSACTION_ABORTABLE),
+        (12, produce("others", 0, None), 0),
     ] {
-        let topic = &wire.call(version, request).await.responses[0];
+        let topic = &wire.call(version, &request).await.responses[0];
         assert_eq!(topic.partition_responses[0].error_code, code, "version {version}");
         assert_eq!(topic.topic_id, request.topic_data[0].topic_id);
     }
