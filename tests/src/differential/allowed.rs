@@ -280,21 +280,6 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
             topics.for_each(|topic| topic.results_by_partition.sort_by_key(|row| row.partition_index));
             response.results_by_topic_v3_and_below.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        ResponseKind::OffsetFetch(response) => {
-            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
-            let topics = response.topics.iter_mut();
-            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
-            for group in &mut response.groups {
-                group.topics.sort_by(|a, b| a.name.cmp(&b.name));
-                let topics = group.topics.iter_mut();
-                topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
-            }
-        }
-        ResponseKind::OffsetCommit(response) => {
-            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
-            let topics = response.topics.iter_mut();
-            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
-        }
         ResponseKind::Metadata(response) => {
             response.topics.sort_by(|a, b| a.name.cmp(&b.name));
             let topics = response.topics.iter_mut();
@@ -313,15 +298,39 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
         ResponseKind::DeleteTopics(response) => {
             response.responses.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
         }
-        ResponseKind::DescribeGroups(response) => {
-            response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
-        }
-        ResponseKind::ListGroups(response) => response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id)),
         ResponseKind::WriteTxnMarkers(response) => {
             for topics in response.markers.iter_mut().map(|marker| &mut marker.topics) {
                 topics.sort_by(|a, b| a.name.cmp(&b.name));
                 topics.iter_mut().for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
             }
+        }
+        ResponseKind::CreatePartitions(response) => response.results.sort_by(|a, b| a.name.cmp(&b.name)),
+        ResponseKind::DescribeConfigs(response) => {
+            response.results.sort_by(|a, b| a.resource_name.cmp(&b.resource_name));
+            for row in &mut response.results {
+                row.configs.sort_by(|a, b| a.name.cmp(&b.name));
+            }
+        }
+        _ => order_of_groups(response),
+    }
+}
+
+fn order_of_groups(response: &mut ResponseKind) {
+    match response {
+        ResponseKind::OffsetFetch(response) => {
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+            for group in &mut response.groups {
+                group.topics.sort_by(|a, b| a.name.cmp(&b.name));
+                let topics = group.topics.iter_mut();
+                topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+            }
+        }
+        ResponseKind::OffsetCommit(response) => {
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
         }
         ResponseKind::TxnOffsetCommit(response) => {
             response.topics.sort_by(|a, b| a.name.cmp(&b.name));
@@ -333,13 +342,10 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
             let topics = response.topics.iter_mut();
             topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
         }
-        ResponseKind::CreatePartitions(response) => response.results.sort_by(|a, b| a.name.cmp(&b.name)),
-        ResponseKind::DescribeConfigs(response) => {
-            response.results.sort_by(|a, b| a.resource_name.cmp(&b.resource_name));
-            for row in &mut response.results {
-                row.configs.sort_by(|a, b| a.name.cmp(&b.name));
-            }
+        ResponseKind::DescribeGroups(response) => {
+            response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
         }
+        ResponseKind::ListGroups(response) => response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id)),
         _ => {}
     }
 }

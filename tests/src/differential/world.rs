@@ -206,6 +206,7 @@ impl World {
     pub fn learn(&mut self, call: &Call, answer: &Answer) {
         let Answer::Response(response) = answer else { return };
         self.learn_groups(&call.request, response);
+        self.learn_transactions(&call.request, response);
         match (&call.request, &**response) {
             (RequestKind::CreateTopics(request), ResponseKind::CreateTopics(response)) => {
                 let created = response.topics.iter().filter(|row| row.error_code == 0);
@@ -254,6 +255,16 @@ impl World {
             (RequestKind::InitProducerId(request), ResponseKind::InitProducerId(response)) => {
                 self.learn_producer(request.transactional_id.as_ref().map(|id| id.to_string()), response);
             }
+            (RequestKind::Fetch(request), ResponseKind::Fetch(response)) => {
+                self.learn_fetch(call, request, response)
+            }
+            (RequestKind::Produce(_), ResponseKind::Produce(response)) => self.learn_produce(response),
+            _ => {}
+        }
+    }
+
+    fn learn_transactions(&mut self, request: &RequestKind, response: &ResponseKind) {
+        match (request, response) {
             (RequestKind::AddPartitionsToTxn(request), ResponseKind::AddPartitionsToTxn(response)) => {
                 let id = request.v3_and_below_producer_id.0;
                 let Some(producer) = self.producers.iter_mut().find(|producer| producer.id == id) else {
@@ -280,10 +291,6 @@ impl World {
                     producer.added_groups.clear();
                 }
             }
-            (RequestKind::Fetch(request), ResponseKind::Fetch(response)) => {
-                self.learn_fetch(call, request, response)
-            }
-            (RequestKind::Produce(_), ResponseKind::Produce(response)) => self.learn_produce(response),
             _ => {}
         }
     }
