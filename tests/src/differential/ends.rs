@@ -12,8 +12,8 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, DeleteTopicsRequest, DescribeTransactionsRequest,
-    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
-    RequestKind, ResponseKind, TopicName, TransactionalId,
+    FindCoordinatorRequest, GroupId, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetFetchRequest, RequestKind, ResponseKind, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::Runtime;
@@ -36,6 +36,8 @@ const GROUPS_APPLY: Duration = Duration::from_millis(20);
 const GROUPS_FORGOTTEN: Duration = Duration::from_millis(150);
 /// All partitions of the transaction coordinator are there when as many ids have found theirs.
 const WARMING_IDS: usize = 24;
+/// As `WARMING_IDS`, for the 50 partitions of the group coordinator.
+const WARMING_GROUPS: usize = 200;
 /// Kinds of coordinator.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -77,6 +79,16 @@ impl Real {
                 matches!(response, ResponseKind::FindCoordinator(response) if response.error_code == 0)
             })?;
         }
+        // Numbers behind one another, so that the hashes of the names reach all partitions.
+        let group = |number| GroupId(StrBytes::from_string(format!("warm-{number}")));
+        let groups = (0..WARMING_GROUPS).map(group);
+        let groups = groups.map(|id| OffsetFetchRequestGroup::default().with_group_id(id).with_topics(None));
+        let request = OffsetFetchRequest::default().with_groups(groups.collect());
+        let request = RequestKind::OffsetFetch(request);
+        real.connection.until("groups", ApiKey::OffsetFetch, 8, &request, |response| {
+            let ResponseKind::OffsetFetch(response) = response else { return false };
+            response.groups.iter().all(|group| group.error_code == 0)
+        })?;
         for number in 0..WARMING_IDS {
             let id = (number > 0).then(|| TransactionalId(StrBytes::from_string(format!("warm-{number}"))));
             let request = InitProducerIdRequest::default().with_transactional_id(id);

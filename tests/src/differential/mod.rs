@@ -101,9 +101,9 @@ pub fn play(
     reference: &mut dyn End,
     mut subject: Option<&mut dyn End>,
 ) -> Result<()> {
-    let mut world = World::new(sequence.prefix(), reference.now_ms());
-    let mut rng = sequence.rng();
     let kafka_3 = reference.name().contains(" 3.");
+    let mut world = World::new(sequence.prefix(), reference.now_ms(), kafka_3);
+    let mut rng = sequence.rng();
     let (mut known_here, mut known_there) = (Ids::default(), Ids::default());
     for number in 0..REQUESTS {
         let calls = draw::draw(&mut world, &mut rng, versions, number);

@@ -63,6 +63,8 @@ pub struct World {
     pub prefix: String,
     /// When the sequence began.
     pub now_ms: i64,
+    /// Whether the reference is of that version.
+    pub kafka_3: bool,
     pub topics: Vec<Topic>,
     pub producers: Vec<Producer>,
     pub sessions: Vec<Session>,
@@ -75,10 +77,11 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(prefix: String, now_ms: i64) -> World {
+    pub fn new(prefix: String, now_ms: i64, kafka_3: bool) -> World {
         World {
             prefix,
             now_ms,
+            kafka_3,
             topics: Vec::new(),
             producers: Vec::new(),
             sessions: Vec::new(),

@@ -292,22 +292,24 @@ pub fn leave_group(world: &mut World, rng: &mut StdRng, version: i16) -> Request
     let (group, membership) = peopled_group(world, rng);
     let request = LeaveGroupRequest::default().with_group_id(group);
     let several = version >= STATIC_FROM_VERSION;
-    let mut leaving = vec![leaver(&membership, rng, version)];
+    let mut leaving = vec![leaver(world, &membership, rng, version)];
     if !several {
         return RequestKind::LeaveGroup(request.with_member_id(leaving[0].member_id.clone()));
     }
     if rng.random_bool(0.3) {
-        leaving.push(leaver(&membership, rng, version));
+        leaving.push(leaver(world, &membership, rng, version));
     }
     RequestKind::LeaveGroup(request.with_members(leaving))
 }
 
-fn leaver(membership: &Membership, rng: &mut StdRng, version: i16) -> MemberIdentity {
+fn leaver(world: &World, membership: &Membership, rng: &mut StdRng, version: i16) -> MemberIdentity {
     let (_, id, instance) = identity(membership, rng, version >= STATIC_FROM_VERSION);
     let reason = (version >= LEAVE_REASON_FROM_VERSION).then(|| text("drawn"));
     let leaver = MemberIdentity::default().with_reason(reason);
     let by_instance = rng.random_bool(0.3);
-    match (&membership.pending, instance) {
+    // The group rebalances over it in Kafka 4, and goes on as it was in Kafka 3.9.
+    let pending = membership.pending.as_ref().filter(|_| !world.kafka_3 || membership.members.is_empty());
+    match (pending, instance) {
         (Some(pending), _) if rng.random_bool(0.3) => leaver.with_member_id(text(pending.clone())),
         (_, Some(instance)) if by_instance => leaver.with_group_instance_id(Some(text(instance))),
         (_, instance) => leaver.with_member_id(text(id)).with_group_instance_id(instance.map(text)),
