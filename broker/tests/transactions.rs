@@ -10,12 +10,17 @@ use kafka_protocol::messages::txn_offset_commit_request::{
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, DescribeTransactionsRequest, GroupId, InitProducerIdRequest,
-    ListTransactionsRequest, ProducerId, TransactionalId, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    ListTransactionsRequest, MetadataRequest, ProducerId, TransactionalId, TxnOffsetCommitRequest,
+    WriteTxnMarkersRequest,
 };
 use support::transactional::{ID, transactional_id};
-use support::{BatchOf, START_MS, World, text, topic_name};
+use support::{BatchOf, START_MS, World, produce_request, text, topic_name};
+use uuid::Uuid;
 
 const CONCURRENT_TRANSACTIONS: i16 = 51;
+const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+const UNKNOWN_TOPIC_ID: i16 = 100;
+const TRANSACTION_ABORTABLE: i16 = 120;
 
 fn ends(world: &World) -> (i64, i64, i64) {
     world.cluster.with(|state| {
@@ -264,4 +269,55 @@ async fn markers_of_any_producer_take_one_offset_each() {
     let stale = wire.produce("orders", &BatchOf::of(77, 2, 0, &["a"])).await;
     let fresh = wire.produce("orders", &BatchOf::of(77, 3, 0, &["a"])).await;
     assert_eq!((stale.error_code, fresh.error_code, fresh.base_offset), (47, 0, 4));
+}
+
+#[tokio::test]
+async fn a_marker_of_no_producer_fails_the_request_and_all_that_is_not_written_by_then() {
+    let world = World::new(1);
+    world.topic("orders", 1, 1);
+    let mut wire = world.connect(1);
+    let mut codes = async |markers| {
+        let request = WriteTxnMarkersRequest::default().with_markers(markers);
+        let markers = wire.call(1, &request).await.markers;
+        markers.iter().map(|marker| marker.topics[0].partitions[0].error_code).collect::<Vec<_>>()
+    };
+    let unnamed = || marker(77, -1, "orders", 0);
+    assert_eq!(codes(vec![unnamed(), marker(78, 0, "orders", 0)]).await, [-1, -1]);
+    assert_eq!(ends(&world), (0, 0, 0));
+    assert_eq!(codes(vec![marker(76, 0, "orders", 0), unnamed()]).await, [-1, -1]);
+    assert_eq!(ends(&world), (1, 1, 1));
+    // Where there is no such partition nothing is written, so nothing fails.
+    assert_eq!(codes(vec![marker(77, -1, "gone", 0)]).await, [3]);
+}
+
+#[tokio::test]
+async fn in_the_newest_versions_a_batch_names_its_topic_by_id_and_joins_the_transaction_by_itself() {
+    let world = World::new(1);
+    world.topic("orders", 1, 1);
+    world.topic("others", 1, 1);
+    let mut producer = world.transactional().await;
+    let mut wire = world.connect(1);
+    let metadata = wire.call(12, &MetadataRequest::default().with_topics(None)).await;
+    let produce = |topic, sequence, by_id: Option<Uuid>| {
+        let mut request = produce_request(topic, &producer.batch(sequence, &["a"]));
+        if let Some(id) = by_id {
+            request.topic_data[0].name = topic_name("");
+            request.topic_data[0].topic_id = id;
+        }
+        request
+    };
+    let id = metadata.topics.iter().find(|topic| topic.name == Some(topic_name("orders"))).unwrap().topic_id;
+    for (version, request, code) in [
+        (13, produce("orders", 0, Some(Uuid::from_u128(9))), UNKNOWN_TOPIC_ID),
+        // A producer that the partition knows nothing of begins at the beginning.
+        (13, produce("orders", 5, Some(id)), OUT_OF_ORDER_SEQUENCE_NUMBER),
+        (13, produce("orders", 0, Some(id)), 0),
+        (11, produce("others", 0, None), TRANSACTION_ABORTABLE),
+        (12, produce("others", 0, None), 0),
+    ] {
+        let topic = &wire.call(version, &request).await.responses[0];
+        assert_eq!(topic.partition_responses[0].error_code, code, "version {version}");
+        assert_eq!(topic.topic_id, request.topic_data[0].topic_id);
+    }
+    assert_eq!((producer.end(true).await, status(&world)), (0, "PrepareCommit"));
 }

@@ -35,7 +35,7 @@ struct Reading {
 impl Handler for Fetch {
     type Request = FetchRequest;
 
-    const VERSIONS: std::ops::RangeInclusive<i16> = 4..=16;
+    const VERSIONS: std::ops::RangeInclusive<i16> = 4..=18;
 
     fn handle(state: &mut State, caller: &Caller, request: FetchRequest) -> Step<FetchResponse> {
         let by_id = caller.version >= BY_ID_FROM_VERSION;

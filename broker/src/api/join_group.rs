@@ -33,7 +33,8 @@ impl Handler for JoinGroup {
         }
         let settings = &state.groups.settings;
         let sessions = settings.session_timeout_min_ms..=settings.session_timeout_max_ms;
-        let refused = |member_id: StrBytes, code: Code| Step::Done(refused_join(member_id, code));
+        let refused =
+            |member_id: StrBytes, code: Code| Step::Done(in_words_of(version, refused_join(member_id, code)));
         if request.group_id.is_empty() {
             return refused(request.member_id, Code::InvalidGroupId);
         }
@@ -55,11 +56,31 @@ impl Handler for JoinGroup {
             let now_ms = state.now_ms;
             state.groups.join(&request, &joiner, now_ms, reply);
         })
-        .map(move |response: JoinGroupResponse| {
-            if version < NULL_PROTOCOL_FROM_VERSION && response.protocol_name.is_none() {
-                return response.with_protocol_name(Some(StrBytes::default()));
-            }
-            response
-        })
+        .map(move |response| in_words_of(version, response))
+    }
+}
+
+/// No protocol is no name or an empty one, by version.
+fn in_words_of(version: i16, response: JoinGroupResponse) -> JoinGroupResponse {
+    let name = response.protocol_name.clone().filter(|name| !name.is_empty());
+    let none = (version < NULL_PROTOCOL_FROM_VERSION).then(StrBytes::default);
+    response.with_protocol_name(name.or(none))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_protocol_old_versions_are_told_an_empty_name_and_new_ones_none() {
+        let named = |version, name: Option<&'static str>| {
+            let name = name.map(StrBytes::from_static_str);
+            let response = JoinGroupResponse::default().with_protocol_name(name);
+            in_words_of(version, response).protocol_name.map(|name| name.to_string())
+        };
+        for none in [None, Some("")] {
+            assert_eq!((named(6, none), named(7, none)), (Some(String::new()), None));
+        }
+        assert_eq!(named(9, Some("range")).as_deref(), Some("range"));
     }
 }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, PartitionProduceResponse, TopicProduceResponse,
 };
-use kafka_protocol::messages::{BrokerId, ProduceRequest, ProduceResponse};
+use kafka_protocol::messages::{BrokerId, ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Handler, Step, Wait};
@@ -24,6 +24,9 @@ const LEADER: i16 = 1;
 const LEADER_FROM_VERSION: i16 = 10;
 /// Clients understand `TRANSACTION_ABORTABLE` from here on.
 const ABORTABLE_FROM_VERSION: i16 = 11;
+/// A batch adds its partition to the transaction from here on (KIP-890).
+const ADDS_FROM_VERSION: i16 = 12;
+const BY_ID_FROM_VERSION: i16 = 13;
 
 pub(crate) struct Produce;
 
@@ -39,9 +42,14 @@ struct Waiting {
 impl Handler for Produce {
     type Request = ProduceRequest;
 
-    const VERSIONS: std::ops::RangeInclusive<i16> = 3..=11;
+    const VERSIONS: std::ops::RangeInclusive<i16> = 3..=13;
 
-    fn handle(state: &mut State, caller: &Caller, request: ProduceRequest) -> Step<ProduceResponse> {
+    fn handle(state: &mut State, caller: &Caller, mut request: ProduceRequest) -> Step<ProduceResponse> {
+        let by_id = caller.version >= BY_ID_FROM_VERSION;
+        for topic in request.topic_data.iter_mut().filter(|_| by_id) {
+            let name = state.name_of(topic.topic_id).unwrap_or_default();
+            topic.name = TopicName(StrBytes::from_string(name.to_owned()));
+        }
         let mut waiting = Vec::new();
         let mut responses = Vec::new();
         let refused = refuse_all(state, caller, &request);
@@ -63,9 +71,11 @@ impl Handler for Produce {
                 }
                 rows.push(row(state, caller, &topic.name, partition.index, appended));
             }
-            responses.push(
-                TopicProduceResponse::default().with_name(topic.name.clone()).with_partition_responses(rows),
-            );
+            let response = TopicProduceResponse::default().with_partition_responses(rows);
+            responses.push(match by_id {
+                true => response.with_topic_id(topic.topic_id),
+                false => response.with_name(topic.name.clone()),
+            });
         }
         if !waiting.is_empty() {
             state.changed();
@@ -147,11 +157,14 @@ fn verify(
     }
     let now_ms = state.now_ms;
     if let Some(partition) = state.partition_mut(&key.0, key.1) {
-        partition.log.producers.expect(&header, now_ms);
+        partition.log.producers.expect(&header, caller.version >= ADDS_FROM_VERSION, now_ms);
     }
     let producer = (header.producer_id, header.producer_epoch);
     let verified = match state.coordinator(id) {
         None => Err(Code::CoordinatorNotAvailable),
+        Some(_) if caller.version >= ADDS_FROM_VERSION => {
+            state.transactions.add(id, producer, BTreeSet::from([key]), now_ms)
+        }
         Some(_) => state.transactions.verify(id, producer, &key),
     };
     let told = |code, message: String| Err(Refusal { message: Some(message), ..bare(code) });
@@ -179,6 +192,9 @@ fn append(
     data: &PartitionProduceData,
 ) -> Result<Appended, Refusal> {
     let broker = caller.broker;
+    if topic.is_empty() && caller.version >= BY_ID_FROM_VERSION {
+        return Err(bare(Code::UnknownTopicId));
+    }
     state.partition(topic, data.index).ok_or(bare(Code::UnknownTopicOrPartition))?;
     let batch = sole_batch(data.records.as_deref().unwrap_or_default(), caller.version).map_err(bare)?;
     verify(state, caller, request, (topic.to_owned(), data.index), batch)?;

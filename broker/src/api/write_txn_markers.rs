@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::error::ResponseError as Code;
-use kafka_protocol::messages::write_txn_markers_request::WritableTxnMarker;
+use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::write_txn_markers_response::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
 };
@@ -19,6 +19,8 @@ use crate::transactions::Key;
 
 /// `request.timeout.ms` of the broker: so long it waits for followers.
 const TIMEOUT_MS: i64 = 30_000;
+const NO_PRODUCER: i64 = -1;
+const NO_EPOCH: i16 = -1;
 
 pub(crate) struct WriteTxnMarkers;
 
@@ -49,6 +51,9 @@ impl Handler for WriteTxnMarkers {
         let broker = caller.broker;
         let mut rows = Vec::new();
         for marker in &request.markers {
+            if !can_be_written(state, broker, marker) {
+                return Step::Done(failed(&request));
+            }
             for topic in &marker.topics {
                 for index in &topic.partition_indexes {
                     let key = (topic.name.to_string(), *index);
@@ -70,10 +75,41 @@ impl Handler for WriteTxnMarkers {
     }
 }
 
+fn is_here(state: &State, broker: i32, topic: &str, index: i32) -> bool {
+    state.partition(topic, index).is_some_and(|found| found.replicas.contains(&broker))
+}
+
+/// Kafka trips over a marker of no producer; what came before is written by then.
+fn can_be_written(state: &State, broker: i32, marker: &WritableTxnMarker) -> bool {
+    let named = marker.producer_id.0 != NO_PRODUCER && marker.producer_epoch != NO_EPOCH;
+    let mut partitions = marker
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partition_indexes.iter().map(move |index| (topic.name.as_str(), *index)));
+    named || !partitions.any(|(topic, index)| is_here(state, broker, topic, index))
+}
+
+/// Of markers that can't be told apart any more.
+fn failed(request: &WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+    let rows = request.markers.iter().flat_map(|marker| {
+        let partitions = |topic: &WritableTxnMarkerTopic| {
+            let name = topic.name.to_string();
+            topic.partition_indexes.iter().map(move |index| (name.clone(), *index)).collect::<Vec<_>>()
+        };
+        marker.topics.iter().flat_map(partitions).map(|key| Row {
+            producer_id: marker.producer_id.0,
+            key,
+            progress: Progress::Ended(Err(Code::UnknownServerError)),
+        })
+    });
+    answer(&rows.collect::<Vec<_>>())
+}
+
 fn append(state: &mut State, broker: i32, asked: &WritableTxnMarker, key: &Key) -> Result<i64, Code> {
     let (topic, index) = (key.0.as_str(), key.1);
-    let found = state.partition(topic, index).filter(|found| found.replicas.contains(&broker));
-    found.ok_or(Code::UnknownTopicOrPartition)?;
+    if !is_here(state, broker, topic, index) {
+        return Err(Code::UnknownTopicOrPartition);
+    }
     let in_sync = state.led(broker, topic, index, -1)?.in_sync.len();
     let now_ms = state.now_ms;
     let found = state.topics.get_mut(topic).ok_or(Code::UnknownTopicOrPartition)?;

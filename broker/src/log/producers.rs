@@ -80,6 +80,8 @@ struct Expected {
     epoch: i16,
     sequence: i32,
     since_ms: i64,
+    /// By the protocol of KIP-890's second part, a producer that the partition doesn't remember begins at 0.
+    from_zero: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -103,9 +105,9 @@ impl Producers {
     }
 
     /// A batch that begins a transaction is about to be verified.
-    pub fn expect(&mut self, header: &Header, now_ms: i64) {
+    pub fn expect(&mut self, header: &Header, from_zero: bool, now_ms: i64) {
         let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
-        let fresh = Expected { epoch, sequence, since_ms: now_ms };
+        let fresh = Expected { epoch, sequence, since_ms: now_ms, from_zero };
         let expected = self.expected.entry(header.producer_id).or_insert(fresh);
         if epoch > expected.epoch {
             (expected.epoch, expected.sequence) = (epoch, sequence);
@@ -154,7 +156,10 @@ impl Producers {
             return Err(Code::InvalidProducerEpoch);
         }
         let first = header.base_sequence;
-        if self.expected.get(&header.producer_id).is_some_and(|expected| first > expected.sequence) {
+        let too_high = |expected: &Expected| {
+            first > expected.sequence || (expected.from_zero && current.batches.is_empty() && first != 0)
+        };
+        if self.expected.get(&header.producer_id).is_some_and(too_high) {
             return Err(Code::OutOfOrderSequenceNumber);
         }
         let in_order = if header.producer_epoch != current.epoch {

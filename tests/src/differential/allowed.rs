@@ -33,7 +33,7 @@ pub struct Allowance {
 pub const ALLOWANCES: &[Allowance] = &[
     Allowance {
         name: "other topics",
-        reason: "the real cluster keeps internal topics and those of other sequences",
+        reason: "the real cluster keeps internal topics and those of other sequences, and their groups",
         apply: other_topics,
     },
     Allowance {
@@ -100,6 +100,10 @@ fn ids(response: &mut ResponseKind, answering: &mut Answering) {
             // Of those that aren't there only the ids are told.
             response.topics.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
         }
+        ResponseKind::Produce(response) => {
+            response.responses.iter_mut().for_each(|topic| topic.topic_id = ids.topic_mark(topic.topic_id));
+            response.responses.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
+        }
         ResponseKind::CreateTopics(response) => {
             response.topics.iter_mut().for_each(|topic| topic.topic_id = ids.topic_mark(topic.topic_id));
         }
@@ -123,6 +127,22 @@ fn ids(response: &mut ResponseKind, answering: &mut Answering) {
             own.into_iter()
                 .chain(response.members.iter_mut().map(|member| &mut member.member_id))
                 .for_each(member);
+            response.members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
+        }
+        ResponseKind::LeaveGroup(response) => {
+            let rows = response.members.iter_mut();
+            rows.for_each(|row| row.member_id = StrBytes::from_string(ids.member_mark(&row.member_id)));
+        }
+        ResponseKind::DescribeGroups(response) => {
+            for members in response.groups.iter_mut().map(|group| &mut group.members) {
+                let rows = members.iter_mut();
+                rows.for_each(|row| row.member_id = StrBytes::from_string(ids.member_mark(&row.member_id)));
+                members.sort_by(|a, b| a.member_id.cmp(&b.member_id));
+            }
+        }
+        ResponseKind::WriteTxnMarkers(response) => {
+            response.markers.iter_mut().for_each(|marker| producer(&mut marker.producer_id));
+            response.markers.sort_by_key(|marker| marker.producer_id);
         }
         _ => {}
     }
@@ -221,6 +241,9 @@ fn texts(response: &mut ResponseKind, _: &mut Answering) {
             let rows = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
             rows.for_each(|row| text(&mut row.error_message));
         }
+        ResponseKind::DescribeGroups(response) => {
+            response.groups.iter_mut().for_each(|row| text(&mut row.error_message));
+        }
         ResponseKind::FindCoordinator(response) => {
             text(&mut response.error_message);
             response.coordinators.iter_mut().for_each(|row| text(&mut row.error_message));
@@ -257,21 +280,6 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
             topics.for_each(|topic| topic.results_by_partition.sort_by_key(|row| row.partition_index));
             response.results_by_topic_v3_and_below.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        ResponseKind::OffsetFetch(response) => {
-            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
-            let topics = response.topics.iter_mut();
-            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
-            for group in &mut response.groups {
-                group.topics.sort_by(|a, b| a.name.cmp(&b.name));
-                let topics = group.topics.iter_mut();
-                topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
-            }
-        }
-        ResponseKind::OffsetCommit(response) => {
-            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
-            let topics = response.topics.iter_mut();
-            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
-        }
         ResponseKind::Metadata(response) => {
             response.topics.sort_by(|a, b| a.name.cmp(&b.name));
             let topics = response.topics.iter_mut();
@@ -290,6 +298,12 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
         ResponseKind::DeleteTopics(response) => {
             response.responses.sort_by(|a, b| (&a.name, a.topic_id).cmp(&(&b.name, b.topic_id)));
         }
+        ResponseKind::WriteTxnMarkers(response) => {
+            for topics in response.markers.iter_mut().map(|marker| &mut marker.topics) {
+                topics.sort_by(|a, b| a.name.cmp(&b.name));
+                topics.iter_mut().for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+            }
+        }
         ResponseKind::CreatePartitions(response) => response.results.sort_by(|a, b| a.name.cmp(&b.name)),
         ResponseKind::DescribeConfigs(response) => {
             response.results.sort_by(|a, b| a.resource_name.cmp(&b.resource_name));
@@ -297,11 +311,49 @@ fn order(response: &mut ResponseKind, _: &mut Answering) {
                 row.configs.sort_by(|a, b| a.name.cmp(&b.name));
             }
         }
+        _ => order_of_groups(response),
+    }
+}
+
+fn order_of_groups(response: &mut ResponseKind) {
+    match response {
+        ResponseKind::OffsetFetch(response) => {
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+            for group in &mut response.groups {
+                group.topics.sort_by(|a, b| a.name.cmp(&b.name));
+                let topics = group.topics.iter_mut();
+                topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+            }
+        }
+        ResponseKind::OffsetCommit(response) => {
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+        }
+        ResponseKind::TxnOffsetCommit(response) => {
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+        }
+        ResponseKind::OffsetDelete(response) => {
+            response.topics.sort_by(|a, b| a.name.cmp(&b.name));
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.sort_by_key(|row| row.partition_index));
+        }
+        ResponseKind::DescribeGroups(response) => {
+            response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        }
+        ResponseKind::ListGroups(response) => response.groups.sort_by(|a, b| a.group_id.cmp(&b.group_id)),
         _ => {}
     }
 }
 
 fn other_topics(response: &mut ResponseKind, answering: &mut Answering) {
+    if let ResponseKind::ListGroups(response) = response {
+        response.groups.retain(|group| group.group_id.starts_with(answering.prefix));
+    }
     if let ResponseKind::Metadata(response) = response {
         let own = |name: &str| name.starts_with(answering.prefix);
         let named =

@@ -2,9 +2,12 @@
 //! differ when one of the ends is of that version.
 
 use kafka_protocol::error::ResponseError as Code;
-use kafka_protocol::messages::ResponseKind;
+use kafka_protocol::messages::describe_groups_response::DescribedGroup;
+use kafka_protocol::messages::{RequestKind, ResponseKind};
+use kafka_protocol::protocol::StrBytes;
 
 use super::allowed::{Allowance, Answering};
+use super::connection::Call;
 
 pub const OF_KAFKA_3: &[Allowance] = &[
     Allowance {
@@ -25,6 +28,22 @@ pub const OF_KAFKA_3: &[Allowance] = &[
         reason: "a commit by nobody's member or to a group that isn't there: ILLEGAL_GENERATION from the \
                  group coordinator of Kafka 3.9, UNKNOWN_MEMBER_ID or GROUP_ID_NOT_FOUND from that of Kafka 4",
         apply: strangers_commits,
+    },
+    Allowance {
+        name: "empty groups",
+        reason: "Kafka 3.9 makes a group of one whose join or commit it refuses, and forgets it with its last \
+                 offset; Kafka 4 does neither. So groups without members may be there or not",
+        apply: empty_groups,
+    },
+    Allowance {
+        name: "assignments of groups that rebalance",
+        reason: "Kafka 3.9 shows them of stable groups only, Kafka 4 as long as they stand",
+        apply: assignments_of_kafka_3,
+    },
+    Allowance {
+        name: "configs of groups",
+        reason: "groups have configs from Kafka 4 on, so that more can be done to a group",
+        apply: operations_of_kafka_3,
     },
     Allowance {
         name: "old epochs",
@@ -49,6 +68,8 @@ const CHANGED_CONFIGS: &[&str] = &[
 const MIN_IN_SYNC: &str = "min.insync.replicas";
 const TOLD_OTHERWISE: &[&str] = &[MIN_IN_SYNC, "flush.ms", "retention.ms", "segment.jitter.ms", "segment.ms"];
 const DYNAMIC_TOPIC_CONFIG: i8 = 1;
+/// `DESCRIBE_CONFIGS` and `ALTER_CONFIGS`, as bits.
+const OPERATIONS_ON_CONFIGS: i32 = 1 << 10 | 1 << 11;
 
 fn configs_of_kafka_3(response: &mut ResponseKind, _: &mut Answering) {
     let source = |name: &str, source: &mut i8| {
@@ -85,11 +106,76 @@ fn asked_for_twice(response: &mut ResponseKind, _: &mut Answering) {
 }
 
 fn strangers_commits(response: &mut ResponseKind, _: &mut Answering) {
-    if let ResponseKind::OffsetCommit(response) = response {
-        let strange = [Code::GroupIdNotFound, Code::UnknownMemberId].map(|code| code.code());
-        let rows = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-        rows.filter(|row| strange.contains(&row.error_code))
-            .for_each(|row| row.error_code = Code::IllegalGeneration.code());
+    let strange = [Code::GroupIdNotFound, Code::UnknownMemberId].map(|code| code.code());
+    let refused = |code: &mut i16| {
+        if strange.contains(code) {
+            *code = Code::IllegalGeneration.code();
+        }
+    };
+    match response {
+        ResponseKind::OffsetCommit(response) => {
+            let rows = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+            rows.for_each(|row| refused(&mut row.error_code));
+        }
+        ResponseKind::TxnOffsetCommit(response) => {
+            let rows = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+            rows.for_each(|row| refused(&mut row.error_code));
+        }
+        _ => {}
+    }
+}
+
+/// Whether Kafka 3.9 may forget groups without members over `call`, and with them their generation and who
+/// was given an id, which shows later on.
+pub(super) fn forgets_groups(call: &Call) -> bool {
+    matches!(&call.request, RequestKind::DeleteTopics(_) | RequestKind::OffsetDelete(_))
+}
+
+fn empty_groups(response: &mut ResponseKind, _: &mut Answering) {
+    let found = |code: &mut i16| {
+        if *code == Code::GroupIdNotFound.code() {
+            *code = 0;
+        }
+    };
+    match response {
+        ResponseKind::DescribeGroups(response) => {
+            let without_members = |group: &&mut DescribedGroup| group.members.is_empty();
+            for group in response.groups.iter_mut().filter(without_members) {
+                if group.group_state.as_str() == "Dead" {
+                    group.group_state = StrBytes::from_static_str("Empty");
+                }
+                group.protocol_type = StrBytes::default();
+            }
+        }
+        // Before version 4 a list doesn't say which of them have members.
+        ResponseKind::ListGroups(response) => {
+            response.groups.retain(|group| !["", "Empty"].contains(&group.group_state.as_str()));
+        }
+        ResponseKind::DeleteGroups(response) => {
+            response.results.iter_mut().for_each(|row| found(&mut row.error_code));
+        }
+        ResponseKind::OffsetDelete(response) => {
+            found(&mut response.error_code);
+            let subscribed = Code::GroupSubscribedToTopic.code();
+            let topics = response.topics.iter_mut();
+            topics.for_each(|topic| topic.partitions.retain(|row| row.error_code == subscribed));
+            response.topics.retain(|topic| !topic.partitions.is_empty());
+        }
+        _ => {}
+    }
+}
+
+fn assignments_of_kafka_3(response: &mut ResponseKind, _: &mut Answering) {
+    if let ResponseKind::DescribeGroups(response) = response {
+        let moving = response.groups.iter_mut().filter(|group| group.group_state.as_str() != "Stable");
+        moving.flat_map(|group| &mut group.members).for_each(|member| member.member_assignment.clear());
+    }
+}
+
+fn operations_of_kafka_3(response: &mut ResponseKind, _: &mut Answering) {
+    if let ResponseKind::DescribeGroups(response) = response {
+        let told = response.groups.iter_mut().filter(|group| group.authorized_operations >= 0);
+        told.for_each(|group| group.authorized_operations &= !OPERATIONS_ON_CONFIGS);
     }
 }
 

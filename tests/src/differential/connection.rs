@@ -52,11 +52,40 @@ impl Connection {
     /// Sends `call` and waits for what comes of it.
     pub fn ask(&mut self, call: &Call) -> Result<Answer> {
         let asked = self.exchange(call);
+        if asked.is_err() {
+            self.stream = None;
+        }
         asked.with_context(|| format!("{:?} version {} to {}", call.api, call.version, self.address))
     }
 
     fn exchange(&mut self, call: &Call) -> Result<Answer> {
-        let mut sent = self.send(call.api, call.version, &call.request)?;
+        let sent = self.send(call.api, call.version, &call.request)?;
+        self.outcome(call, sent)
+    }
+
+    /// Sends `call`, whose answer waits for other calls; [`Connection::take`] waits for it.
+    pub fn post(&mut self, call: &Call) -> Result<()> {
+        let sent = self.send(call.api, call.version, &call.request)?;
+        ensure!(
+            sent,
+            "{:?} version {}: the connection to {} has ended",
+            call.api,
+            call.version,
+            self.address
+        );
+        Ok(())
+    }
+
+    /// What comes of a call that was posted.
+    pub fn take(&mut self, call: &Call) -> Result<Answer> {
+        let taken = self.outcome(call, true);
+        if taken.is_err() {
+            self.stream = None;
+        }
+        taken.with_context(|| format!("{:?} version {}, posted to {}", call.api, call.version, self.address))
+    }
+
+    fn outcome(&mut self, call: &Call, mut sent: bool) -> Result<Answer> {
         let silent = matches!(&call.request, RequestKind::Produce(produce) if produce.acks == 0);
         if silent && sent {
             // A broker handles the requests of a connection one by one: when the next one is answered,

@@ -12,8 +12,8 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, BrokerId, DeleteTopicsRequest, DescribeTransactionsRequest,
-    FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest,
-    RequestKind, ResponseKind, TopicName, TransactionalId,
+    FindCoordinatorRequest, GroupId, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetFetchRequest, RequestKind, ResponseKind, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::Runtime;
@@ -28,8 +28,16 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 const SETTLE_POLL: Duration = Duration::from_millis(2);
 /// A broker applies changed configs right behind what it shows of them.
 const CONFIGS_APPLY: Duration = Duration::from_millis(100);
+/// A request is as far as it gets when the next one is sent on another connection.
+const PARKED: Duration = Duration::from_millis(50);
+/// What timers of no length do to a group, and a transaction's end to its offsets in Kafka 3.9.
+const GROUPS_APPLY: Duration = Duration::from_millis(20);
+/// A broker tells its group coordinator of deleted topics when it has shown and removed them.
+const GROUPS_FORGOTTEN: Duration = Duration::from_millis(150);
 /// All partitions of the transaction coordinator are there when as many ids have found theirs.
 const WARMING_IDS: usize = 24;
+/// As `WARMING_IDS`, for the 50 partitions of the group coordinator.
+const WARMING_GROUPS: usize = 200;
 /// Kinds of coordinator.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -38,7 +46,8 @@ const TRANSACTION: i8 = 1;
 pub trait End {
     fn name(&self) -> &str;
     fn versions(&mut self) -> Result<Versions>;
-    fn ask(&mut self, call: &Call) -> Result<Answer>;
+    /// Several calls go out in this order on connections of their own, all before the first answer.
+    fn ask(&mut self, calls: &[Call]) -> Result<Vec<Answer>>;
     /// By the cluster's own clock.
     fn now_ms(&self) -> i64;
     /// Waits until what `call` began has come about: brokers answer before that.
@@ -51,12 +60,18 @@ pub trait End {
 pub struct Real {
     name: String,
     connection: Connection,
+    /// For what waits for something on the first.
+    beside: Connection,
 }
 
 impl Real {
     /// Waits until the broker hands out producer ids with and without transactions.
     pub fn ready(version: &str, address: SocketAddr) -> Result<Real> {
-        let mut real = Real { name: format!("Kafka {version}"), connection: Connection::new(address) };
+        let mut real = Real {
+            name: format!("Kafka {version}"),
+            connection: Connection::new(address),
+            beside: Connection::new(address),
+        };
         for kind in [GROUP, TRANSACTION] {
             let request = FindCoordinatorRequest::default().with_key_type(kind);
             let request = RequestKind::FindCoordinator(request.with_key(StrBytes::from_static_str("warm")));
@@ -64,6 +79,16 @@ impl Real {
                 matches!(response, ResponseKind::FindCoordinator(response) if response.error_code == 0)
             })?;
         }
+        // Numbers behind one another, so that the hashes of the names reach all partitions.
+        let group = |number| GroupId(StrBytes::from_string(format!("warm-{number}")));
+        let groups = (0..WARMING_GROUPS).map(group);
+        let groups = groups.map(|id| OffsetFetchRequestGroup::default().with_group_id(id).with_topics(None));
+        let request = OffsetFetchRequest::default().with_groups(groups.collect());
+        let request = RequestKind::OffsetFetch(request);
+        real.connection.until("groups", ApiKey::OffsetFetch, 8, &request, |response| {
+            let ResponseKind::OffsetFetch(response) = response else { return false };
+            response.groups.iter().all(|group| group.error_code == 0)
+        })?;
         for number in 0..WARMING_IDS {
             let id = (number > 0).then(|| TransactionalId(StrBytes::from_string(format!("warm-{number}"))));
             let request = InitProducerIdRequest::default().with_transactional_id(id);
@@ -85,8 +110,8 @@ impl End for Real {
         self.connection.versions()
     }
 
-    fn ask(&mut self, call: &Call) -> Result<Answer> {
-        self.connection.ask(call)
+    fn ask(&mut self, calls: &[Call]) -> Result<Vec<Answer>> {
+        self.connection.ask_together(&mut self.beside, calls)
     }
 
     fn now_ms(&self) -> i64 {
@@ -101,13 +126,15 @@ impl End for Real {
             }
             RequestKind::DeleteTopics(_) => {
                 self.connection.settle_topics(world)?;
-                self.connection.settle_offsets(world)
+                self.connection.settle_offsets(world)?;
+                self.settle_forgotten_groups();
+                Ok(())
             }
             RequestKind::IncrementalAlterConfigs(_) => {
                 std::thread::sleep(CONFIGS_APPLY);
                 Ok(())
             }
-            _ => self.connection.settle_transactions(call),
+            _ => self.connection.settle_any(call),
         }
     }
 
@@ -116,13 +143,25 @@ impl End for Real {
         let names = there.map(|topic| topic_name(&topic.name)).collect();
         let request = DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(30_000);
         let request = RequestKind::DeleteTopics(request);
-        self.connection.ask(&Call { api: ApiKey::DeleteTopics, version: 1, request }).map(drop)
+        self.connection.ask(&Call { api: ApiKey::DeleteTopics, version: 1, request })?;
+        self.settle_forgotten_groups();
+        Ok(())
+    }
+}
+
+impl Real {
+    /// Kafka 3.9 forgets all groups without members over deleted topics, some time after these are gone.
+    fn settle_forgotten_groups(&self) {
+        if self.name.contains(" 3.") {
+            std::thread::sleep(GROUPS_FORGOTTEN);
+        }
     }
 }
 
 /// An embedded cluster, a new one for each sequence.
 pub struct Embedded {
     connection: Connection,
+    beside: Connection,
     started: Instant,
     started_ms: i64,
     _cluster: TcpCluster,
@@ -133,13 +172,17 @@ impl Embedded {
     pub fn start(runtime: &Runtime, now_ms: i64, seed: u64) -> Result<Embedded> {
         let started = Instant::now();
         let clock = move || now_ms + started.elapsed().as_millis() as i64;
-        let settings = |endpoints| Settings::new("embedded", endpoints, seed);
+        let settings = |endpoints| {
+            let mut settings = Settings::new("embedded", endpoints, seed);
+            settings.groups.initial_rebalance_delay_ms = 0;
+            settings
+        };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let cluster = runtime.block_on(TcpCluster::listen(ip, &[0], settings, Arc::new(clock)));
         let cluster = cluster.context("start an embedded cluster")?;
         let address = cluster.bootstrap.parse().context("the embedded cluster's address")?;
-        let connection = Connection::new(address);
-        Ok(Embedded { connection, started, started_ms: now_ms, _cluster: cluster })
+        let (connection, beside) = (Connection::new(address), Connection::new(address));
+        Ok(Embedded { connection, beside, started, started_ms: now_ms, _cluster: cluster })
     }
 }
 
@@ -152,8 +195,8 @@ impl End for Embedded {
         self.connection.versions()
     }
 
-    fn ask(&mut self, call: &Call) -> Result<Answer> {
-        self.connection.ask(call)
+    fn ask(&mut self, calls: &[Call]) -> Result<Vec<Answer>> {
+        self.connection.ask_together(&mut self.beside, calls)
     }
 
     fn now_ms(&self) -> i64 {
@@ -161,7 +204,7 @@ impl End for Embedded {
     }
 
     fn settle(&mut self, call: &Call, _: &World) -> Result<()> {
-        self.connection.settle_transactions(call)
+        self.connection.settle_any(call)
     }
 
     fn leave(&mut self, _: &World) -> Result<()> {
@@ -170,6 +213,19 @@ impl End for Embedded {
 }
 
 impl Connection {
+    fn ask_together(&mut self, beside: &mut Connection, calls: &[Call]) -> Result<Vec<Answer>> {
+        match calls {
+            [call] => Ok(vec![self.ask(call)?]),
+            [waits, other] => {
+                beside.post(waits)?;
+                std::thread::sleep(PARKED);
+                let other = self.ask(other);
+                Ok(vec![beside.take(waits)?, other?])
+            }
+            _ => bail!("{} calls at once", calls.len()),
+        }
+    }
+
     pub(super) fn versions(&mut self) -> Result<Versions> {
         let request = RequestKind::ApiVersions(ApiVersionsRequest::default());
         let answer = self.ask(&Call { api: ApiKey::ApiVersions, version: 0, request })?;
@@ -247,6 +303,17 @@ impl Connection {
             let ResponseKind::OffsetFetch(response) = response else { return false };
             !response.groups.iter().flat_map(|group| &group.topics).any(|topic| deleted(&topic.name))
         })
+    }
+
+    fn settle_any(&mut self, call: &Call) -> Result<()> {
+        self.settle_transactions(call)?;
+        if matches!(
+            &call.request,
+            RequestKind::EndTxn(_) | RequestKind::InitProducerId(_) | RequestKind::LeaveGroup(_)
+        ) {
+            std::thread::sleep(GROUPS_APPLY);
+        }
+        Ok(())
     }
 
     /// Until the markers of a transaction are written that `call` has ended.

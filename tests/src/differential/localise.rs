@@ -12,6 +12,7 @@ pub fn localise(request: &mut RequestKind, ids: &Ids) {
     let member = |text: &mut StrBytes| *text = StrBytes::from_string(ids.member(text));
     match request {
         RequestKind::Produce(request) => {
+            request.topic_data.iter_mut().for_each(|topic| topic.topic_id = ids.topic(topic.topic_id));
             let rows = request.topic_data.iter_mut().flat_map(|topic| &mut topic.partition_data);
             for records in rows.filter_map(|row| row.records.as_mut()) {
                 *records = records::localised(records, |mark| ids.producer(mark));
@@ -34,7 +35,13 @@ pub fn localise(request: &mut RequestKind, ids: &Ids) {
         RequestKind::AddPartitionsToTxn(request) => producer(&mut request.v3_and_below_producer_id),
         RequestKind::EndTxn(request) => producer(&mut request.producer_id),
         RequestKind::AddOffsetsToTxn(request) => producer(&mut request.producer_id),
-        RequestKind::TxnOffsetCommit(request) => producer(&mut request.producer_id),
+        RequestKind::TxnOffsetCommit(request) => {
+            producer(&mut request.producer_id);
+            member(&mut request.member_id);
+        }
+        RequestKind::WriteTxnMarkers(request) => {
+            request.markers.iter_mut().for_each(|marker| producer(&mut marker.producer_id));
+        }
         RequestKind::JoinGroup(request) => member(&mut request.member_id),
         RequestKind::SyncGroup(request) => {
             member(&mut request.member_id);

@@ -14,6 +14,7 @@ mod draw;
 mod ends;
 mod ids;
 mod localise;
+mod members;
 mod recording;
 mod records;
 mod world;
@@ -42,9 +43,6 @@ const DIFFERING_LINES: usize = 60;
 
 /// Versions that clients don't send, or that name what the sequences don't model.
 const HIGHEST: &[(ApiKey, i16)] = &[
-    // From 12 on a produce request adds its partitions to the transaction; from 13 on it names topic ids.
-    (ApiKey::Produce, 11),
-    (ApiKey::Fetch, 16),
     // Later ones are sent by brokers only.
     (ApiKey::AddPartitionsToTxn, 3),
     // From 5 on each transaction has an epoch of its own.
@@ -103,48 +101,72 @@ pub fn play(
     reference: &mut dyn End,
     mut subject: Option<&mut dyn End>,
 ) -> Result<()> {
-    let mut world = World::new(sequence.prefix(), reference.now_ms());
-    let mut rng = sequence.rng();
     let kafka_3 = reference.name().contains(" 3.");
+    let mut world = World::new(sequence.prefix(), reference.now_ms(), kafka_3);
+    let mut rng = sequence.rng();
     let (mut known_here, mut known_there) = (Ids::default(), Ids::default());
     for number in 0..REQUESTS {
-        let call = draw::draw(&mut world, &mut rng, versions, number);
-        let place = || {
+        let calls = draw::draw(&mut world, &mut rng, versions, number);
+        let place = |call: &Call| {
             let Sequence { seed, number: sequence, .. } = sequence;
             format!("sequence {sequence} of seed {seed}, request {number}: {}", printed(&call.request))
         };
-        let expected = ask(reference, &call, &mut known_here, &world, kafka_3).with_context(place)?;
+        let whole = || calls.iter().map(place).collect::<Vec<_>>().join("\nand ");
+        let expected = ask(reference, &calls, &mut known_here, &world, kafka_3).with_context(whole)?;
         if sequence.traced {
-            eprintln!("{}: version {}\n  {}", place(), call.version, printed(&expected));
-        }
-        if let Some(subject) = &mut subject {
-            let found = ask(*subject, &call, &mut known_there, &world, kafka_3).with_context(place)?;
-            if found != expected {
-                reference.leave(&world)?;
-                bail!("{}", report(&place(), &call, &expected, &found, [reference.name(), subject.name()]));
+            for (call, expected) in calls.iter().zip(&expected) {
+                eprintln!("{}: version {}\n  {}", place(call), call.version, printed(expected));
             }
         }
-        world.learn(&call, &expected);
-        reference.settle(&call, &world).with_context(place)?;
         if let Some(subject) = &mut subject {
-            subject.settle(&call, &world).with_context(place)?;
+            let found = ask(*subject, &calls, &mut known_there, &world, kafka_3).with_context(whole)?;
+            let mut both = calls.iter().zip(expected.iter().zip(&found));
+            if let Some((call, (expected, found))) = both.find(|(_, (expected, found))| expected != found) {
+                reference.leave(&world)?;
+                bail!("{}", report(&whole(), call, expected, found, [reference.name(), subject.name()]));
+            }
+        }
+        for (call, expected) in calls.iter().zip(&expected) {
+            world.learn(call, expected);
+        }
+        for call in &calls {
+            reference.settle(call, &world).with_context(whole)?;
+            if let Some(subject) = &mut subject {
+                subject.settle(call, &world).with_context(whole)?;
+            }
+        }
+        if kafka_3 && calls.iter().any(allowed_kafka_3::forgets_groups) {
+            let call = world.deletes_empty_groups();
+            reference.ask(std::slice::from_ref(&call)).with_context(whole)?;
+            if let Some(subject) = &mut subject {
+                subject.ask(std::slice::from_ref(&call)).with_context(whole)?;
+            }
         }
     }
     reference.leave(&world)
 }
 
-fn ask(end: &mut dyn End, call: &Call, ids: &mut Ids, world: &World, kafka_3: bool) -> Result<Answer> {
-    let mut own = call.clone();
-    localise::localise(&mut own.request, ids);
-    let answer = end.ask(&own)?;
+fn ask(
+    end: &mut dyn End,
+    calls: &[Call],
+    ids: &mut Ids,
+    world: &World,
+    kafka_3: bool,
+) -> Result<Vec<Answer>> {
+    let own = calls.iter().cloned().map(|mut call| {
+        localise::localise(&mut call.request, ids);
+        call
+    });
+    let answers = end.ask(&own.collect::<Vec<_>>())?;
     let now_ms = end.now_ms();
-    Ok(match answer {
+    let alike = answers.into_iter().map(|answer| match answer {
         Answer::Response(response) => {
             let mut answering = Answering { ids, now_ms, prefix: &world.prefix, kafka_3 };
             Answer::Response(Box::new(allowed::alike(*response, &mut answering)))
         }
         other => other,
-    })
+    });
+    Ok(alike.collect())
 }
 
 fn report(place: &str, call: &Call, expected: &Answer, found: &Answer, names: [&str; 2]) -> String {

@@ -46,21 +46,10 @@ impl<'a> Recorder<'a> {
         let path = path(directory, end.name(), sequence);
         Ok(Recorder { end, started_ms, path, out })
     }
-}
 
-impl End for Recorder<'_> {
-    fn name(&self) -> &str {
-        self.end.name()
-    }
-
-    fn versions(&mut self) -> Result<Versions> {
-        self.end.versions()
-    }
-
-    fn ask(&mut self, call: &Call) -> Result<Answer> {
-        let answer = self.end.ask(call)?;
+    fn write(&mut self, call: &Call, answer: &Answer) -> Result<()> {
         let mut body = BytesMut::new();
-        let kind = match &answer {
+        let kind = match answer {
             Answer::Response(response) => {
                 response.encode(&mut body, call.version)?;
                 RESPONSE
@@ -75,8 +64,25 @@ impl End for Recorder<'_> {
         self.out.put_u8(kind);
         self.out.put_u32(u32::try_from(body.len())?);
         self.out.extend_from_slice(&body);
-        fs::write(&self.path, &self.out).with_context(|| format!("write {}", self.path.display()))?;
-        Ok(answer)
+        fs::write(&self.path, &self.out).with_context(|| format!("write {}", self.path.display()))
+    }
+}
+
+impl End for Recorder<'_> {
+    fn name(&self) -> &str {
+        self.end.name()
+    }
+
+    fn versions(&mut self) -> Result<Versions> {
+        self.end.versions()
+    }
+
+    fn ask(&mut self, calls: &[Call]) -> Result<Vec<Answer>> {
+        let answers = self.end.ask(calls)?;
+        for (call, answer) in calls.iter().zip(&answers) {
+            self.write(call, answer)?;
+        }
+        Ok(answers)
     }
 
     fn now_ms(&self) -> i64 {
@@ -112,6 +118,19 @@ impl Recorded {
         }
         Ok(Recorded { name: name.to_owned(), started_ms, versions, rest })
     }
+
+    fn read(&mut self, call: &Call) -> Result<Answer> {
+        ensure!(!self.rest.is_empty(), "the recording ends here");
+        let (kind, length) = (self.rest.try_get_u8()?, self.rest.try_get_u32()? as usize);
+        ensure!(length <= self.rest.len(), "the recording is cut");
+        let mut body = self.rest.split_to(length);
+        Ok(match kind {
+            RESPONSE => Answer::Response(Box::new(ResponseKind::decode(call.api, &mut body, call.version)?)),
+            SILENCE => Answer::Silence,
+            CLOSED => Answer::Closed,
+            _ => Answer::Unreadable(String::from_utf8_lossy(&body).into_owned()),
+        })
+    }
 }
 
 impl End for Recorded {
@@ -123,17 +142,8 @@ impl End for Recorded {
         Ok(self.versions.clone())
     }
 
-    fn ask(&mut self, call: &Call) -> Result<Answer> {
-        ensure!(!self.rest.is_empty(), "the recording ends here");
-        let (kind, length) = (self.rest.try_get_u8()?, self.rest.try_get_u32()? as usize);
-        ensure!(length <= self.rest.len(), "the recording is cut");
-        let mut body = self.rest.split_to(length);
-        Ok(match kind {
-            RESPONSE => Answer::Response(Box::new(ResponseKind::decode(call.api, &mut body, call.version)?)),
-            SILENCE => Answer::Silence,
-            CLOSED => Answer::Closed,
-            _ => Answer::Unreadable(String::from_utf8_lossy(&body).into_owned()),
-        })
+    fn ask(&mut self, calls: &[Call]) -> Result<Vec<Answer>> {
+        calls.iter().map(|call| self.read(call)).collect()
     }
 
     fn now_ms(&self) -> i64 {

@@ -3,16 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_protocol::messages::{GroupId, RequestKind, ResponseKind};
+use kafka_protocol::messages::write_txn_markers_request::WritableTxnMarkerTopic;
+use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, GroupId, RequestKind, ResponseKind};
 use kafka_protocol::protocol::StrBytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use super::batches::Batch;
+use super::batches::{Batch, TRANSACTIONAL};
 use super::connection::{Answer, Call};
+use super::members::Membership;
 
 const CONCURRENT_TRANSACTIONS: i16 = 51;
+const GROUPS: usize = 2;
 
 /// Of one partition.
 pub type Place = (String, i32);
@@ -33,6 +36,8 @@ pub struct Producer {
     pub next_sequence: BTreeMap<Place, i32>,
     /// Of the open transaction.
     pub added: Vec<Place>,
+    /// As `added`: it will commit their offsets.
+    pub added_groups: Vec<GroupId>,
     /// The coordinator has given its epoch away.
     pub fenced: bool,
 }
@@ -58,24 +63,30 @@ pub struct World {
     pub prefix: String,
     /// When the sequence began.
     pub now_ms: i64,
+    /// Whether the reference is of that version.
+    pub kafka_3: bool,
     pub topics: Vec<Topic>,
     pub producers: Vec<Producer>,
     pub sessions: Vec<Session>,
     pub ends: BTreeMap<Place, i64>,
+    /// Of `groups()`.
+    memberships: [Membership; GROUPS],
     pub sent: Vec<Sent>,
     /// How many of `sent` the last request held.
     pub just_sent: usize,
 }
 
 impl World {
-    pub fn new(prefix: String, now_ms: i64) -> World {
+    pub fn new(prefix: String, now_ms: i64, kafka_3: bool) -> World {
         World {
             prefix,
             now_ms,
+            kafka_3,
             topics: Vec::new(),
             producers: Vec::new(),
             sessions: Vec::new(),
             ends: BTreeMap::new(),
+            memberships: Default::default(),
             sent: Vec::new(),
             just_sent: 0,
         }
@@ -96,9 +107,52 @@ impl World {
     }
 
     /// All groups that a sequence commits to.
-    pub fn groups(&self) -> [GroupId; 2] {
-        let named = |number: i32| format!("{}group-{number}", self.prefix);
-        [0, 1].map(|number| GroupId(StrBytes::from_string(named(number))))
+    pub fn groups(&self) -> [GroupId; GROUPS] {
+        let named = |number: usize| format!("{}group-{number}", self.prefix);
+        std::array::from_fn(|number| GroupId(StrBytes::from_string(named(number))))
+    }
+
+    /// None of a group that isn't the sequence's own.
+    pub fn membership(&self, group: &GroupId) -> Option<&Membership> {
+        let number = self.groups().iter().position(|own| own == group)?;
+        self.memberships.get(number)
+    }
+
+    /// What makes sure that groups without members are gone, those that have only given out an id as well.
+    pub fn deletes_empty_groups(&mut self) -> Call {
+        let mut empty = Vec::new();
+        for (group, known) in self.groups().into_iter().zip(&mut self.memberships) {
+            if known.members.is_empty() {
+                *known = Membership::default();
+                empty.push(group);
+            }
+        }
+        let request = DeleteGroupsRequest::default().with_groups_names(empty);
+        Call { api: ApiKey::DeleteGroups, version: 1, request: RequestKind::DeleteGroups(request) }
+    }
+
+    fn learn_groups(&mut self, request: &RequestKind, response: &ResponseKind) {
+        for (group, known) in self.groups().iter().zip(&mut self.memberships) {
+            match (request, response) {
+                (RequestKind::JoinGroup(request), ResponseKind::JoinGroup(response))
+                    if request.group_id == *group =>
+                {
+                    known.learn_join(request, response);
+                }
+                (RequestKind::SyncGroup(request), ResponseKind::SyncGroup(response))
+                    if request.group_id == *group =>
+                {
+                    known.learn_sync(request, response);
+                }
+                (RequestKind::LeaveGroup(request), ResponseKind::LeaveGroup(response))
+                    if request.group_id == *group =>
+                {
+                    known.learn_leave(request, response);
+                }
+                (_, ResponseKind::DeleteGroups(response)) => known.learn_deletion(group, response),
+                _ => {}
+            }
+        }
     }
 
     pub fn end(&self, place: &Place) -> i64 {
@@ -129,6 +183,14 @@ impl World {
         (topic, partition)
     }
 
+    /// Whether all these partitions are there.
+    pub fn has_all(&self, topics: &[WritableTxnMarkerTopic]) -> bool {
+        topics.iter().all(|asked| {
+            let count = self.topic(&asked.name).and_then(|topic| topic.partitions).unwrap_or(0);
+            asked.partition_indexes.iter().all(|index| (0..count).contains(index))
+        })
+    }
+
     /// Partitions without repetition, by topic.
     pub fn any_places(&self, rng: &mut StdRng, most: usize) -> Vec<(String, Vec<i32>)> {
         let mut places: Vec<(String, Vec<i32>)> = Vec::new();
@@ -146,6 +208,8 @@ impl World {
     /// Takes in what came of a request.
     pub fn learn(&mut self, call: &Call, answer: &Answer) {
         let Answer::Response(response) = answer else { return };
+        self.learn_groups(&call.request, response);
+        self.learn_transactions(&call.request, response);
         match (&call.request, &**response) {
             (RequestKind::CreateTopics(request), ResponseKind::CreateTopics(response)) => {
                 let created = response.topics.iter().filter(|row| row.error_code == 0);
@@ -194,6 +258,16 @@ impl World {
             (RequestKind::InitProducerId(request), ResponseKind::InitProducerId(response)) => {
                 self.learn_producer(request.transactional_id.as_ref().map(|id| id.to_string()), response);
             }
+            (RequestKind::Fetch(request), ResponseKind::Fetch(response)) => {
+                self.learn_fetch(call, request, response)
+            }
+            (RequestKind::Produce(_), ResponseKind::Produce(response)) => self.learn_produce(response),
+            _ => {}
+        }
+    }
+
+    fn learn_transactions(&mut self, request: &RequestKind, response: &ResponseKind) {
+        match (request, response) {
             (RequestKind::AddPartitionsToTxn(request), ResponseKind::AddPartitionsToTxn(response)) => {
                 let id = request.v3_and_below_producer_id.0;
                 let Some(producer) = self.producers.iter_mut().find(|producer| producer.id == id) else {
@@ -204,16 +278,22 @@ impl World {
                     producer.added.extend(fine.map(|row| (topic.name.to_string(), row.partition_index)));
                 }
             }
+            (RequestKind::AddOffsetsToTxn(request), ResponseKind::AddOffsetsToTxn(response))
+                if response.error_code == 0 =>
+            {
+                let id = request.producer_id.0;
+                let producer = self.producers.iter_mut().find(|producer| producer.id == id);
+                producer
+                    .into_iter()
+                    .for_each(|producer| producer.added_groups.push(request.group_id.clone()));
+            }
             (RequestKind::EndTxn(request), ResponseKind::EndTxn(response)) if response.error_code == 0 => {
                 let id = request.producer_id.0;
                 if let Some(producer) = self.producers.iter_mut().find(|producer| producer.id == id) {
                     producer.added.clear();
+                    producer.added_groups.clear();
                 }
             }
-            (RequestKind::Fetch(request), ResponseKind::Fetch(response)) => {
-                self.learn_fetch(call, request, response)
-            }
-            (RequestKind::Produce(_), ResponseKind::Produce(response)) => self.learn_produce(response),
             _ => {}
         }
     }
@@ -242,6 +322,7 @@ impl World {
             transactional_id,
             next_sequence,
             added: Vec::new(),
+            added_groups: Vec::new(),
             fenced: false,
         });
     }
@@ -283,7 +364,9 @@ impl World {
     fn learn_produce(&mut self, response: &kafka_protocol::messages::ProduceResponse) {
         let first = self.sent.len() - self.just_sent;
         for sent in &self.sent[first..] {
-            let topic = response.responses.iter().find(|topic| topic.name.as_str() == sent.place.0);
+            let id = self.topic_id(&sent.place.0);
+            let mut topics = response.responses.iter();
+            let topic = topics.find(|topic| topic.name.as_str() == sent.place.0 || topic.topic_id == id);
             let row = topic
                 .and_then(|topic| topic.partition_responses.iter().find(|row| row.index == sent.place.1));
             let Some(row) = row.filter(|row| row.error_code == 0) else { continue };
@@ -293,6 +376,9 @@ impl World {
             let producer = self.producers.iter_mut().find(|producer| producer.id == batch.producer_id);
             if let Some(producer) = producer {
                 producer.epoch = producer.epoch.max(batch.producer_epoch);
+                if batch.flags & TRANSACTIONAL != 0 && !producer.added.contains(&sent.place) {
+                    producer.added.push(sent.place.clone());
+                }
                 let last = batch.base_sequence.wrapping_add(batch.last_offset_delta);
                 let next = if last < 0 { last.wrapping_sub(i32::MIN) } else { last }.wrapping_add(1).max(0);
                 producer.next_sequence.insert(sent.place.clone(), next);

@@ -1,30 +1,41 @@
-//! Committed offsets, and groups of one member.
+//! Committed offsets, within transactions and without, and what administrators ask of groups.
 
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use kafka_protocol::messages::{
-    GroupId, HeartbeatRequest, OffsetCommitRequest, OffsetFetchRequest, RequestKind,
+    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, RequestKind,
 };
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::members::identity;
 use super::{one_of, text, topic_name, weighted};
 use crate::differential::world::World;
 
 const LEADER_EPOCH_FROM_VERSION: i16 = 6;
 const RETENTION_UP_TO_VERSION: i16 = 4;
 const GROUPS_FROM_VERSION: i16 = 8;
+const STATIC_COMMITS_FROM_VERSION: i16 = 7;
+const STABLE_FROM_VERSION: i16 = 7;
+const OPERATIONS_FROM_VERSION: i16 = 3;
+const STATES_FROM_VERSION: i16 = 4;
+const TYPES_FROM_VERSION: i16 = 5;
 
-fn group(world: &World, rng: &mut StdRng) -> GroupId {
+pub fn group(world: &World, rng: &mut StdRng) -> GroupId {
     let [often, seldom] = world.groups();
     weighted(rng, &[(20, &often), (10, &seldom), (1, &GroupId::default())]).clone()
 }
 
-/// As a consumer does that assigns partitions to itself; sometimes as a member that nobody knows.
+/// As a member, or as a consumer does that assigns partitions to itself; sometimes as a member that nobody
+/// knows.
 pub fn offset_commit(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
     let places = world.any_places(rng, 3);
     let topics = places.into_iter().map(|(name, partitions)| {
@@ -46,10 +57,17 @@ pub fn offset_commit(world: &mut World, rng: &mut StdRng, version: i16) -> Reque
     let strangers = if group.is_empty() { 0 } else { 1 };
     let members = [(10, (-1, "")), (strangers, (3, "nobody")), (strangers, (3, ""))];
     let (generation, member) = weighted(rng, &members);
+    let mut committer = (generation, member.to_owned(), None);
+    let known = world.membership(&group).filter(|membership| !membership.members.is_empty());
+    if let Some(membership) = known.filter(|_| rng.random_bool(0.8)) {
+        committer = identity(membership, rng, version >= STATIC_COMMITS_FROM_VERSION);
+    }
+    let (generation, member, instance) = committer;
     let request = OffsetCommitRequest::default()
         .with_group_id(group)
         .with_generation_id_or_member_epoch(generation)
         .with_member_id(text(member))
+        .with_group_instance_id(instance.map(text))
         .with_topics(topics);
     RequestKind::OffsetCommit(match version <= RETENTION_UP_TO_VERSION {
         true => request.with_retention_time_ms(-1),
@@ -60,6 +78,8 @@ pub fn offset_commit(world: &mut World, rng: &mut StdRng, version: i16) -> Reque
 pub fn offset_fetch(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
     let id = group(world, rng);
     let places = (version < 2 || rng.random_bool(0.8)).then(|| world.any_places(rng, 3));
+    let stable = version >= STABLE_FROM_VERSION && rng.random_bool(0.3);
+    let request = OffsetFetchRequest::default().with_require_stable(stable);
     if version >= GROUPS_FROM_VERSION {
         let topics = places.map(|places| {
             let topic = |(name, partitions): (String, Vec<i32>)| {
@@ -70,7 +90,7 @@ pub fn offset_fetch(world: &mut World, rng: &mut StdRng, version: i16) -> Reques
             places.into_iter().map(topic).collect()
         });
         let group = OffsetFetchRequestGroup::default().with_group_id(id).with_topics(topics);
-        return RequestKind::OffsetFetch(OffsetFetchRequest::default().with_groups(vec![group]));
+        return RequestKind::OffsetFetch(request.with_groups(vec![group]));
     }
     let topics = places.map(|places| {
         let topic = |(name, partitions): (String, Vec<i32>)| {
@@ -78,15 +98,56 @@ pub fn offset_fetch(world: &mut World, rng: &mut StdRng, version: i16) -> Reques
         };
         places.into_iter().map(topic).collect()
     });
-    RequestKind::OffsetFetch(OffsetFetchRequest::default().with_group_id(id).with_topics(topics))
+    RequestKind::OffsetFetch(request.with_group_id(id).with_topics(topics))
 }
 
-/// Of a member that nobody knows.
-pub fn heartbeat(world: &mut World, rng: &mut StdRng, _: i16) -> RequestKind {
-    RequestKind::Heartbeat(
-        HeartbeatRequest::default()
-            .with_group_id(group(world, rng))
-            .with_generation_id(one_of(rng, &[-1, 0, 1]))
-            .with_member_id(text(one_of(rng, &["", "nobody"]))),
+/// One of the sequence's groups, or one that isn't there: the group without a name is shared by all
+/// sequences at the real end.
+fn own_group(world: &World, rng: &mut StdRng) -> GroupId {
+    let [often, seldom] = world.groups();
+    let missing = GroupId(text(format!("{}missing", world.prefix)));
+    weighted(rng, &[(12, often), (6, seldom), (1, missing)].each_ref().map(|(weight, id)| (*weight, id)))
+        .clone()
+}
+
+pub fn describe_groups(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
+    let mut groups = vec![own_group(world, rng)];
+    if rng.random_bool(0.3) {
+        groups.push(own_group(world, rng));
+        groups.dedup();
+    }
+    let operations = version >= OPERATIONS_FROM_VERSION && rng.random_bool(0.3);
+    RequestKind::DescribeGroups(
+        DescribeGroupsRequest::default().with_groups(groups).with_include_authorized_operations(operations),
     )
+}
+
+pub fn list_groups(_: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
+    let states: &[&str] = one_of(rng, &[&[], &[], &["Stable"], &["empty", "Dead"], &["Thriving"]]);
+    let types: &[&str] = one_of(rng, &[&[], &[], &["classic"], &["Consumer"], &["none"]]);
+    let filter = |names: &[&str], from: i16| {
+        names.iter().filter(|_| version >= from).map(|name| text(*name)).collect::<Vec<_>>()
+    };
+    RequestKind::ListGroups(
+        ListGroupsRequest::default()
+            .with_states_filter(filter(states, STATES_FROM_VERSION))
+            .with_types_filter(filter(types, TYPES_FROM_VERSION)),
+    )
+}
+
+pub fn delete_groups(world: &mut World, rng: &mut StdRng, _: i16) -> RequestKind {
+    let group = own_group(world, rng);
+    RequestKind::DeleteGroups(DeleteGroupsRequest::default().with_groups_names(vec![group]))
+}
+
+pub fn offset_delete(world: &mut World, rng: &mut StdRng, _: i16) -> RequestKind {
+    let topics = world.any_places(rng, 3).into_iter().map(|(name, partitions)| {
+        let row = |index| OffsetDeleteRequestPartition::default().with_partition_index(index);
+        OffsetDeleteRequestTopic::default()
+            .with_name(topic_name(name))
+            .with_partitions(partitions.into_iter().map(row).collect())
+    });
+    let topics = topics.collect();
+    let group = own_group(world, rng);
+    RequestKind::OffsetDelete(OffsetDeleteRequest::default().with_group_id(group).with_topics(topics))
 }

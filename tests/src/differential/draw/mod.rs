@@ -3,10 +3,12 @@
 
 mod fetch;
 mod groups;
+mod members;
 mod offsets;
 mod produce;
 mod producers;
 mod topics;
+mod transactions;
 
 use std::collections::BTreeMap;
 
@@ -22,7 +24,12 @@ use super::world::World;
 pub type Versions = BTreeMap<i16, (i16, i16)>;
 
 /// The world is told what the request holds when its answer will not say it.
-type Draw = fn(&mut World, &mut StdRng, i16) -> RequestKind;
+#[derive(Clone, Copy)]
+enum Draw {
+    One(fn(&mut World, &mut StdRng, i16) -> RequestKind),
+    /// Some of which wait for the others.
+    Several(fn(&mut World, &mut StdRng, i16) -> Vec<RequestKind>),
+}
 
 /// A kind of request, how often it comes, and the version that the product itself sends.
 struct Kind {
@@ -32,8 +39,21 @@ struct Kind {
     draw: Draw,
 }
 
-const fn kind(weight: u32, api: ApiKey, products_version: Option<i16>, draw: Draw) -> Kind {
-    Kind { weight, api, products_version, draw }
+const fn kind(
+    weight: u32,
+    api: ApiKey,
+    products_version: Option<i16>,
+    draw: fn(&mut World, &mut StdRng, i16) -> RequestKind,
+) -> Kind {
+    Kind { weight, api, products_version, draw: Draw::One(draw) }
+}
+
+const fn several(
+    weight: u32,
+    api: ApiKey,
+    draw: fn(&mut World, &mut StdRng, i16) -> Vec<RequestKind>,
+) -> Kind {
+    Kind { weight, api, products_version: None, draw: Draw::Several(draw) }
 }
 
 const KINDS: &[Kind] = &[
@@ -56,7 +76,17 @@ const KINDS: &[Kind] = &[
     kind(45, ApiKey::EndTxn, None, producers::end_txn),
     kind(25, ApiKey::OffsetCommit, None, groups::offset_commit),
     kind(25, ApiKey::OffsetFetch, None, groups::offset_fetch),
-    kind(8, ApiKey::Heartbeat, None, groups::heartbeat),
+    several(110, ApiKey::JoinGroup, members::join_group),
+    several(50, ApiKey::SyncGroup, members::sync_group),
+    kind(25, ApiKey::Heartbeat, None, members::heartbeat),
+    kind(18, ApiKey::LeaveGroup, None, members::leave_group),
+    kind(20, ApiKey::DescribeGroups, None, groups::describe_groups),
+    kind(10, ApiKey::ListGroups, None, groups::list_groups),
+    kind(8, ApiKey::DeleteGroups, None, groups::delete_groups),
+    kind(12, ApiKey::OffsetDelete, None, groups::offset_delete),
+    kind(50, ApiKey::AddOffsetsToTxn, None, transactions::add_offsets),
+    kind(45, ApiKey::TxnOffsetCommit, None, transactions::commit_offsets),
+    kind(30, ApiKey::WriteTxnMarkers, None, transactions::write_markers),
 ];
 
 /// The kinds that are drawn, for who wants to know what isn't spoken by both ends.
@@ -64,8 +94,8 @@ pub fn kinds() -> impl Iterator<Item = ApiKey> {
     KINDS.iter().map(|kind| kind.api)
 }
 
-/// Request number `number` of a sequence: it begins with topics and producers.
-pub fn draw(world: &mut World, rng: &mut StdRng, versions: &Versions, number: usize) -> Call {
+/// Request number `number` of a sequence, with what it waits for: it begins with topics and producers.
+pub fn draw(world: &mut World, rng: &mut StdRng, versions: &Versions, number: usize) -> Vec<Call> {
     world.just_sent = 0;
     let first = match number {
         0 => Some(ApiKey::CreateTopics),
@@ -85,7 +115,11 @@ pub fn draw(world: &mut World, rng: &mut StdRng, versions: &Versions, number: us
         Some(version) if version <= highest && rng.random_bool(0.3) => version,
         _ => rng.random_range(lowest..=highest),
     };
-    Call { api: kind.api, version, request: (kind.draw)(world, rng, version) }
+    let requests = match kind.draw {
+        Draw::One(draw) => vec![draw(world, rng, version)],
+        Draw::Several(draw) => draw(world, rng, version),
+    };
+    requests.into_iter().map(|request| Call { api: kind.api, version, request }).collect()
 }
 
 fn weighted<T: Copy>(rng: &mut StdRng, choices: &[(u32, T)]) -> T {

@@ -10,6 +10,7 @@ use crate::differential::batches::{Batch, CONTROL, LOG_APPEND_TIME, Record, Spoi
 use crate::differential::ids::FOREIGN_PRODUCERS;
 use crate::differential::world::{Place, Producer, Sent, World};
 
+const BY_ID_FROM_VERSION: i16 = 13;
 const HOUR_MS: i64 = 3_600_000;
 /// November 2023.
 const LONG_AGO_MS: i64 = 1_700_000_000_000;
@@ -18,7 +19,7 @@ const OVERSIZED_VALUE_BYTES: usize = 1_100_000;
 /// A batch is sent again from among so many.
 const RESENT_AMONG: usize = 8;
 
-pub fn produce(world: &mut World, rng: &mut StdRng, _: i16) -> RequestKind {
+pub fn produce(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
     let mut transactional_id = None;
     let mut topics = Vec::new();
     let most = weighted(rng, &[(6, 1), (2, 3)]);
@@ -26,8 +27,12 @@ pub fn produce(world: &mut World, rng: &mut StdRng, _: i16) -> RequestKind {
         let mut rows = Vec::new();
         for index in partitions {
             let place = (name.clone(), index);
-            let batch = batch(world, rng, &place);
+            let mut batch = batch(world, rng, &place);
             let owner = world.producers.iter().find(|producer| producer.id == batch.producer_id);
+            // Else Kafka 3.9 takes nothing from this producer afterwards.
+            if owner.is_some_and(|owner| batch.producer_epoch < owner.epoch) {
+                batch.base_sequence = batch.base_sequence.max(0);
+            }
             if batch.flags & TRANSACTIONAL != 0 && rng.random_bool(0.9) {
                 transactional_id = owner.and_then(|owner| owner.transactional_id.clone());
             }
@@ -37,7 +42,11 @@ pub fn produce(world: &mut World, rng: &mut StdRng, _: i16) -> RequestKind {
             world.just_sent += 1;
             rows.push(PartitionProduceData::default().with_index(index).with_records(Some(records)));
         }
-        topics.push(TopicProduceData::default().with_name(topic_name(name)).with_partition_data(rows));
+        let topic = TopicProduceData::default().with_partition_data(rows);
+        topics.push(match version >= BY_ID_FROM_VERSION {
+            true => topic.with_topic_id(world.topic_id(&name)),
+            false => topic.with_name(topic_name(name)),
+        });
     }
     if rng.random_bool(0.01) {
         transactional_id = Some(format!("{}nobody", world.prefix));

@@ -63,7 +63,7 @@ pub fn find_coordinator(world: &mut World, rng: &mut StdRng, version: i16) -> Re
 }
 
 /// Of a producer that has a transactional id; sometimes of another, or with an epoch that isn't its own.
-fn identity(world: &World, rng: &mut StdRng) -> (String, i64, i16) {
+pub fn identity(world: &World, rng: &mut StdRng) -> (String, i64, i16) {
     let with_id: Vec<_> =
         world.producers.iter().filter(|producer| producer.transactional_id.is_some()).collect();
     if with_id.is_empty() || rng.random_bool(0.04) {
