@@ -17,8 +17,8 @@ use crate::world::World;
 /// Lines are printed this often, so that a run that hangs has said how far it came.
 const PRINT_EVERY_STEPS: u64 = 1_000;
 
-/// A seed takes a second or two of the machine's time.
-const WALL_LIMIT: Duration = Duration::from_secs(180);
+/// A seed takes some seconds of the machine's time, also of a busy one's.
+const WALL_LIMIT: Duration = Duration::from_secs(300);
 
 /// # Errors
 /// When the seed fails.
