@@ -59,11 +59,18 @@ impl CatalogPort for Consensus {
 
     fn change(&self, change: Change) -> ChangeFuture<'_> {
         Box::pin(async move {
-            match change {
+            let changed = match change {
                 Change::AddLearner(node) => self.add_learner(node).await,
                 Change::SetVoters(voters) => self.set_voters(voters).await,
                 Change::Remove(node) => self.remove(node).await,
+            };
+            if let Err(MemberError::Leads) = changed {
+                // The next Raft leader's coordinator takes the vote away.
+                let to = self.yield_leadership().await;
+                tracing::info!(to = to.map(|node| node.to_string()), "the Raft leader gives its vote up");
+                return Ok(());
             }
+            changed
         })
     }
 }

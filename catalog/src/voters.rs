@@ -5,6 +5,7 @@
 //! never for fewer because some are lost: only an operator makes a fleet smaller.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use crate::fleet::Duty;
@@ -35,6 +36,19 @@ pub enum Change {
     SetVoters(BTreeSet<NodeId>),
     /// A learner that was removed from the fleet.
     Remove(NodeId),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddLearner(node) => write!(f, "{node} becomes a learner"),
+            Self::SetVoters(voters) => {
+                let names: Vec<String> = voters.iter().map(ToString::to_string).collect();
+                write!(f, "{} vote", names.join(", "))
+            }
+            Self::Remove(node) => write!(f, "{node} is left out"),
+        }
+    }
 }
 
 /// The next change, one at a time. What keeps the quorum comes first; nodes that may not answer are

@@ -234,7 +234,7 @@ impl Coordinator {
                 known.and_then(|(situation, members)| voters::plan(&applied.catalog, &situation, &members))
             };
             if let Some(change) = change {
-                tracing::info!("voters: {change:?}");
+                tracing::info!("members: {change}");
                 match self.port.change(change).await {
                     Ok(()) | Err(MemberError::InProgress) => {}
                     Err(MemberError::Stopped) => return,
