@@ -35,9 +35,14 @@ enum Method {
 
 impl Client {
     pub fn new(urls: &[String]) -> Self {
+        Self::within(urls, CALL_LIMIT)
+    }
+
+    /// A client whose calls take no longer than `limit`.
+    pub fn within(urls: &[String], limit: Duration) -> Self {
         let config = Agent::config_builder()
             .timeout_connect(Some(CONNECT_LIMIT))
-            .timeout_global(Some(CALL_LIMIT))
+            .timeout_global(Some(limit))
             .http_status_as_error(false)
             // A node is named, not looked for: no proxy comes between.
             .proxy(None)

@@ -24,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{ConfigError, ServerArgs};
 use crate::demo::DemoCommand;
 use crate::server;
-pub use client::{Client, typed};
+pub use client::{Client, typed, typed_all};
 pub use failure::Failure;
 use output::Format;
 

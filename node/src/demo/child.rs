@@ -1,63 +1,60 @@
-//! The node, as a process of its own with a directory of its own, so that it can be killed.
+//! One node, as a process of its own with files of its own, so that it can be killed.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, Stdio};
+use std::process::{self, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::cli::{Client, Failure};
+use super::operator::answers;
+use crate::cli::Failure;
 
 const START_MAX: Duration = Duration::from_secs(20);
-/// A node exits within 10 seconds of SIGTERM.
-const STOP_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 /// Of a node that didn't start.
 const LOG_LINES_SHOWN: usize = 5;
 
 pub struct Child {
-    /// Goes with this value, unless it is kept.
-    directory: Option<PathBuf>,
+    name: String,
     log: PathBuf,
     listen: SocketAddr,
+    /// Of `lockstep server`, at each start the same.
+    arguments: Vec<String>,
     running: Option<process::Child>,
 }
 
 impl Child {
-    /// Chooses port and directory.
-    pub fn prepare(port: Option<u16>) -> Result<Self, Failure> {
-        let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
-        let listen =
-            TcpListener::bind(wanted).and_then(|listener| listener.local_addr()).map_err(|error| {
-                Failure::new(format!("can't listen for the API on {wanted}: {error}")).hint(
-                    "choose other ports with --port N (seven from there on), or leave it out for free ones",
-                )
-            })?;
-        let directory = std::env::temp_dir().join(format!(
-            "lockstep-demo-{}-{:08x}",
-            process::id(),
-            rand::random::<u32>()
-        ));
-        fs::create_dir(&directory)
-            .map_err(|error| Failure::new(format!("can't make {}: {error}", directory.display())))?;
-        let log = directory.join("node.log");
-        Ok(Self { directory: Some(directory), log, listen, running: None })
+    pub fn new(name: String, directory: &Path, listen: SocketAddr, peer_listen: SocketAddr) -> Self {
+        let data = directory.join(&name).display().to_string();
+        let (api, peers) = (listen.to_string(), peer_listen.to_string());
+        let flags = ["--data-dir", &data, "--listen", &api, "--peer-listen", &peers, "--node-name", &name];
+        let arguments = flags.map(str::to_owned).to_vec();
+        Self { log: directory.join(format!("{name}.log")), name, listen, arguments, running: None }
+    }
+
+    pub fn with(mut self, flags: &[&str]) -> Self {
+        self.arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.listen)
     }
 
-    pub fn log(&self) -> &Path {
-        &self.log
+    pub fn runs(&self) -> bool {
+        self.running.is_some()
     }
 
-    /// Starts the node and returns when it is ready. Its standard input is a pipe from here: a demo that is
-    /// killed takes its node with it.
-    pub async fn start(&mut self, first: bool) -> Result<(), Failure> {
+    /// Starts the node. Its standard input is a pipe from here: a demo that is killed takes its nodes with
+    /// it.
+    pub fn start(&mut self) -> Result<(), Failure> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(format!("can't start a node: {what}: {error}"))
         };
@@ -65,16 +62,7 @@ impl Child {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log: File = log.map_err(|error| failed("open its log", &error))?;
         let mut command = Command::new(binary);
-        command
-            .arg("server")
-            .arg("--data-dir")
-            .arg(self.data_dir())
-            .arg("--listen")
-            .arg(self.listen.to_string());
-        command.args(["--node-name", "demo", "--until-stdin-ends"]);
-        if first {
-            command.arg("--bootstrap");
-        }
+        command.args(["server", "--until-stdin-ends"]).args(&self.arguments);
         // What the caller's environment says to a node is not for this one.
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LOCKSTEP_"))
@@ -84,37 +72,38 @@ impl Child {
         // Ctrl-C is for the demo, which then stops the node.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         self.running = Some(command.spawn().map_err(|error| failed("spawn", &error))?);
-        self.ready().await
+        Ok(())
     }
 
-    async fn ready(&mut self) -> Result<(), Failure> {
+    /// Waits until the node's API answers.
+    pub async fn ready(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + START_MAX;
-        let url = self.url();
-        loop {
-            let url = url.clone();
-            let asked =
-                tokio::task::spawn_blocking(move || Client::new(&[url]).get("/lockstep/v1/clusters").is_ok())
-                    .await;
-            if asked.unwrap_or(false) {
-                return Ok(());
-            }
-            let exited = self.running.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            if exited.is_some() || Instant::now() >= deadline {
-                let what = exited.map_or("isn't ready".to_owned(), |status| format!("ended ({status})"));
-                return Err(not_ready(&what, &self.last_lines()));
+        while !answers(&self.url()).await {
+            let ended = self.ended();
+            if ended.is_some() || Instant::now() >= deadline {
+                let what = ended.map_or("isn't ready".to_owned(), |status| format!("ended ({status})"));
+                return Err(not_ready(&self.name, &what, &self.last_lines(LOG_LINES_SHOWN)));
             }
             tokio::time::sleep(POLL).await;
         }
+        Ok(())
     }
 
-    fn last_lines(&self) -> String {
+    /// How it ended, told once, when nobody here has ended it.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.running.as_mut()?.try_wait().ok().flatten()?;
+        self.running = None;
+        Some(status)
+    }
+
+    pub fn last_lines(&self, count: usize) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+        lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
     /// SIGKILL.
-    pub async fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(child) = &mut self.running {
             // Already gone is as good.
             let _ = child.kill();
@@ -123,50 +112,35 @@ impl Child {
         self.running = None;
     }
 
-    /// Ends the node as an operator would, and by force when it doesn't.
-    pub async fn stop(&mut self) {
+    /// Asks the node to end, as an operator would: it takes the end of its standard input for SIGTERM.
+    pub fn tell_to_stop(&mut self) {
         if let Some(child) = &mut self.running {
-            // The node takes the end of its standard input for SIGTERM.
             drop(child.stdin.take());
-            let deadline = Instant::now() + STOP_MAX;
-            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                tokio::time::sleep(POLL).await;
-            }
         }
-        self.kill().await;
     }
 
-    /// From now on the directory stays; where the log is.
-    pub fn keep_log(&mut self) -> String {
-        self.directory = None;
-        self.log.display().to_string()
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.log.with_file_name("data")
+    /// By force when it hasn't ended by then.
+    pub async fn stopped(&mut self, deadline: Instant) {
+        while self.runs() && self.ended().is_none() && Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+        }
+        self.kill();
     }
 }
 
 /// A log without a line is what a full disk leaves.
-fn not_ready(what: &str, said: &str) -> Failure {
+fn not_ready(name: &str, what: &str, said: &str) -> Failure {
     if !said.is_empty() {
-        return Failure::new(format!("the node {what}:\n{said}"));
+        return Failure::new(format!("{name} {what}:\n{said}"));
     }
     let place = std::env::temp_dir();
-    Failure::new(format!("the node {what} and wrote no log"))
+    Failure::new(format!("{name} {what} and wrote no log"))
         .hint(format!("is there room in {}? TMPDIR=DIR chooses another directory", place.display()))
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        if let Some(directory) = &self.directory {
-            // A temporary directory that can't be removed is the system's to clean.
-            let _ = fs::remove_dir_all(directory);
-        }
+        self.kill();
     }
 }
 
@@ -176,8 +150,8 @@ mod tests {
 
     #[test]
     fn a_node_that_could_not_even_log_points_to_the_disk() {
-        assert_eq!(not_ready("ended", "a\nb"), Failure::new("the node ended:\na\nb"));
-        let silent = not_ready("ended", "");
+        assert_eq!(not_ready("node-2", "ended", "a\nb"), Failure::new("node-2 ended:\na\nb"));
+        let silent = not_ready("node-2", "ended", "");
         assert!(silent.message.contains("wrote no log") && silent.hint.unwrap().contains("room"));
     }
 }

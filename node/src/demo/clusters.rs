@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use broker::{Settings, TcpCluster, TopicConfigs, system_clock};
 
-use super::{PARTITIONS, TOPIC};
+use super::{NODES, OTHER_PORTS, PARTITIONS, TOPIC};
 use crate::cli::Failure;
 
 pub struct Clusters {
@@ -13,7 +13,8 @@ pub struct Clusters {
 }
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const BROKERS: u16 = 3;
+/// Of each.
+pub const BROKERS: u16 = 3;
 /// Kafka's default is a week; memory is bounded here, and the proof follows within seconds.
 const RETENTION_CHECK_MS: i64 = 1_000;
 /// Of each partition and cluster.
@@ -21,10 +22,10 @@ const RETENTION_BYTES: &str = "33554432";
 const SEGMENT_BYTES: &str = "4194304";
 
 impl Clusters {
-    /// Starts both, with the source topic. `port` is the API's; the brokers' follow it.
+    /// Starts both, with the source topic. `port` is the first of all; the brokers' follow the nodes'.
     pub async fn start(port: Option<u16>) -> Result<Self, Failure> {
-        let east = listen("east", port.map(|port| port + 1)).await?;
-        let west = listen("west", port.map(|port| port + 1 + BROKERS)).await?;
+        let east = listen("east", port.map(|port| port + 2 * NODES)).await?;
+        let west = listen("west", port.map(|port| port + 2 * NODES + BROKERS)).await?;
         let mut configs = TopicConfigs::default();
         for (name, value) in [("retention.bytes", RETENTION_BYTES), ("segment.bytes", SEGMENT_BYTES)] {
             configs.set(name, value).map_err(Failure::new)?;
@@ -40,8 +41,7 @@ async fn listen(name: &str, first: Option<u16>) -> Result<TcpCluster, Failure> {
         retention_check_ms: RETENTION_CHECK_MS,
         ..Settings::new(&format!("demo-{name}"), brokers, rand::random())
     };
-    TcpCluster::listen(LOOPBACK, &ports, settings, system_clock()).await.map_err(|error| {
-        Failure::new(format!("can't listen for cluster {name}: {error}"))
-            .hint("choose other ports with --port N (seven from there on), or leave it out for free ones")
-    })
+    TcpCluster::listen(LOOPBACK, &ports, settings, system_clock())
+        .await
+        .map_err(|error| Failure::new(format!("can't listen for cluster {name}: {error}")).hint(OTHER_PORTS))
 }

@@ -1,12 +1,13 @@
-//! `lockstep demo`: the product on one machine, proving itself. Two Kafka clusters in memory, a node as a
-//! child process, a link, live load; the node is killed on the way, and at the end a client that shares
-//! nothing with the product reads both clusters and compares them, record by record.
+//! `lockstep demo`: the product on one machine, proving itself. Two Kafka clusters in memory, a fleet of
+//! three nodes as child processes, a link, live load; a node is killed on the way, and at the end a client
+//! that shares nothing with the product reads both clusters and compares them, record by record.
 //!
 //! Everything here is for show: nothing of it runs in a node.
 
 mod child;
 mod clusters;
 mod load;
+mod nodes;
 mod operator;
 mod proof;
 mod screen;
@@ -22,24 +23,31 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::cli::Failure;
-use child::Child;
-use clusters::Clusters;
+use clusters::{BROKERS, Clusters};
 use load::Load;
+use nodes::Nodes;
 use operator::Operator;
 use proof::Proof;
 use screen::Screen;
-use story::{Event, Story};
+use story::{Event, Look, Story};
 
 /// What is mirrored.
 const TOPIC: &str = "orders";
-const PARTITIONS: i32 = 4;
+/// Two a node: with one node lost, each of the others has three, and that is uneven enough for it to get
+/// some back.
+const PARTITIONS: i32 = 6;
+const NODES: u16 = 3;
+/// Of each node two, for API and peers; of each broker one.
+const PORTS: u16 = 2 * NODES + 2 * BROKERS;
+const OTHER_PORTS: &str =
+    "choose other ports with --port N (twelve from there on), or leave it out for free ones";
 
 const FOR_MIN: Duration = Duration::from_secs(5);
 const FOR_MAX: Duration = Duration::from_secs(24 * 3600);
-/// As much as two clusters, a node, the load and the proof do together on two cores.
+/// As much as two clusters, the nodes, the load and the proof do together on two cores.
 const RECORDS_PER_SECOND_MAX: i64 = 50_000;
 /// What is shown is this old at most.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(100);
 /// After the last record, both ends must be equal within this.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 /// The comparison looks several times in it whether the copy goes on where the source ends.
@@ -49,11 +57,13 @@ const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Args)]
 pub struct DemoCommand {
-    /// How long records are produced, such as 30s or 5m
+    /// How long records are produced, such as 30s or 5m; longer when a killed node isn't back by then
     #[arg(long = "for", default_value = "30s", value_name = "TIME", value_parser = duration)]
     lasts: Duration,
-    /// First of seven ports: the API, three brokers of east, three of west; any free ones by default
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - 6)))]
+    /// First of twelve ports, three each: the nodes' APIs, the nodes for each other, brokers of east, of west;
+    /// any free ones by default
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - PORTS + 1)))]
     port: Option<u16>,
     /// How fast records are produced
     #[arg(long, default_value_t = 2_000, value_name = "N",
@@ -91,8 +101,7 @@ impl DemoCommand {
         // The terminal was closed.
         let mut hangups = listen(SignalKind::hangup())?;
         let clusters = Clusters::start(self.port).await?;
-        let child = Child::prepare(self.port)?;
-        let mut stage = Stage::new(clusters, child);
+        let mut stage = Stage::new(clusters, Nodes::prepare(self.port)?);
         let done = tokio::select! {
             biased;
             _ = interrupts.recv() => None,
@@ -100,11 +109,11 @@ impl DemoCommand {
             _ = hangups.recv() => None,
             done = stage.play(self.lasts, self.records_per_second) => Some(done),
         };
-        stage.child.stop().await;
+        stage.nodes.stop().await;
         match done {
             Some(done) => done,
             None => {
-                stage.screen.say("interrupted: node and clusters are stopped, nothing is left behind");
+                stage.screen.say("interrupted: nodes and clusters are stopped, nothing is left behind");
                 Ok(ExitCode::from(INTERRUPTED))
             }
         }
@@ -114,20 +123,22 @@ impl DemoCommand {
 /// Everything that takes part.
 struct Stage {
     clusters: Clusters,
-    child: Child,
+    nodes: Nodes,
     operator: Operator,
     screen: Screen,
 }
 
 impl Stage {
-    fn new(clusters: Clusters, child: Child) -> Self {
-        let operator = Operator::new(&child.url());
-        Self { clusters, child, operator, screen: Screen::new() }
+    fn new(clusters: Clusters, nodes: Nodes) -> Self {
+        let operator = Operator::new(nodes.urls());
+        Self { clusters, nodes, operator, screen: Screen::new() }
     }
 
     async fn play(&mut self, lasts: Duration, records_per_second: u32) -> Result<ExitCode, Failure> {
         self.screen.say(&self.programme());
-        self.child.start(true).await?;
+        self.nodes.start_all().await?;
+        let formed = self.operator.fleet().await;
+        formed.map_err(|failure| failure.hint(self.nodes.keep_logs()))?;
         self.operator.link(&self.clusters).await?;
         let load = Arc::new(Load::new(PARTITIONS));
         let proof = Arc::new(Proof::new(PARTITIONS));
@@ -148,7 +159,7 @@ impl Stage {
                 self.screen.show(&proof.certificate(&load.ends()))?;
                 Ok(ExitCode::SUCCESS)
             }
-            Err(why) => Err(Failure::new(why).hint(format!("the node's log: {}", self.child.keep_log()))),
+            Err(why) => Err(Failure::new(why).hint(self.nodes.keep_logs())),
         }
     }
 
@@ -163,21 +174,46 @@ impl Stage {
             let mirror = self.operator.look().await;
             let elapsed = began.elapsed();
             if let Some(difference) = proof.difference() {
-                return Err(
-                    Failure::new(difference).hint(format!("the node's log: {}", self.child.keep_log()))
-                );
+                return Err(Failure::new(difference).hint(self.nodes.keep_logs()));
             }
-            for event in story.next(elapsed, &mirror) {
+            for node in self.lost_otherwise(elapsed) {
+                story.lost(&node, elapsed, load.ends());
+            }
+            let verified = proof.ends();
+            for event in story.next(Look { elapsed, mirror: &mirror, verified: &verified }) {
+                match &event {
+                    Event::Kill => {
+                        let Some(node) = self.operator.raft_leader().await else { continue };
+                        self.nodes.kill(&node);
+                        let elapsed = began.elapsed();
+                        story.lost(&node, elapsed, load.ends());
+                        self.screen
+                            .event(elapsed, &format!("{node}, which leads the fleet, is killed (SIGKILL)"));
+                        continue;
+                    }
+                    Event::Restart { node } => self.nodes.start(node)?,
+                    _ => {}
+                }
                 self.screen.event(elapsed, &event.to_string());
-                match event {
-                    Event::Kill => self.child.kill().await,
-                    Event::Restart => self.child.start(false).await?,
-                    Event::Recovered { .. } => {}
-                    Event::End => return Ok(()),
+                if event == Event::End {
+                    return Ok(());
                 }
             }
-            self.screen.update(elapsed, lasts, &mirror, load, proof);
+            let nodes = self.nodes.running();
+            self.screen.update(elapsed, lasts, nodes, &mirror, load, proof);
         }
+    }
+
+    /// Nodes that ended without this demo having ended them: told, and not the end of it.
+    fn lost_otherwise(&mut self, elapsed: Duration) -> Vec<String> {
+        let ended = self.nodes.ended();
+        for (node, status, said) in &ended {
+            self.screen.event(elapsed, &format!("{node} ended, not by this demo: {status}"));
+            if status.code().is_some() {
+                self.screen.say(said);
+            }
+        }
+        ended.into_iter().map(|(node, _, _)| node).collect()
     }
 
     /// Waits until all that was produced is at both ends and compared.
@@ -211,18 +247,19 @@ impl Stage {
     }
 
     fn programme(&self) -> String {
+        let urls = self.nodes.urls();
         format!(
-            "Two Kafka clusters in memory, and a node that mirrors topic\n\
-             '{TOPIC}' from east to west while records are produced.\n\
-             \n  east  {}\n  west  {}\n  API   {}\n  log   {}\n\
+            "Two Kafka clusters in memory, and three nodes that mirror\n\
+             topic '{TOPIC}' from east to west while records are produced.\n\
+             \n  east  {}\n  west  {}\n  API   {}\n  log   {}/*.log\n\
              \nAny Kafka client can look, such as\n  kcat -b {} -t {TOPIC} -C -o beginning\n\
              and so can\n  export LOCKSTEP_URL={}\n  lockstep mirror describe {TOPIC} --link east-west\n",
             self.clusters.east.bootstrap.replace(',', "\n        "),
             self.clusters.west.bootstrap.replace(',', "\n        "),
-            self.child.url(),
-            self.child.log().display(),
+            urls.join("\n        "),
+            self.nodes.directory().display(),
             first(&self.clusters.west.bootstrap),
-            self.child.url(),
+            urls[..2].join(","),
         )
     }
 }

@@ -4,15 +4,15 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use super::TOPIC;
 use super::load::Load;
 use super::operator::Mirror;
 use super::proof::Proof;
+use super::{NODES, TOPIC};
 use crate::cli::{Failure, output};
 
 /// What the table takes.
 const COLUMNS_MIN: u16 = 60;
-const ROWS_MIN: u16 = 12;
+const ROWS_MIN: u16 = 13;
 /// Without a table.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -64,6 +64,7 @@ impl Screen {
         &mut self,
         elapsed: Duration,
         lasts: Duration,
+        nodes: usize,
         mirror: &Mirror,
         load: &Load,
         proof: &Proof,
@@ -75,7 +76,7 @@ impl Screen {
             (self.live, self.drawn) = (false, 0);
         }
         if self.live {
-            let table = self.table(elapsed, lasts, mirror, &produced, &verified);
+            let table = self.table(elapsed, lasts, nodes, mirror, &verified);
             self.erase();
             self.drawn = table.lines().count();
             let _ = write(&table);
@@ -104,30 +105,24 @@ impl Screen {
         &self,
         elapsed: Duration,
         lasts: Duration,
+        nodes: usize,
         mirror: &Mirror,
-        produced: &[i64],
         verified: &[i64],
     ) -> String {
-        let node = if mirror.is_some() { "up" } else { "down" };
         let (made, equal) = self.rates;
         let head = format!(
-            "{} of {} s, node {node}, {made:.0} records/s produced,\n{equal:.0} records/s verified\n",
+            "{} of {} s, {nodes} of {NODES} nodes run,\n{made:.0} records/s produced, {equal:.0} records/s verified\n",
             elapsed.as_secs(),
             lasts.as_secs()
         );
-        let rows = produced.iter().zip(verified).enumerate().map(|(index, (produced, verified))| {
+        let rows = verified.iter().enumerate().map(|(index, verified)| {
             let row = mirror.as_ref().and_then(|mirror| mirror.mirror_lags.get(index));
-            let state = row.map_or("-", |row| row.state.as_str());
+            let node = output::or_dash(row.and_then(|row| row.node.as_ref()));
+            let state = row.map_or("-", |row| row.state.as_str()).to_owned();
             let lag = output::known(row.and_then(|row| row.lag));
-            vec![
-                format!("{TOPIC}-{index}"),
-                state.to_owned(),
-                produced.to_string(),
-                lag,
-                verified.to_string(),
-            ]
+            vec![format!("{TOPIC}-{index}"), node, state, lag, verified.to_string()]
         });
-        format!("\n{head}{}\n", output::table(&["PARTITION", "STATE", "PRODUCED", "LAG", "VERIFIED"], rows))
+        format!("\n{head}{}\n", output::table(&["PARTITION", "NODE", "STATE", "LAG", "VERIFIED"], rows))
     }
 
     fn erase(&mut self) {
