@@ -52,7 +52,8 @@ pub enum Kind {
     Network { side: Side, broker: i32, arrives_later: bool, lasts: Duration },
     /// The source's log start goes up over so many hundredths of what the log holds. It passes what isn't
     /// mirrored yet only where it may.
-    DeleteRecords { which: u64, percent: u64, may_overtake: bool },
+    /// Where one replica holds the partition, its broker may crash then, which undoes it.
+    DeleteRecords { which: u64, percent: u64, may_overtake: bool, is_undone: bool },
     /// A source topic gets more partitions.
     Grow { which: u64 },
 }
@@ -106,6 +107,7 @@ impl Kind {
                 which,
                 percent: chance.between(1..=100),
                 may_overtake: chance.percent(40),
+                is_undone: chance.percent(50),
             },
             _ => Self::Grow { which },
         }
@@ -227,9 +229,10 @@ impl fmt::Display for Kind {
                 let how = if *arrives_later { "waits" } else { "is lost" };
                 write!(f, "what is sent between the node and {} {how} for {lasts:?}", side.host(*broker))
             }
-            Self::DeleteRecords { percent, may_overtake, .. } => {
+            Self::DeleteRecords { percent, may_overtake, is_undone, .. } => {
                 let how = if *may_overtake { ", mirrored or not" } else { "" };
-                write!(f, "{percent} of 100 records of a source partition are deleted{how}")
+                let then = if *is_undone { ", and a sole replica crashes" } else { "" };
+                write!(f, "{percent} of 100 records of a source partition are deleted{how}{then}")
             }
             Self::Grow { .. } => f.write_str("a source topic gets another partition"),
         }

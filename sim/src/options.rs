@@ -179,7 +179,7 @@ fn topic(number: u64, seed: u64, chance: &mut Chance) -> SourceTopic {
     let mut later = Chance::of(seed, &format!("topic {number}"));
     let lost = Lost { batches: *later.pick(&[0, 3, 30]), percent: later.between(0..=100) };
     let lost = later.percent(HIGH_PERCENT).then_some(lost);
-    let replication = *chance.pick(&[1, 2, 3, 3]);
+    let replication = *chance.pick(&[1, 1, 2, 3, 3]);
     SourceTopic {
         name: format!("topic-{number}"),
         partitions: chance.between(1..=3) as i32,

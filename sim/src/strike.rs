@@ -14,6 +14,9 @@ use crate::node;
 use crate::oracle::Oracle;
 use crate::struck::Struck;
 
+/// How long a broker is down whose crash undoes what it deleted.
+const UNDONE_AFTER: Duration = Duration::from_millis(500);
+
 /// The clusters with data, and what has happened to them.
 pub struct Field {
     pub source: Embedded,
@@ -89,8 +92,12 @@ impl Field {
                 }
                 self.endings.push((until(lasts), Ending::Network { side, broker, arrives_later }));
             }
-            Kind::DeleteRecords { which, percent, may_overtake } => {
+            Kind::DeleteRecords { which, percent, may_overtake, is_undone } => {
                 self.delete_records(which, percent, may_overtake);
+                if let Some(broker) = self.sole_replica(which).filter(|_| is_undone) {
+                    let (side, stop, down_for) = (Side::Source, Stop::Crash, UNDONE_AFTER);
+                    self.strike(sim, &Kind::Broker { side, broker, stop, down_for }, now, last);
+                }
             }
             Kind::Grow { which } => self.grow(which),
         }
@@ -194,6 +201,14 @@ impl Field {
         if mirrored.is_some_and(|mirrored| start > mirrored) {
             self.struck.overtaken(key);
         }
+    }
+
+    fn sole_replica(&self, which: u64) -> Option<i32> {
+        let (topic, index) = self.pick(Side::Source, which)?;
+        self.source.cluster.with(|state| match state.partition(&topic, index)?.replicas[..] {
+            [broker] => Some(broker),
+            _ => None,
+        })
     }
 
     /// Where the furthest behind of a source partition's mirrors ends; None where there are none, and where
