@@ -19,6 +19,7 @@ use crate::batches;
 
 pub const TOPIC: &str = "orders";
 const START_MS: i64 = 1_800_000_000_000;
+#[allow(dead_code, reason = "each test binary uses its share")]
 pub const DAY_MS: i64 = 86_400_000;
 const BROKERS: i32 = 2;
 const STREAM_BYTES: usize = 1 << 16;

@@ -29,7 +29,7 @@ pub fn node(id: u64) -> NodeId {
     NodeId(id)
 }
 
-pub fn description(id: u64) -> NodeDescription {
+fn description(id: u64) -> NodeDescription {
     NodeDescription {
         name: format!("n{id}").into(),
         address: Some(format!("n{id}:9000").into()),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use actors::engine::Engine;
 use bytes::Bytes;
-use catalog::{Action, Catalog, NodeId};
+use catalog::command::{Move, NodeDescription};
+use catalog::fleet::LEVEL;
+use catalog::{Action, Assignment, Catalog, NodeId, Refusal};
 use consensus::{Consensus, Options, SubmitError};
 use peers::{Call, CallError, CallFuture, Service};
 use tempfile::TempDir;
@@ -14,9 +16,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::Instant;
 
 use crate::clusters::{Clusters, LOOK_EVERY, mirror};
-use crate::world::description;
 
-const SECOND: Duration = Duration::from_secs(1);
+/// For a fleet on a busy machine to come to something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Seat {
@@ -79,6 +81,15 @@ pub struct RealFleet {
     dir: TempDir,
 }
 
+fn description(id: u64) -> NodeDescription {
+    NodeDescription {
+        name: format!("n{id}").into(),
+        address: Some(format!("n{id}:9000").into()),
+        level: LEVEL,
+        version: "test".into(),
+    }
+}
+
 impl RealFleet {
     /// Founds a fleet, lets the others join, and waits until the Raft group is whole.
     pub async fn start(nodes: u64, partitions: u32) -> Self {
@@ -89,9 +100,9 @@ impl RealFleet {
             fleet.join(id).await;
         }
         let voters = usize::try_from(nodes).expect("few");
-        fleet.until("all vote", 20 * SECOND, || fleet.any().status().voters.len() == voters).await;
+        fleet.until("all vote", PATIENCE, || fleet.any().status().voters.len() == voters).await;
         for command in fleet.clusters.commands() {
-            fleet.any().submit(command).await.expect("taken");
+            fleet.submit(command).await;
         }
         fleet
     }
@@ -116,7 +127,7 @@ impl RealFleet {
         let description = description(id);
         if !founds {
             let admit = Action::AdmitNode { node, description: description.clone(), token: None };
-            self.any().submit(admit).await.expect("admitted");
+            self.submit(admit).await;
         }
         let (recorder, clusters) = (consensus.clone(), self.clusters.clone());
         let start = async move {
@@ -142,6 +153,28 @@ impl RealFleet {
         self.nodes.insert(node, RealNode { runtime, consensus, engine });
     }
 
+    /// Whatever is asked for here does nothing when it is taken a second time.
+    async fn submit(&self, action: Action) {
+        let since = Instant::now();
+        while let Err(error) = self.any().submit(action.clone()).await {
+            if matches!(error, SubmitError::Refused(Refusal::Exists { .. })) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{error}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    pub async fn hand_over(&self, partition: u32, to: NodeId) {
+        let expected_epoch = self.epochs()[partition as usize];
+        let m = Move { mirror: mirror(), partition, node: to, expected_epoch };
+        self.submit(Action::HandOver { moves: vec![m] }).await;
+    }
+
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
     fn any(&self) -> &Consensus {
         &self.nodes.values().next().expect("a node").consensus
     }
@@ -160,11 +193,20 @@ impl RealFleet {
         self.any().watch().borrow().catalog.clone()
     }
 
-    pub fn owners(&self) -> Vec<Option<NodeId>> {
+    fn assignments(&self) -> Vec<Option<Assignment>> {
         let catalog = self.catalog();
-        let partitions =
-            catalog.mirror(&mirror()).map(|mirror| mirror.partitions.clone()).unwrap_or_default();
-        partitions.iter().map(|p| p.assignment.as_ref().map(|a| a.node)).collect()
+        let mirror = catalog.mirror(&mirror());
+        mirror
+            .map(|mirror| mirror.partitions.iter().map(|p| p.assignment.clone()).collect())
+            .unwrap_or_default()
+    }
+
+    pub fn owners(&self) -> Vec<Option<NodeId>> {
+        self.assignments().into_iter().map(|assignment| assignment.map(|a| a.node)).collect()
+    }
+
+    pub fn epochs(&self) -> Vec<Option<u64>> {
+        self.assignments().into_iter().map(|assignment| assignment.map(|a| a.epoch)).collect()
     }
 
     /// As by SIGKILL: nothing of it runs on, and its connections are gone.
@@ -191,11 +233,11 @@ impl RealFleet {
 
     pub async fn flows(&self) {
         let flows = || (0..self.clusters.partitions).all(|p| self.clusters.mirror_end(p) > 100);
-        self.until("every partition flows", 20 * SECOND, flows).await;
+        self.until("every partition flows", PATIENCE, flows).await;
     }
 
     pub async fn is_exact(&self) {
-        self.until("the mirror has caught up", 20 * SECOND, || self.clusters.is_whole()).await;
+        self.until("the mirror has caught up", PATIENCE, || self.clusters.is_whole()).await;
         self.clusters.assert_exact();
         assert_eq!(self.catalog().mirror(&mirror()).expect("a mirror").first_failure(), None);
     }
