@@ -15,6 +15,8 @@ use crate::fetch_session::{Asked, Key, Wanted};
 use crate::partition::Partition;
 use crate::state::State;
 
+/// Requests name the last epoch fetched, and answers where the log parts from it, from here on.
+const LAST_EPOCH_FROM_VERSION: i16 = 12;
 const BY_ID_FROM_VERSION: i16 = 13;
 const FROM_FOLLOWERS_FROM_VERSION: i16 = 11;
 /// `fetch.max.bytes` of the broker.
@@ -182,6 +184,13 @@ impl Reading {
     }
 
     fn answer(&self, state: &mut State, answers: Vec<(Key, PartitionData)>) -> FetchResponse {
+        // Of a session that was opened in a newer version: Kafka can't write it.
+        let diverges = answers.iter().any(|(_, data)| data.diverging_epoch.epoch >= 0);
+        if diverges && self.caller.version < LAST_EPOCH_FROM_VERSION {
+            return FetchResponse::default()
+                .with_error_code(Code::UnsupportedVersion.code())
+                .with_session_id(self.asked.session_id());
+        }
         // Positive, never zero: zero is no session.
         let new_id = ((state.random() & 0x7fff_fffe) + 1) as i32;
         let sessions = state.sessions.entry(self.caller.broker).or_default();

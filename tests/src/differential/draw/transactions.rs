@@ -33,6 +33,9 @@ pub fn add_offsets(world: &mut World, rng: &mut StdRng, _: i16) -> RequestKind {
 
 pub fn commit_offsets(world: &mut World, rng: &mut StdRng, version: i16) -> RequestKind {
     let (transactional_id, id, epoch) = committer(world, rng);
+    // Kafka 3.9 takes an epoch that nobody has into an open transaction, Kafka 4 does not.
+    let own = world.producers.iter().find(|producer| producer.id == id).filter(|_| world.kafka_3);
+    let epoch = own.map_or(epoch, |producer| epoch.min(producer.epoch));
     let group = added_group(world, rng, id);
     let places = world.any_places(rng, 3);
     let topics = places.into_iter().map(|(name, partitions)| {
