@@ -14,10 +14,10 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 const MIB: usize = 1 << 20;
 
-fn hello(lane: u8) -> Vec<u8> {
+fn hello(node: u64, lane: u8) -> Vec<u8> {
     let mut body = b"LSTP\0\x01\0\x01\0\x16".to_vec();
     body.extend(support::fleet().0.as_bytes());
-    body.extend(A.0.to_be_bytes());
+    body.extend(node.to_be_bytes());
     body.extend([0, 0]);
     body.extend(B.0.to_be_bytes());
     body.extend([lane, 0, 0, 0, 2, 0, 0]);
@@ -46,7 +46,7 @@ async fn a_member_that_doesnt_read_costs_a_bounded_amount_and_soon_nothing() {
 
     // Asks for a gigabyte of answers on the lane of status, and reads none of it.
     let mut stream = net.open("b:1").expect("open");
-    stream.write_all(&hello(3)).await.expect("sent");
+    stream.write_all(&hello(A.0, 3)).await.expect("sent");
     stream.read_exact(&mut [0; 4]).await.expect("welcome");
     for call in 0..1_000 {
         if stream.write_all(&frame(4, 3, call, b"more")).await.is_err() {
@@ -62,9 +62,10 @@ async fn a_member_that_doesnt_read_costs_a_bounded_amount_and_soon_nothing() {
     // Says that a request is large, and sends none of it.
     MEMORY.reset_peak_usage();
     let mut streams = Vec::new();
-    for _ in 0..100 {
+    // Each as another node: a newer connection replaces the one before.
+    for node in 100..200 {
         let mut stream = net.open("b:1").expect("open");
-        stream.write_all(&hello(4)).await.expect("sent");
+        stream.write_all(&hello(node, 4)).await.expect("sent");
         stream.read_exact(&mut [0; 4]).await.expect("welcome");
         stream.write_all(&8_000_000_u32.to_be_bytes()).await.expect("sent");
         streams.push(stream);

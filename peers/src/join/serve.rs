@@ -163,3 +163,57 @@ async fn refuse(turns: &mut Turns<'_>, refusal: Refusal) -> Result<Outcome, Fram
     turns.send(&frame).await?;
     Ok(Outcome::Refused(refusal.words().to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::read;
+    use crate::identity::NodeKey;
+    use crate::join::{AdmitFuture, Channel};
+
+    const BINDING: Binding = [1; 32];
+    const SECRET: &[u8] = b"a secret of the tests";
+
+    fn asked(binding: &Binding) -> Asked {
+        let description =
+            NodeDescription { name: "new".into(), address: None, level: 2, version: "0.1.0".into() };
+        let key = Some(Arc::new(NodeKey::generate().expect("a key")));
+        let joiner = Joiner { node: NodeId(7), description, key, channel: Channel::Tls };
+        Asked::by(&joiner, binding).expect("signed")
+    }
+
+    struct NoGate;
+
+    impl Gate for NoGate {
+        fn secret(&self, _: &str) -> Option<Arc<[u8]>> {
+            Some(SECRET.into())
+        }
+
+        fn admit(&self, _: JoinRequest) -> AdmitFuture {
+            panic!("asked of a request that isn't its sender's")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_admitted_only_by_who_has_it_and_in_this_session() {
+        let of_another_session = asked(&[2; 32]);
+        let of_another_key = Asked { public_key: asked(&BINDING).public_key, ..asked(&BINDING) };
+        let unsigned = Asked { signature: Vec::new(), ..asked(&BINDING) };
+        let no_key = Asked { public_key: vec![4; 65], ..asked(&BINDING) };
+        assert!(asked(&BINDING).has_its_key(&BINDING));
+        for wrong in [of_another_session, of_another_key, unsigned, no_key] {
+            let (mut near, far) = tokio::io::duplex(100_000);
+            let mut far: crate::dial::BoxedStream = Box::new(far);
+            let sent = Frame::new(Kind::JoinRequest, codec::encode(&wrong));
+            crate::frame::write(&mut near, &sent).await.expect("sent");
+            let proof = proof::make(SECRET, Role::Joiner, &BINDING);
+            let hello = JoinHello { token: "a".into(), proof }.encode();
+            let door = Door::of(Some(Arc::new(NoGate)));
+            let first = Frame::new(Kind::JoinHello, hello);
+            let outcome = door.answer(&mut Turns(&mut far), first, &BINDING).await.expect("answered");
+            assert!(matches!(outcome, Outcome::Refused(words) if words.contains("isn't signed")));
+            assert_eq!(read(&mut near, 100).await.expect("a frame").kind, Kind::JoinProof);
+            assert_eq!(read(&mut near, 100).await.expect("a frame").kind, Kind::Refused);
+        }
+    }
+}
