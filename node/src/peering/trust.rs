@@ -1,7 +1,7 @@
 //! While the node runs: where members are, whom to trust, and whether this node still is one of them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub async fn keep(tls: Tls, consensus: Consensus, data_dir: PathBuf, own: Option
 }
 
 /// The certificate that the directory holds under the authorities of the catalog, renewed when it is due.
-fn of_fleet(data_dir: &PathBuf, fleet: &fleet::Fleet, node: NodeId) -> anyhow::Result<Option<Material>> {
+fn of_fleet(data_dir: &Path, fleet: &fleet::Fleet, node: NodeId) -> anyhow::Result<Option<Material>> {
     if fleet.authorities.is_empty() {
         return Ok(None);
     }
