@@ -259,7 +259,8 @@ impl Stage {
             urls.join("\n        "),
             self.nodes.directory().display(),
             first(&self.clusters.west.bootstrap),
-            urls[..2].join(","),
+            // Short enough for a narrow terminal: without the scheme, two of the three.
+            urls[..2].join(",").replace("http://", ""),
         )
     }
 }
