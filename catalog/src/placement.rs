@@ -3,10 +3,10 @@
 //! Pure: what is known beside the catalog comes in as a [`Situation`], and equal inputs give equal plans.
 //! It never judges who is lost, never waits, and never moves what may as well stay.
 //!
-//! - [`view`]: members with their load, partitions with what they need.
-//! - [`mend`]: what can't stay where it is gets another owner, at once.
-//! - [`balance`]: the rest moves only if that is worth it, and slowly.
-//! - [`pace`]: how many at a time; all numbers.
+//! - `view`: members with their load, partitions with what they need.
+//! - `mend`: what can't stay where it is gets another owner, at once.
+//! - `balance`: the rest moves only if that is worth it, and slowly.
+//! - `pace`: how many at a time; all numbers.
 
 mod balance;
 mod mend;
