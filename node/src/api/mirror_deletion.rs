@@ -87,7 +87,9 @@ async fn delete_topic(api: &Api, catalog: &Catalog, link: &Link, mirror: &Mirror
 async fn stopped(api: &Api, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) {
     loop {
         let seen = api.fleet.mirrors(catalog, &[(link, mirror)]).await;
-        if seen.silent.is_empty() && !seen.mirrors.contains_key(&link.key(&mirror.name)) {
+        let by_node = seen.mirrors.get(&link.key(&mirror.name));
+        let runs = by_node.is_some_and(|nodes| nodes.values().any(|node| !node.partitions.is_empty()));
+        if seen.silent.is_empty() && !runs {
             return;
         }
         tokio::time::sleep(STOP_POLL).await;
