@@ -327,9 +327,12 @@ impl Observatory {
         inner.mirrors.entry(mirror.clone()).or_default().entry(partition).or_default().clone()
     }
 
-    /// Forgets the link's partitions that no longer run here and don't come back.
+    /// Forgets the link's partitions that no longer run here and don't come back, and what a mirror
+    /// waited for whose first partition, which makes it ready, is among them.
     pub(crate) fn retain(&self, link: &LinkId, stays: impl Fn(&Arc<str>, u32) -> bool) {
-        lock(&self.inner).mirrors.retain(|mirror, partitions| {
+        let mut inner = lock(&self.inner);
+        inner.setups.retain(|mirror, _| mirror.link != *link || stays(&mirror.topic, 0));
+        inner.mirrors.retain(|mirror, partitions| {
             if mirror.link == *link {
                 partitions.retain(|partition, _| stays(&mirror.topic, *partition));
             }
@@ -340,4 +343,24 @@ impl Observatory {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallClock;
+
+    #[test]
+    fn what_a_forgotten_mirror_waited_for_is_forgotten_with_it() {
+        let observatory = Observatory::new(WallClock::new(|| 0));
+        let key = |topic: &str| MirrorKey { link: LinkId("l".into()), topic: topic.into() };
+        for topic in ["gone", "stays"] {
+            observatory.set_setup(&key(topic), Some("the destination".into()));
+        }
+        observatory.retain(&LinkId("l".into()), |topic, _| &**topic == "stays");
+        assert_eq!(observatory.setup(&key("gone")), None);
+        assert_eq!(observatory.setup(&key("stays")).as_deref(), Some("the destination"));
+        observatory.retain(&LinkId("another".into()), |_, _| false);
+        assert!(observatory.setup(&key("stays")).is_some(), "of another link");
+    }
 }

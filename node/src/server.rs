@@ -174,7 +174,8 @@ impl Start {
         let description = setup.description(&consensus.status().node_name);
         let (membership, recorded) = match Membership::held(setup, consensus)? {
             Some(held) => (held, false),
-            None if consensus.status().voters.is_empty() => {
+            // It may know of a group that it was added to, and not of its fleet yet.
+            None if consensus.status().voters != [consensus.node_id()] => {
                 if setup.join.is_empty() {
                     anyhow::bail!(
                         "this node hasn't joined a fleet yet: start it with --join and --join-token"

@@ -21,6 +21,8 @@ struct Heard {
 #[derive(Debug)]
 pub struct Presences {
     began: Duration,
+    /// Since when each is known as a member.
+    met: BTreeMap<NodeId, Duration>,
     heard: BTreeMap<NodeId, Heard>,
 }
 
@@ -28,7 +30,7 @@ impl Presences {
     /// Whoever begins knows of itself only; the others get the time in which they would be lost.
     pub fn begin(now: Duration, node: NodeId, starts: u64) -> Self {
         let itself = Heard { starts, last: now, since: now };
-        Self { began: now, heard: BTreeMap::from([(node, itself)]) }
+        Self { began: now, met: BTreeMap::new(), heard: BTreeMap::from([(node, itself)]) }
     }
 
     pub fn report(&mut self, now: Duration, node: NodeId, starts: u64) {
@@ -44,8 +46,10 @@ impl Presences {
         match self.heard.get(&node) {
             Some(heard) if now < heard.last + LOST_AFTER => Presence::Live { since: heard.since },
             Some(heard) => Presence::Lost { since: heard.last + LOST_AFTER },
-            None if now < self.began + LOST_AFTER => Presence::Unknown,
-            None => Presence::Lost { since: self.began + LOST_AFTER },
+            None => {
+                let due = self.met.get(&node).copied().unwrap_or(self.began) + LOST_AFTER;
+                if now < due { Presence::Unknown } else { Presence::Lost { since: due } }
+            }
         }
     }
 
@@ -55,7 +59,13 @@ impl Presences {
         now: Duration,
         members: impl Iterator<Item = NodeId>,
     ) -> BTreeMap<NodeId, Presence> {
-        let all: BTreeMap<NodeId, Presence> = members.map(|node| (node, self.of(now, node))).collect();
+        let members: Vec<NodeId> = members.collect();
+        for node in &members {
+            self.met.entry(*node).or_insert(now);
+        }
+        let all: BTreeMap<NodeId, Presence> =
+            members.into_iter().map(|node| (node, self.of(now, node))).collect();
+        self.met.retain(|node, _| all.contains_key(node));
         self.heard.retain(|node, _| all.contains_key(node));
         all
     }
@@ -70,6 +80,17 @@ mod tests {
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_member_that_has_just_come_gets_the_same_time_to_report() {
+        let mut presences = Presences::begin(ms(0), ME, 1);
+        presences.of_all(ms(0), [ME].into_iter());
+        let long_after = ms(60_000);
+        let all = presences.of_all(long_after, [ME, OTHER].into_iter());
+        assert_eq!(all[&OTHER], Presence::Unknown);
+        let all = presences.of_all(long_after + LOST_AFTER, [ME, OTHER].into_iter());
+        assert_eq!(all[&OTHER], Presence::Lost { since: long_after + LOST_AFTER });
     }
 
     fn live(since: u64) -> Presence {
