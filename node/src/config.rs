@@ -3,16 +3,17 @@
 //! An error names the flag, the variable, or the file and its key. Nothing is read but what is
 //! listed in [`Layer`]; an unknown key in the file is an error.
 
+mod fleet;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use peers::Token;
-use peers::token::TokenError;
 use serde::Deserialize;
 
-use crate::peering::{OwnCertificates, Setup};
+pub use self::fleet::join_token;
+use crate::peering::OwnCertificates;
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7780);
 const PEER_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7781);
@@ -276,75 +277,6 @@ impl Layer {
     }
 }
 
-/// Before the file of a token given as a reference.
-const FILE_REFERENCE: &str = "file:";
-
-impl Settings {
-    /// What the node is to know of its peers; `listens` is where it listens for them.
-    ///
-    /// # Errors
-    /// A token that can't be read or is none.
-    pub fn peering(&self, listens: SocketAddr) -> Result<Setup, ConfigError> {
-        let read = |file: &Path| {
-            let source = std::fs::read(file);
-            source.map_err(|source| ConfigError::Read { file: file.to_owned(), source })
-        };
-        let token = match &self.join_token {
-            Some(text) => {
-                let text = match text.strip_prefix(FILE_REFERENCE) {
-                    Some(file) => String::from_utf8_lossy(&read(Path::new(file))?).into_owned(),
-                    None => text.clone(),
-                };
-                let wrong =
-                    |e: TokenError| ConfigError::Token { flag: "--join-token", message: e.to_string() };
-                Some(Token::parse(&text).map_err(wrong)?)
-            }
-            None => None,
-        };
-        let wrong = |e: TokenError| ConfigError::Token { flag: "--join-token-file", message: e.to_string() };
-        let shared = match &self.join_token_file {
-            Some(file) => Some(Token::shared(&read(file)?).map_err(wrong)?),
-            None => None,
-        };
-        let address = self.advertise.clone().unwrap_or_else(|| listens.to_string());
-        Ok(Setup {
-            data_dir: self.data_dir.clone(),
-            address: address.into(),
-            join: self.join.clone(),
-            token,
-            shared,
-            own: self.own_certificates.clone(),
-        })
-    }
-
-    fn check_fleet(&self) -> Result<(), ConfigError> {
-        if self.bootstrap && !self.join.is_empty() {
-            return Err(ConfigError::BootstrapAndJoin);
-        }
-        if !self.join.is_empty() && self.join_token.is_none() && self.join_token_file.is_none() {
-            return Err(ConfigError::NoToken);
-        }
-        if !self.join.iter().all(|address| is_host_port(address)) {
-            return Err(ConfigError::Address("--join"));
-        }
-        if !self.advertise.as_deref().is_none_or(is_host_port) {
-            return Err(ConfigError::Address("--advertise"));
-        }
-        if self.advertise.is_none() && self.peer_listen.ip().is_unspecified() {
-            return Err(ConfigError::NoAdvertise(self.peer_listen));
-        }
-        Ok(())
-    }
-}
-
-fn is_host_port(address: &str) -> bool {
-    let parts = address.rsplit_once(':');
-    parts.is_some_and(|(host, port)| {
-        let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
-        !host.is_empty() && host.chars().all(plain) && port.parse::<u16>().is_ok_and(|port| port > 0)
-    })
-}
-
 impl FromStr for LogFormat {
     type Err = String;
 
@@ -360,7 +292,7 @@ pub fn host_name() -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -371,7 +303,11 @@ mod tests {
         args: ServerArgs,
     }
 
-    fn settings(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> Result<Settings, String> {
+    pub fn settings(
+        flags: &[&str],
+        variables: &[(&str, &str)],
+        file: Option<&str>,
+    ) -> Result<Settings, String> {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("node.toml");
         let mut args = Line::parse_from([&["lockstep"], flags].concat()).args;
@@ -419,31 +355,6 @@ mod tests {
         assert!(
             settings(&metrics, &[], None).expect_err("exposed").starts_with("--metrics-listen [::]:9000")
         );
-    }
-
-    #[test]
-    fn joining_needs_addresses_and_a_token_and_excludes_founding() {
-        let of = |flags: &[&str]| settings(&[&["--data-dir", "d"], flags].concat(), &[], None);
-        let joining = of(&["--join", "a:1,b:2", "--join-token", "t"]).expect("settings");
-        assert_eq!(joining.join, ["a:1", "b:2"]);
-        assert!(of(&["--join", "a:1"]).expect_err("no token").starts_with("--join: needs --join-token"));
-        let both = of(&["--join", "a:1", "--join-token", "t", "--bootstrap"]).expect_err("both");
-        assert!(both.starts_with("--bootstrap and --join"), "{both}");
-        for address in ["a", "a:", ":1", "a:0", "a:99999", "http://a:1"] {
-            let wrong = of(&["--join", address, "--join-token", "t"]).expect_err(address);
-            assert_eq!(wrong, "--join: must be HOST:PORT, such as node-1.example:7781");
-        }
-        let variables = [("LOCKSTEP_JOIN", "a:1, b:2"), ("LOCKSTEP_JOIN_TOKEN_FILE", "/t")];
-        assert_eq!(settings(&["--data-dir", "d"], &variables, None).expect("settings").join, ["a:1", "b:2"]);
-    }
-
-    #[test]
-    fn who_listens_everywhere_must_say_where_it_is_reached() {
-        let of = |flags: &[&str]| settings(&[&["--data-dir", "d"], flags].concat(), &[], None);
-        let found = of(&["--peer-listen", "0.0.0.0:7781"]).expect_err("where?");
-        assert!(found.starts_with("--peer-listen 0.0.0.0:7781: listens on every address"), "{found}");
-        assert!(of(&["--peer-listen", "0.0.0.0:7781", "--advertise", "node-1:7781"]).is_ok());
-        assert_eq!(of(&[]).expect("settings").peer_listen.to_string(), "127.0.0.1:7781");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use peers::tls::Material;
 use rustls::pki_types::CertificateDer;
 
 use super::{OwnCertificates, Setup, now_ms};
+use crate::config::join_token;
 
 /// Between two rounds through the addresses: members may still be starting.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);
@@ -79,7 +80,10 @@ impl Membership {
     /// When each of them refuses it: then asking again is of no use.
     pub async fn join(setup: &Setup, consensus: &Consensus) -> anyhow::Result<Self> {
         let (node, name) = (consensus.node_id(), consensus.status().node_name);
-        let token = setup.token.as_ref().or(setup.shared.as_ref()).context("no join token")?;
+        let token = match &setup.token {
+            Some(text) => join_token(text)?,
+            None => setup.shared.clone().context("no join token")?,
+        };
         let key = match &setup.own {
             Some(_) => None,
             None => Some(Arc::new(NodeKey::open_or_create(&setup.data_dir)?)),
@@ -89,7 +93,7 @@ impl Membership {
         loop {
             let mut refusals = Vec::new();
             for address in &setup.join {
-                match join(&TcpDial, &address.as_str().into(), token, &joiner).await {
+                match join(&TcpDial, &address.as_str().into(), &token, &joiner).await {
                     Ok(admitted) => return Self::admitted(setup, node, admitted),
                     Err(error @ JoinError::Unreachable { .. }) => say_once(&mut told, &error.to_string()),
                     Err(error) => refusals.push(error.to_string()),

@@ -26,7 +26,8 @@ pub struct Setup {
     /// `host:port` where others reach this node.
     pub address: Arc<str>,
     pub join: Vec<String>,
-    pub token: Option<Token>,
+    /// A one-time token, or the reference to its file: read when the node joins.
+    pub token: Option<String>,
     /// The secret that all nodes were given.
     pub shared: Option<Token>,
     pub own: Option<OwnCertificates>,
