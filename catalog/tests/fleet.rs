@@ -308,7 +308,8 @@ fn a_node_that_starts_before_it_has_given_all_away_keeps_the_rest() {
     done(&mut catalog, start(ONE, "n1"));
     assert_eq!(catalog.fleet.hand_overs, BTreeMap::new());
     done(&mut catalog, duty(ONE, Duty::Drains));
-    done(&mut catalog, hand_over(0, TWO, 2));
+    let epoch = assignment(&catalog, 0).epoch;
+    done(&mut catalog, hand_over(0, TWO, epoch));
     done(&mut catalog, start(ONE, "n1"));
     assert_eq!(catalog.fleet.hand_overs.len(), 1, "a draining one goes on giving away");
 }
@@ -374,8 +375,8 @@ fn a_release_to_a_member_that_is_gone_leaves_the_owner() {
     assert_eq!(apply(&mut catalog, 1, release(ONE, 0, 1, false)), Ok(Outcome::Unchanged));
     // No command leads here, but nobody may depend on that.
     catalog.fleet.hand_overs.insert(key(0), TWO);
-    done(&mut catalog, release(ONE, 0, 1, false));
-    assert_eq!(assignment(&catalog, 0), owned(ONE, 1, false));
+    done(&mut catalog, release(ONE, 0, 2, false));
+    assert_eq!(assignment(&catalog, 0), owned(ONE, 3, false));
     assert_eq!(catalog.fleet.hand_overs, BTreeMap::new());
 }
 
@@ -398,7 +399,28 @@ fn a_hand_over_is_redirected_by_another_and_taken_back_by_one_to_the_owner() {
     assert_eq!(apply(&mut catalog, 1, hand_over(0, THREE, 1)), Ok(Outcome::Unchanged));
     done(&mut catalog, hand_over(0, ONE, 1));
     assert_eq!(catalog.fleet.hand_overs, BTreeMap::new());
-    assert_eq!(apply(&mut catalog, 1, hand_over(0, ONE, 1)), Ok(Outcome::Unchanged));
+    assert_eq!(apply(&mut catalog, 1, hand_over(0, ONE, 2)), Ok(Outcome::Unchanged));
+}
+
+#[test]
+fn a_release_that_arrives_after_its_hand_over_was_called_off_gives_nothing_away() {
+    let off: [fn(&mut Catalog); 3] = [
+        |catalog| done(catalog, hand_over(0, ONE, 1)),
+        |catalog| done(catalog, remove(TWO, false)),
+        |catalog| {
+            done(catalog, duty(ONE, Duty::Drains));
+            done(catalog, duty(ONE, Duty::Mirrors));
+        },
+    ];
+    for call_off in off {
+        let mut catalog = three();
+        done(&mut catalog, hand_over(0, TWO, 1));
+        call_off(&mut catalog);
+        assert_eq!(assignment(&catalog, 0), owned(ONE, 2, false), "it runs again, under another epoch");
+        done(&mut catalog, hand_over(0, THREE, 2));
+        assert_eq!(apply(&mut catalog, 1, release(ONE, 0, 1, false)), Ok(Outcome::Unchanged));
+        assert_eq!(assignment(&catalog, 0).node, ONE);
+    }
 }
 
 #[test]

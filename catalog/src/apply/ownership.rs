@@ -32,12 +32,16 @@ impl Catalog {
         let mut outcome = Outcome::Unchanged;
         for m in moves {
             let to_another = self.owner(&key(m)) != Some(m.node);
-            let before = if to_another {
-                self.fleet.hand_overs.insert(key(m), m.node)
+            let changes = if to_another {
+                self.fleet.hand_overs.insert(key(m), m.node) != Some(m.node)
             } else {
-                self.fleet.hand_overs.remove(&key(m))
+                let cancelled = self.fleet.hand_overs.remove(&key(m)).is_some();
+                if cancelled {
+                    self.outdate_release(&key(m));
+                }
+                cancelled
             };
-            if before != to_another.then_some(m.node) {
+            if changes {
                 outcome = Outcome::Done;
             }
         }
@@ -62,9 +66,22 @@ impl Catalog {
                 *assignment = Assignment { node: to, epoch: assignment.epoch + 1, unclean: *in_doubt };
             }
             self.fleet.hand_overs.remove(key);
+            if !is_member {
+                self.outdate_release(key);
+            }
             outcome = Outcome::Done;
         }
         Ok(outcome)
+    }
+
+    /// After a hand-over that is off: the owner goes on under another assignment epoch, so that a release
+    /// of before, still on its way to the Raft leader, can't give away what runs again.
+    fn outdate_release(&mut self, key: &PartitionKey) {
+        let Ok(mirror) = self.mirror_mut(&key.mirror) else { return };
+        let partition = mirror.partitions.get_mut(key.partition as usize);
+        if let Some(assignment) = partition.and_then(|p| p.assignment.as_mut()) {
+            assignment.epoch += 1;
+        }
     }
 
     /// A node that starts takes over from the process before it, which may have requests under way.
@@ -86,9 +103,13 @@ impl Catalog {
 
     /// Forgets the hand-overs (by owner and by receiver) for which `which` is true.
     pub(super) fn cancel_hand_overs(&mut self, which: impl Fn(Option<NodeId>, NodeId) -> bool) {
-        let mut hand_overs = std::mem::take(&mut self.fleet.hand_overs);
-        hand_overs.retain(|key, to| !which(self.owner(key), *to));
-        self.fleet.hand_overs = hand_overs;
+        let hand_overs = self.fleet.hand_overs.iter();
+        let off: Vec<PartitionKey> =
+            hand_overs.filter(|(key, to)| which(self.owner(key), **to)).map(|(key, _)| key.clone()).collect();
+        for key in off {
+            self.fleet.hand_overs.remove(&key);
+            self.outdate_release(&key);
+        }
     }
 
     /// Mirror partitions that the node owns.
