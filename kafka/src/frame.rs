@@ -19,7 +19,7 @@ const POOLED_BYTES_MIN: usize = 64 * 1024;
 const POOLED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Up to here a buffer is taken whole before its bytes arrive: untouched, it is no memory yet.
-const TAKEN_BYTES_MAX: usize = 9 * 1024 * 1024;
+pub const TAKEN_WHOLE_BYTES_MAX: usize = 9 * 1024 * 1024;
 
 /// Other buffers grow as their bytes arrive, at most doubling: a hostile length costs nothing.
 const GROW_BYTES: usize = 256 * 1024;
@@ -126,7 +126,7 @@ impl FramePool {
         state.shrink_to(self.inner.kept_bytes_max);
         drop(state);
         buffer.clear();
-        if buffer.capacity() == 0 && kept_bytes <= TAKEN_BYTES_MAX {
+        if buffer.capacity() == 0 && kept_bytes <= TAKEN_WHOLE_BYTES_MAX {
             buffer.reserve_exact(kept_bytes);
         }
         PooledFrame { buffer, kept_bytes, pool: self.inner.clone() }
