@@ -84,8 +84,8 @@ fn compare(version: &str) {
         }
         scenario.note("played all sequences");
         judge(&differences, REPORTED)?;
-        all_spoken(&versions)?;
-        cluster.stop()
+        // Dropping the cluster kills it: a clean stop would sync every partition of data that nobody needs.
+        all_spoken(&versions)
     });
 }
 
