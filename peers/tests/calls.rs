@@ -429,6 +429,24 @@ async fn a_frame_that_is_too_large_or_of_no_known_kind_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_newer_connection_of_the_same_node_ends_the_one_before() {
+    let net = Net::default();
+    let _b = Spec::new(&net, B, "b:1").start();
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut stream = net.open("b:1").expect("open");
+        stream.write_all(&hello([1, 1])).await.expect("sent");
+        assert_eq!(read_frame(&mut stream).await[0], 2, "welcome");
+        streams.push(stream);
+    }
+    let began = Instant::now();
+    assert_eq!(streams[0].read(&mut [0]).await.expect("closed"), 0);
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+    streams[1].write_all(&frame(4, 1, 6, 1_000, b"x")).await.expect("sent");
+    assert_eq!(read_frame(&mut streams[1]).await[0], 5, "answered");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_service_is_told_so_and_the_connection_stays() {
     let net = Net::default();
     let (_a, _b) = pair(&net);
