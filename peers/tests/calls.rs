@@ -13,7 +13,7 @@ use support::{A, Answer, B, Net, SECOND, Spec, book, echo, pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_carries_bytes_there_and_back_and_tells_who_calls() {
     let net = Net::default();
     let mut b = Spec::new(&net, B, "b:1");
@@ -30,7 +30,7 @@ async fn a_call_carries_bytes_there_and_back_and_tells_who_calls() {
     assert_eq!(net.dials(), 4, "a connection for each service, and one for what is large");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_node_calls_itself_without_a_connection() {
     let net = Net::default();
     let (a, _b) = pair(&net);
@@ -38,7 +38,7 @@ async fn a_node_calls_itself_without_a_connection() {
     assert_eq!(net.dials(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_largest_call_passes_and_a_larger_one_is_not_sent() {
     let net = Net::default();
     let (a, _b) = pair(&net);
@@ -48,7 +48,7 @@ async fn the_largest_call_passes_and_a_larger_one_is_not_sent() {
     assert_eq!(error, CallError::TooLarge { bytes: CALL_BYTES_MAX + 1, max: CALL_BYTES_MAX });
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_too_large_fails_that_call_alone() {
     let net = Net::default();
     let mut b = Spec::new(&net, B, "b:1");
@@ -426,6 +426,24 @@ async fn a_frame_that_is_too_large_or_of_no_known_kind_is_closed() {
         assert_eq!(stream.read(&mut [0]).await.expect("closed"), 0);
     }
     assert_eq!(a.call(B, "x").await.expect("others are served"), "x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_connection_of_the_same_node_ends_the_one_before() {
+    let net = Net::default();
+    let _b = Spec::new(&net, B, "b:1").start();
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let mut stream = net.open("b:1").expect("open");
+        stream.write_all(&hello([1, 1])).await.expect("sent");
+        assert_eq!(read_frame(&mut stream).await[0], 2, "welcome");
+        streams.push(stream);
+    }
+    let began = Instant::now();
+    assert_eq!(streams[0].read(&mut [0]).await.expect("closed"), 0);
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+    streams[1].write_all(&frame(4, 1, 6, 1_000, b"x")).await.expect("sent");
+    assert_eq!(read_frame(&mut streams[1]).await[0], 5, "answered");
 }
 
 #[tokio::test(start_paused = true)]

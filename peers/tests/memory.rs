@@ -52,7 +52,10 @@ async fn a_member_that_doesnt_read_costs_a_bounded_amount_and_soon_nothing() {
         if stream.write_all(&frame(4, 3, call, b"more")).await.is_err() {
             break;
         }
+        // One after the other, so that each could be served.
+        tokio::time::sleep(SECOND / 1_000).await;
     }
+    tokio::time::sleep(SECOND).await;
     let peak = MEMORY.peak_usage() - before;
     assert!(peak < 20 * MIB, "{} MiB", peak / MIB);
     tokio::time::sleep(6 * SECOND).await;
@@ -67,7 +70,9 @@ async fn a_member_that_doesnt_read_costs_a_bounded_amount_and_soon_nothing() {
         let mut stream = net.open("b:1").expect("open");
         stream.write_all(&hello(node, 4)).await.expect("sent");
         stream.read_exact(&mut [0; 4]).await.expect("welcome");
-        stream.write_all(&8_000_000_u32.to_be_bytes()).await.expect("sent");
+        let mut header = frame(4, 1, 1, b"");
+        header[..4].copy_from_slice(&8_000_000_u32.to_be_bytes());
+        stream.write_all(&header).await.expect("sent");
         streams.push(stream);
     }
     tokio::time::sleep(SECOND).await;

@@ -24,7 +24,7 @@ fn start(net: &Net, node: NodeId, address: &'static str, security: Security) -> 
     spec.start()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nodes_with_certificates_of_their_fleet_talk_both_ways() {
     let (net, authority) = (Net::default(), found(&fleet()));
     let a = start(&net, A, "a:1", secured(&authority, &fleet(), A));
@@ -93,7 +93,7 @@ async fn a_removed_node_learns_it_at_its_next_call_and_keeps_no_connection() {
     assert_eq!(b.call(A, "x").await, Err(CallError::NoAddress(A)), "nor is it called");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_authority_of_another_fleet_is_not_trusted() {
     let (net, ours, theirs) = (Net::default(), found(&fleet()), found(&fleet()));
     let a = start(&net, A, "a:1", secured(&ours, &fleet(), A));
@@ -104,7 +104,7 @@ async fn an_authority_of_another_fleet_is_not_trusted() {
     assert_eq!(b.refusal(A).await, words);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_caller_whom_the_called_node_doesnt_trust_learns_why() {
     let (net, ours, theirs) = (Net::default(), found(&fleet()), found(&fleet()));
     // Trusts both; is trusted by neither.
@@ -117,7 +117,7 @@ async fn a_caller_whom_the_called_node_doesnt_trust_learns_why() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_expired_certificate_is_refused_by_either_side() {
     let net = Net::default();
     let then = now_ms() - 100 * DAY_MS;
@@ -133,7 +133,7 @@ async fn an_expired_certificate_is_refused_by_either_side() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_certificate_of_the_future_is_refused_beyond_the_tolerance() {
     let (net, authority) = (Net::default(), found(&fleet()));
     let signing = [(*authority).clone()];
@@ -147,7 +147,7 @@ async fn a_certificate_of_the_future_is_refused_beyond_the_tolerance() {
     assert_eq!(a.refusal(B).await, "certificate: its certificate isn't valid yet; are both clocks right?");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_certificate_of_another_node_is_refused_by_either_side() {
     let (net, authority) = (Net::default(), found(&fleet()));
     let a = start(&net, A, "a:1", secured(&authority, &fleet(), A));
@@ -162,7 +162,7 @@ async fn a_certificate_of_another_node_is_refused_by_either_side() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_certificate_of_another_fleet_by_the_same_authority_is_refused() {
     let (net, authority) = (Net::default(), found(&fleet()));
     let signing = [(*authority).clone()];
@@ -177,7 +177,7 @@ async fn a_certificate_of_another_fleet_by_the_same_authority_is_refused() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_tls_nobody_gets_anywhere() {
     let (net, authority) = (Net::default(), found(&fleet()));
     let a = Spec::new(&net, A, "a:1").start();
@@ -187,7 +187,7 @@ async fn without_tls_nobody_gets_anywhere() {
     assert!(error.to_string().contains("isn't TLS"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_caller_without_a_certificate_is_refused_and_so_is_an_older_tls() {
     let (net, authority) = (Net::default(), found(&fleet()));
     let _b = start(&net, B, "b:1", secured(&authority, &fleet(), B));
@@ -224,7 +224,7 @@ async fn a_caller_without_a_certificate_is_refused_and_so_is_an_older_tls() {
     assert!(String::from_utf8_lossy(&answer).ends_with("the calling node shows no certificate"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_fleet_changes_its_authority_without_a_restart_and_the_old_one_opens_nothing() {
     let (net, old, new) = (Net::default(), found(&fleet()), found(&fleet()));
     let both = [(*old).clone(), (*new).clone()];
@@ -329,7 +329,7 @@ impl Operator {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn certificates_of_the_operators_own_authority_let_their_holders_talk_and_no_one_else() {
     let (net, operator) = (Net::default(), Operator::new());
     let a = start(&net, A, "a:1", operator.tls("a.example"));

@@ -90,7 +90,7 @@ impl Door {
             Ok(proven) => proven,
             Err(Turned::Away(refusal)) => return refuse(turns, refusal).await,
             Err(Turned::Paused(pause)) => {
-                let seconds = pause.as_secs() + 1;
+                let seconds = pause.as_millis().div_ceil(1_000);
                 let words = format!("there were too many wrong join tokens; try again in {seconds} s");
                 refuse(turns, Refusal::Other(words)).await?;
                 return Ok(Outcome::Paused);
