@@ -110,23 +110,25 @@ fn row(assignment_epoch: u64, fetched: i64, end: i64) -> Row {
 
 /// Shows one row after the other, with so many bytes of credit in use.
 fn show(invariant: &mut dyn Invariant, rows: &[Row], credit_bytes: usize) -> Result<(), String> {
+    rows.chunks(1).try_for_each(|row| show_together(invariant, row, credit_bytes))
+}
+
+fn show_together(invariant: &mut dyn Invariant, rows: &[Row], credit_bytes: usize) -> Result<(), String> {
     let source = cluster(&[&["a", "b"], &["c"]]);
     let mut history = History::default();
     source.with(|state| history.take(state));
     let applied = Applied { index: 1, catalog: catalog::Catalog::default() };
     let (mirrors, struck) = (Mirrors::of(TOPIC, TOPIC), Struck::default());
     let credit_in_use = BTreeMap::from([("l".to_owned(), credit_bytes)]);
-    rows.chunks(1).try_for_each(|rows| {
-        invariant.see(Seen::Shown(&Shown {
-            applied: &applied,
-            rows,
-            links: &BTreeMap::new(),
-            credit_in_use: &credit_in_use,
-            mirrors: &mirrors,
-            history: &history,
-            struck: &struck,
-        }))
-    })
+    invariant.see(Seen::Shown(&Shown {
+        applied: &applied,
+        rows,
+        links: &BTreeMap::new(),
+        credit_in_use: &credit_in_use,
+        mirrors: &mirrors,
+        history: &history,
+        struck: &struck,
+    }))
 }
 
 #[test]
@@ -144,4 +146,10 @@ fn bytes_in_flight_that_the_credit_does_not_count_are_seen() {
     assert_eq!(at(2, 0, 4_096), Ok(()));
     assert!(at(2, 0, 100).is_err(), "two batches have more than 100 bytes");
     assert!(at(2, 3, 1 << 30).is_err(), "more than the credit");
+    // Two batches of some 70 bytes each.
+    let both = |second: (i64, i64)| {
+        let rows = [row(1, 2, 0), row(1, second.1, second.0)];
+        show_together(&mut dp_5::WithinCredit, &rows, 180)
+    };
+    assert_eq!(both((0, 2)), Ok(()), "of one source partition, in one frame");
 }
