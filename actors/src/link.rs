@@ -147,6 +147,8 @@ impl Actor for LinkSupervisor {
         let Surroundings { clock, lease, credit, .. } = surroundings.clone();
         let plane = LinkPlane::new(meters, source, destination, settings, credit, clock, lease);
         surroundings.observatory.set_credit(&link.id, Some(plane.credit().clone()));
+        // Before the first look: its answer is then enough to start with.
+        plane.set_topics(topics(&link));
         let keeper = tokio::spawn(plane.clone().keep_metadata());
         let mut metadata = plane.watch_metadata();
         let watcher_of = myself.clone();
@@ -257,7 +259,7 @@ impl LinkState {
             self.stop_all(myself);
             return;
         }
-        self.plane.set_topics(self.topics());
+        self.plane.set_topics(topics(&self.link));
         let running: Running =
             self.partitions.iter().map(|(key, p)| (key.clone(), p.assignment_epoch)).collect();
         let plan = plan::plan(&self.link, self.surroundings.node, &running, &self.leaving);
@@ -288,14 +290,6 @@ impl LinkState {
         });
         for topic in plan.setups {
             self.start_setup(myself, topic);
-        }
-    }
-
-    fn topics(&self) -> Topics {
-        let mirrors = || self.link.mirrors.values();
-        Topics {
-            source: mirrors().map(|m| m.source_topic.clone()).collect(),
-            destination: mirrors().filter(|m| m.producer.is_some()).map(|m| m.name.clone()).collect(),
         }
     }
 
@@ -373,5 +367,12 @@ impl LinkState {
 
     fn show(&self) {
         self.surroundings.observatory.set_link(&self.link.id, Some(self.availability.view()));
+    }
+}
+
+fn topics(link: &Link) -> Topics {
+    Topics {
+        source: link.mirrors.values().map(|m| m.source_topic.clone()).collect(),
+        destination: link.mirrors.values().filter(|m| m.producer.is_some()).map(|m| m.name.clone()).collect(),
     }
 }
