@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests::fleet::stage::{PARTITIONS, Setup, Stage};
-use tests::pair::FRESH;
+use tests::fleet::stage::{PARTITIONS, Stage, THREE};
 use tests::poll_until;
 use tests::scenario::Scenario;
-
-const SETUP: Setup = Setup { age: FRESH, nodes: 3, destination_brokers: 1, gated: false };
 
 /// A share is handed over within seconds; a busy machine takes the rest.
 const SHARE_LIMIT: Duration = Duration::from_secs(60);
@@ -21,7 +18,7 @@ const TOLD_LIMIT: Duration = Duration::from_secs(30);
 #[test]
 fn nodes_restart_move_drain_join_and_go_without_stopping_a_mirror() {
     Scenario::run("fleet-changes", |scenario| {
-        let mut stage = Stage::start(scenario, SETUP)?;
+        let mut stage = Stage::start(scenario, THREE)?;
         roll(&mut stage)?;
         drain(&mut stage)?;
         join(&mut stage)?;

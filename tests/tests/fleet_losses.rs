@@ -2,11 +2,10 @@
 //! what the lost node didn't own goes on without a pause, and every record ends up where it belongs.
 
 use anyhow::{Context, Result};
-use tests::fleet::stage::{Setup, Stage};
-use tests::pair::FRESH;
+use tests::fleet::stage::{Setup, Stage, THREE};
 use tests::scenario::Scenario;
 
-const SETUP: Setup = Setup { age: FRESH, nodes: 3, destination_brokers: 3, gated: false };
+const SETUP: Setup = Setup { destination_brokers: 3, ..THREE };
 
 #[test]
 fn any_node_may_be_killed_and_so_may_all_of_them() {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use self::gate::Gate;
@@ -113,6 +113,15 @@ impl Fleet {
         Ok(self.listed()?.into_iter().map(|(member, _)| member).collect())
     }
 
+    /// The members, as another node than this one sees them.
+    pub fn members_told_by_other_than(&self, name: &str) -> Result<Vec<Member>> {
+        let other = self.running().find(|node| node.name() != name).context("no other node runs")?;
+        Ok(members_of(&other.get_json("/lockstep/v1/nodes")?)?
+            .into_iter()
+            .map(|(member, _)| member)
+            .collect())
+    }
+
     fn listed(&self) -> Result<Vec<(Member, Option<String>)>> {
         let mut last = None;
         for node in self.running() {
@@ -203,18 +212,29 @@ impl Fleet {
 
     /// So many members, each live, one Raft leader, and no mirror partition on its way.
     pub fn wait_settled(&self, count: usize) -> Result<Vec<Member>> {
+        self.wait_members(|members| {
+            members.len() == count && members.iter().all(|member| member.live) && is_calm(members)
+        })
+    }
+
+    /// As [`wait_settled`](Self::wait_settled) of the nodes that run, whoever else is a member.
+    pub fn wait_calm(&self) -> Result<Vec<Member>> {
+        self.wait_members(|members| {
+            let is_live = |name: &str| members.iter().any(|member| member.name == name && member.live);
+            self.running().all(|node| is_live(node.name())) && is_calm(members)
+        })
+    }
+
+    fn wait_members(&self, wanted: impl Fn(&[Member]) -> bool) -> Result<Vec<Member>> {
         let mut last = String::new();
         let settled = poll_until(SETTLE_LIMIT, SETTLE_POLL, || match self.members() {
-            Ok(members) if is_settled(&members, count) => Some(members),
+            Ok(members) if wanted(&members) => Some(members),
             other => {
                 last = format!("{other:?}");
                 None
             }
         });
-        match settled {
-            Some(members) => Ok(members),
-            None => bail!("the fleet hasn't settled after {SETTLE_LIMIT:?}: {last}"),
-        }
+        settled.with_context(|| format!("the fleet hasn't settled after {SETTLE_LIMIT:?}: {last}"))
     }
 
     /// SIGTERM to all, one after the other.
@@ -223,10 +243,10 @@ impl Fleet {
     }
 }
 
-fn is_settled(members: &[Member], count: usize) -> bool {
-    members.len() == count
-        && members.iter().all(|member| member.live && member.moving == 0)
-        && members.iter().any(|member| member.raft_role == "LEADER")
+/// There is a Raft leader, and nothing is on its way.
+fn is_calm(members: &[Member]) -> bool {
+    members.iter().any(|member| member.raft_role == "LEADER" && member.live)
+        && members.iter().all(|member| member.moving == 0)
 }
 
 fn members_of(list: &Value) -> Result<Vec<(Member, Option<String>)>> {

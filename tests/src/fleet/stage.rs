@@ -14,7 +14,7 @@ use super::watch::Watch;
 use crate::cluster::{KafkaCluster, KafkaConfig};
 use crate::load::{Load, LoadConfig, PROFILES, create_topic};
 use crate::mirror::ends_table;
-use crate::pair::{Age, LINK, TOPIC, WEST};
+use crate::pair::{Age, FRESH, LINK, TOPIC, WEST};
 use crate::poll_until;
 use crate::scenario::Scenario;
 use crate::settled::{check_active, compare_ends, wait_no_lag};
@@ -24,7 +24,8 @@ use crate::wire::RawReader;
 pub const PARTITIONS: i32 = 12;
 /// Beside brokers and several nodes on two cores.
 const RECORDS_PER_SECOND: u32 = 300;
-const TICK: Duration = Duration::from_millis(100);
+/// What shows a pause of a second well enough.
+pub const TICK: Duration = Duration::from_millis(100);
 
 /// Guarded partitions are taken over within 5 s, unguarded ones within 30 s; a broker that is killed at
 /// the same time, and a busy machine, take the rest.
@@ -72,7 +73,12 @@ pub struct Setup {
     pub destination_brokers: u16,
     /// Gates in front of the nodes' peer ports and of the destination's only broker.
     pub gated: bool,
+    /// Between two records for each partition.
+    pub tick: Duration,
 }
+
+/// Three nodes that share fresh records.
+pub const THREE: Setup = Setup { age: FRESH, nodes: 3, destination_brokers: 1, gated: false, tick: TICK };
 
 impl<'a> Stage<'a> {
     pub fn start(scenario: &'a Scenario, setup: Setup) -> Result<Stage<'a>> {
@@ -100,7 +106,7 @@ impl<'a> Stage<'a> {
             seed: scenario.seed(),
             age: age.age(),
         })?;
-        let ticker = Ticker::start(&east.bootstrap(), TOPIC, PARTITIONS, TICK, age.age())?;
+        let ticker = Ticker::start(&east.bootstrap(), TOPIC, PARTITIONS, setup.tick, age.age())?;
         let watch = Watch::start(&east.bootstrap(), &west.bootstrap(), TOPIC);
         let stage = Stage { scenario, east, west, west_gate, fleet, watch, load, ticker };
         stage.wait_flowing().context("before the first event")?;
@@ -119,8 +125,7 @@ impl<'a> Stage<'a> {
         touched: &[&str],
         strike: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<Paused> {
-        let members = self.fleet.members()?.len();
-        self.fleet.wait_settled(members).with_context(|| format!("before {what}"))?;
+        self.fleet.wait_calm().with_context(|| format!("before {what}"))?;
         let before = self.wait_runs().with_context(|| format!("before {what}"))?;
         self.watch.reset();
         let begun = Instant::now();
@@ -189,8 +194,23 @@ impl<'a> Stage<'a> {
         rows.iter().map(run).collect()
     }
 
-    /// Ends the load, waits for the mirror, and compares every record of both topics.
+    /// Partitions that `mine` chooses are in the same run as before, and none of them stood still.
+    pub fn check_went_on(&self, before: &BTreeMap<u64, Run>, mine: impl Fn(&Run) -> bool) -> Result<()> {
+        let after = self.runs()?;
+        let stalls = self.watch.stalls();
+        let chosen: BTreeMap<u64, Run> =
+            before.iter().filter(|(_, run)| mine(run)).map(|(number, run)| (*number, run.clone())).collect();
+        ensure!(!chosen.is_empty(), "no partition to look at in {before:#?}");
+        judge(&chosen, &after, &stalls, &[]).map(drop)
+    }
+
+    /// Ends the load, waits for the mirror, compares every record of both topics, and stops the fleet.
     pub fn finish(self) -> Result<()> {
+        self.compare()?.fleet.end()
+    }
+
+    /// As [`finish`](Self::finish), and leaves everything running.
+    pub fn compare(self) -> Result<Quiet> {
         let Stage { scenario, east, west, fleet, watch, load, ticker, west_gate } = self;
         drop(watch);
         let acknowledged = load.stop()?.total() + ticker.stop()?.total();
@@ -207,10 +227,17 @@ impl<'a> Stage<'a> {
         let records = compare_ends(&east, &west, TOPIC)?;
         // A producer without idempotence may repeat what a slow broker took: more, never fewer.
         ensure!(records >= acknowledged, "{records} at both ends, {acknowledged} acknowledged");
-        fleet.end()?;
-        drop(west_gate);
-        Ok(())
+        Ok(Quiet { east, west, west_gate, fleet })
     }
+}
+
+/// A stage whose load has ended and whose topics were found equal.
+#[derive(Debug)]
+pub struct Quiet {
+    pub east: KafkaCluster,
+    pub west: KafkaCluster,
+    pub west_gate: Option<Gate>,
+    pub fleet: Fleet,
 }
 
 /// Partitions that none of `touched` owned before went on where they were, in the same run.
@@ -231,16 +258,16 @@ fn judge(
             continue;
         }
         ensure!(was == is, "partition {partition} wasn't touched, but ran as {was:?}, now as {is:?}");
-        ensure!(stall <= HICCUP_MAX, "partition {partition} of {was:?} wasn't touched and stood for {stall:?}");
+        ensure!(
+            stall <= HICCUP_MAX,
+            "partition {partition} of {was:?} wasn't touched and stood for {stall:?}"
+        );
         paused.untouched_max = paused.untouched_max.max(stall);
     }
     Ok(paused)
 }
 
-fn start_clusters(
-    scenario: &Scenario,
-    setup: Setup,
-) -> Result<(KafkaCluster, KafkaCluster, Option<Gate>)> {
+fn start_clusters(scenario: &Scenario, setup: Setup) -> Result<(KafkaCluster, KafkaCluster, Option<Gate>)> {
     let east = KafkaCluster::start(KafkaConfig::single("east", scenario.directory()))?;
     let mut west = KafkaConfig::single(WEST, scenario.directory());
     west.brokers = setup.destination_brokers;
