@@ -113,8 +113,7 @@ impl<'a> Stage<'a> {
         let stage = Stage { scenario, east, west, west_gate, fleet, watch, load, ticker };
         stage.wait_flowing().context("before the first event")?;
         stage.fleet.wait_settled(nodes)?;
-        let guarded: Vec<_> = stage.wait_runs()?.values().map(|run| run.guarded).collect();
-        ensure!(guarded.iter().all(|found| *found == Some(age.guarded)), "guarded: {guarded:?}");
+        stage.wait_guarded(age.guarded)?;
         scenario.note("mirroring");
         Ok(stage)
     }
@@ -182,6 +181,17 @@ impl<'a> Stage<'a> {
             }
         });
         runs.with_context(|| format!("not every partition is RUNNING after {FLOW_LIMIT:?}: {last:#?}"))
+    }
+
+    /// What was proven in the other mode would be no proof. A partition is guarded once the destination
+    /// has shown that it remembers its producer.
+    fn wait_guarded(&self, wanted: bool) -> Result<()> {
+        let mut last = BTreeMap::new();
+        let found = poll_until(FLOW_LIMIT, POLL, || {
+            last = self.wait_runs().ok()?;
+            last.values().all(|run| run.guarded == Some(wanted)).then_some(())
+        });
+        found.with_context(|| format!("guarded isn't {wanted} everywhere: {last:#?}"))
     }
 
     fn runs(&self) -> Result<BTreeMap<u64, Run>> {
