@@ -300,3 +300,34 @@ fn start_clusters(scenario: &Scenario, setup: Setup) -> Result<(KafkaCluster, Ka
     gate.aim(west.bootstrap().parse().context("the broker's address")?);
     Ok((east, west, Some(gate)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(of: &[(&str, &str)]) -> BTreeMap<u64, Run> {
+        let run = |(node, since): &(&str, &str)| Run {
+            node: (*node).to_owned(),
+            state: "RUNNING".to_owned(),
+            since: (*since).to_owned(),
+            guarded: Some(true),
+        };
+        (0..).zip(of.iter().map(run)).collect()
+    }
+
+    #[test]
+    fn an_untouched_partition_may_neither_start_again_nor_stand_still() {
+        let before = runs(&[("a", "1"), ("b", "1"), ("b", "1")]);
+        let none = BTreeMap::new();
+        let taken_over = runs(&[("b", "2"), ("b", "1"), ("b", "1")]);
+        assert_eq!(judge(&before, &taken_over, &none, &["a"]).unwrap().moved, 0);
+        let moved_too = runs(&[("b", "2"), ("c", "2"), ("b", "1")]);
+        assert_eq!(judge(&before, &moved_too, &none, &["a"]).unwrap().moved, 1);
+        let again = runs(&[("b", "2"), ("b", "3"), ("b", "1")]);
+        assert!(judge(&before, &again, &none, &["a"]).is_err(), "started again");
+        let stalls = |partition| BTreeMap::from([(partition, HICCUP_MAX * 2)]);
+        assert_eq!(judge(&before, &taken_over, &stalls(0), &["a"]).unwrap().touched_max, HICCUP_MAX * 2);
+        assert!(judge(&before, &taken_over, &stalls(1), &["a"]).is_err(), "stood still");
+        assert!(judge(&before, &runs(&[("b", "2")]), &none, &["a"]).is_err(), "partitions are missing");
+    }
+}
