@@ -210,10 +210,15 @@ impl Fleet {
         self.gates.iter().flat_map(BTreeMap::values).for_each(Gate::heal);
     }
 
-    /// So many members, each live, one Raft leader, and no mirror partition on its way.
+    /// So many members, each live, as many voters as can be, one Raft leader, and no mirror partition
+    /// on its way.
     pub fn wait_settled(&self, count: usize) -> Result<Vec<Member>> {
         self.wait_members(|members| {
-            members.len() == count && members.iter().all(|member| member.live) && is_calm(members)
+            let voters = members.iter().filter(|member| member.raft_role != "LEARNER").count();
+            members.len() == count
+                && members.iter().all(|member| member.live)
+                && voters == voters_of(count)
+                && is_calm(members)
         })
     }
 
@@ -240,6 +245,15 @@ impl Fleet {
     /// SIGTERM to all, one after the other.
     pub fn end(mut self) -> Result<()> {
         self.nodes.values_mut().filter(|node| node.is_running()).try_for_each(Node::sigterm)
+    }
+}
+
+/// An odd number up to five.
+fn voters_of(nodes: usize) -> usize {
+    match nodes {
+        0..3 => 1,
+        3..5 => 3,
+        _ => 5,
     }
 }
 
