@@ -23,6 +23,8 @@ pub mod compare;
 #[cfg(feature = "differential")]
 pub mod differential;
 #[cfg(feature = "witness")]
+pub mod fleet;
+#[cfg(feature = "witness")]
 pub mod load;
 #[cfg(feature = "witness")]
 pub mod mirror;

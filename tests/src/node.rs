@@ -3,6 +3,7 @@
 //! It knows the binary only from outside: command line, REST, exit codes, log.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
@@ -42,7 +43,17 @@ pub struct Node {
     directory: PathBuf,
     api: PortLease,
     peer: PortLease,
+    /// At every start.
+    settings: Vec<String>,
     process: Option<Process>,
+}
+
+/// Any answer of the API.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: Option<String>,
+    pub body: String,
 }
 
 impl Node {
@@ -55,19 +66,68 @@ impl Node {
 
     /// [`bootstrap`](Self::bootstrap) with the binary at this path.
     pub fn bootstrap_binary(binary: PathBuf, name: &str, parent: &Path) -> Result<Node> {
+        let mut node = Node::prepare(binary, name, parent)?;
+        node.start(&["--bootstrap"])?;
+        Ok(node)
+    }
+
+    /// A node with an empty directory and ports of its own; [`Node::start`] starts it.
+    pub fn prepare(binary: PathBuf, name: &str, parent: &Path) -> Result<Node> {
         let directory = parent.join(name);
         fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-        let mut node = Node {
+        Ok(Node {
             binary,
             name: name.to_owned(),
             directory,
             api: PortLease::take()?,
             peer: PortLease::take()?,
+            settings: Vec::new(),
             process: None,
-        };
-        node.spawn(&["--bootstrap"])?;
-        node.wait_ready()?;
-        Ok(node)
+        })
+    }
+
+    /// Flags of every later start.
+    pub fn set(&mut self, settings: Vec<String>) {
+        self.settings = settings;
+    }
+
+    /// Starts with these flags, too, and waits until it is ready.
+    pub fn start(&mut self, more: &[&str]) -> Result<()> {
+        ensure!(self.process.is_none(), "{} runs already", self.name);
+        self.spawn(more)?;
+        self.wait_ready()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens for its peers.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer.address()
+    }
+
+    /// From its next start on it listens elsewhere for its peers.
+    pub fn move_peer_port(&mut self) -> Result<()> {
+        self.peer = PortLease::take()?;
+        Ok(())
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Starts on its data, and waits until it ends by itself.
+    pub fn start_and_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.spawn(&[])?;
+        let status = self.running()?.wait(limit);
+        self.process = None;
+        status
+    }
+
+    /// All that it ever logged.
+    pub fn log_text(&self) -> Result<String> {
+        fs::read_to_string(self.log()).with_context(|| format!("read the log of {}", self.name))
     }
 
     /// Another node with a copy of this one's data, on ports of its own; [`Node::restart`] starts
@@ -81,6 +141,7 @@ impl Node {
             directory,
             api: PortLease::take()?,
             peer: PortLease::take()?,
+            settings: self.settings.clone(),
             process: None,
         })
     }
@@ -126,9 +187,7 @@ impl Node {
 
     /// Starts again on the same data and ports, and waits until it is ready.
     pub fn restart(&mut self) -> Result<()> {
-        ensure!(self.process.is_none(), "{} runs; kill it first", self.name);
-        self.spawn(&[])?;
-        self.wait_ready()
+        self.start(&[])
     }
 
     /// Runs the CLI against this node and returns its standard output; anything but exit code 0
@@ -193,6 +252,16 @@ impl Node {
         })
     }
 
+    /// POST without a body, whatever comes of it.
+    pub fn post(&self, path: &str) -> Result<Answer> {
+        let url = format!("{}{path}", self.url());
+        let mut answer = http_agent().post(&url).send_empty().with_context(|| format!("POST {url}"))?;
+        let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.map(str::to_owned);
+        let body = answer.body_mut().read_to_string().with_context(|| format!("read {url}"))?;
+        Ok(Answer { status: answer.status().as_u16(), retry_after, body })
+    }
+
     fn get_text(&self, path: &str) -> Result<String> {
         let url = format!("{}{path}", self.url());
         let mut answer = http_agent().get(&url).call().with_context(|| format!("GET {url}"))?;
@@ -206,6 +275,7 @@ impl Node {
         command
             .arg("server")
             .args(more)
+            .args(&self.settings)
             .arg("--data-dir")
             .arg(self.data())
             .args(["--listen", &self.api.address().to_string()])
@@ -240,7 +310,8 @@ impl Node {
         })
     }
 
-    fn data(&self) -> PathBuf {
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 

@@ -28,6 +28,17 @@ pub struct Age {
     destination_properties: &'static [(&'static str, &'static str)],
 }
 
+impl Age {
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// What makes brokers do so.
+    pub fn destination_properties(&self) -> &'static [(&'static str, &'static str)] {
+        self.destination_properties
+    }
+}
+
 /// The destination remembers who mirrored them.
 pub const FRESH: Age = Age { name: "fresh", age: Duration::ZERO, guarded: true, destination_properties: &[] };
 /// It forgets at once.

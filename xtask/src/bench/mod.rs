@@ -2,6 +2,7 @@
 //! and topics. The report goes to `docs/evidence/`; a missed goal is reported and fails nothing.
 
 mod client;
+mod fleet;
 mod goals;
 mod measure;
 mod mirror;
@@ -40,7 +41,10 @@ const LIMIT: Duration = Duration::from_secs(24 * 60);
 const LIMIT_QUICK: Duration = Duration::from_secs(3 * 60 + 15);
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// One round of small copies: for trying, its figures say little
     #[arg(long)]
     quick: bool,
@@ -70,7 +74,17 @@ pub struct Arguments {
     beside_others: bool,
 }
 
+/// What is measured apart from the comparison of mirrors.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Other {
+    /// How long partitions stand still when a node of three is killed or stopped
+    Fleet(fleet::Arguments),
+}
+
 pub fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(Other::Fleet(arguments)) = &arguments.other {
+        return fleet::run(arguments);
+    }
     // Before our own builds add to it.
     let load = load_average()?;
     let scale = Scale::new(arguments.quick, arguments.runs, arguments.megabytes);

@@ -1,0 +1,51 @@
+//! Cables are cut: between a node and all others, and between an owner and the destination alone.
+//! While a node is cut off, two nodes append to the same partitions.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::fleet::stage::{Setup, Stage, THREE};
+use tests::scenario::{self, Scenario};
+
+const SETUP: Setup = Setup { gated: true, ..THREE };
+
+/// Its partitions were taken over long ago, and leases have ended.
+const CUT: Duration = Duration::from_secs(10);
+/// Longer than any request may take.
+const CUT_LONG: Duration = Duration::from_secs(45);
+
+#[test]
+fn a_cut_cable_costs_no_record_and_doubles_none() {
+    Scenario::run("fleet-cuts", |scenario| {
+        let mut stage = Stage::start(scenario, SETUP)?;
+        let held = if scenario::all_cells() { CUT_LONG } else { CUT };
+        let owner = stage.fleet.busiest()?;
+        cut_off(&mut stage, "cut between an owner and its peers", &owner, held)?;
+        let leader = stage.fleet.raft_leader()?;
+        cut_off(&mut stage, "cut between the Raft leader and its peers", &leader, held)?;
+        let owner = stage.fleet.busiest()?;
+        stage.event("cut between an owner and the destination", &[&owner], |stage| {
+            let pid = stage.fleet.node(&owner)?.pid()?;
+            let gate = stage.west_gate.as_ref().context("no gate")?;
+            gate.cut(pid);
+            std::thread::sleep(held);
+            gate.heal();
+            Ok(())
+        })?;
+        stage.finish()
+    });
+}
+
+fn cut_off(stage: &mut Stage, what: &str, name: &str, held: Duration) -> Result<()> {
+    stage.event(what, &[name], |stage| {
+        stage.fleet.isolate(name)?;
+        std::thread::sleep(held);
+        let others = stage.fleet.members_told_by_other_than(name)?;
+        let cut_off = others.iter().find(|member| member.name == name).context("it is a member")?;
+        ensure!(!cut_off.live, "the others still reach it: {others:?}");
+        ensure!(cut_off.owned == 0, "the others have left it its partitions: {others:?}");
+        stage.fleet.heal();
+        stage.fleet.wait_settled(3).map(drop)
+    })?;
+    Ok(())
+}
