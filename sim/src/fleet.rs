@@ -63,7 +63,7 @@ impl Fleet {
                 back_at: None,
                 doomed_for: AGAIN_AFTER,
                 room_at: None,
-                touched_to: WELL_AFTER,
+                touched_to: Duration::ZERO,
                 index: 0,
                 shown: shown::Shown::default(),
                 walked: Walked::default(),
@@ -233,7 +233,7 @@ impl Fleet {
 
     /// Nodes that nothing is or was in the way of lately.
     fn well(&self, now: Duration) -> BTreeSet<NodeId> {
-        let well = self.places.iter().filter(|place| place.touched_to + WELL_AFTER < now);
+        let well = self.places.iter().filter(|place| place.touched_to.saturating_add(WELL_AFTER) < now);
         well.filter_map(|place| Some(place.seat.view()?.node)).collect()
     }
 
