@@ -187,6 +187,21 @@ pub fn draw(chance: &mut Chance, busy: Duration, unclean: Unclean) -> Vec<Fault>
 }
 
 impl Kind {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Node { .. } => "node ends",
+            Self::Fleet(fault) => fault.name(),
+            Self::Broker { .. } => "broker ends",
+            Self::Lead { .. } => "partition leader moves",
+            Self::LeadUnclean { .. } => "unclean election",
+            Self::Followers { .. } => "followers stand still",
+            Self::Requests { .. } => "requests disturbed",
+            Self::Network { .. } => "network to a broker",
+            Self::DeleteRecords { .. } => "records deleted",
+            Self::Grow { .. } => "topic grows",
+        }
+    }
+
     /// Which node it strikes, where it strikes one of several.
     pub fn aim(&mut self, at: u64) {
         if let Self::Node { which, .. } | Self::Network { which, .. } = self {

@@ -153,7 +153,7 @@ impl Fleet {
         let is_full = self.applied.as_ref()?.catalog.nodes.len() >= self.places.len();
         let found = self.at(which).seat.id();
         if !(is_complete && is_full) {
-            tracing::info!("fault: not now: the fleet isn't complete");
+            tracing::info!("node: not now: the fleet isn't complete");
             return None;
         }
         found

@@ -81,6 +81,20 @@ fn milliseconds(chance: &mut Chance, range: std::ops::RangeInclusive<u64>) -> Du
 }
 
 impl OfFleet {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nodes { .. } => "nodes end",
+            Self::Cut { way: Way::Held, from: From::Everyone, .. } => "node paused",
+            Self::Cut { way: Way::Held, .. } => "network holds",
+            Self::Cut { way: Way::Both, .. } => "network split",
+            Self::Cut { .. } => "network split one-way",
+            Self::Leave { .. } => "node leaves",
+            Self::DiskFull { .. } => "disk full",
+            Self::DiskLost { .. } => "disk lost, another joins",
+            Self::Removed { .. } => "node removed, another joins",
+        }
+    }
+
     fn draw(chance: &mut Chance) -> Self {
         let which = chance.next();
         match chance.between(0..=99) {

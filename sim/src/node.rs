@@ -48,10 +48,13 @@ pub struct Seat {
     pub judge: Judge,
     pub operator: Operator,
     pub credit: CreditLimits,
+    log: (u64, u64),
     /// Its store was founded: from then on it must open whatever happens.
     founded: AtomicBool,
     /// It is to join a fleet that there is, also the one that once founded it.
     joins: AtomicBool,
+    /// What the binary has in a file: a certificate of its fleet.
+    let_in: AtomicBool,
     /// The process has ended by itself: it was told to stop, or removed.
     left: AtomicBool,
     stop: watch::Sender<bool>,
@@ -90,11 +93,13 @@ pub struct Common {
     pub judge: Judge,
     pub operator: Operator,
     pub credit: CreditLimits,
+    /// Entries between snapshots, and kept behind one.
+    pub log: (u64, u64),
 }
 
 impl Seat {
     pub fn new(place: usize, disk: Disk, chance: SharedChance, common: Common) -> Arc<Self> {
-        let Common { hosts, time, judge, operator, credit } = common;
+        let Common { hosts, time, judge, operator, credit, log } = common;
         Arc::new(Self {
             place,
             name: hosts[place],
@@ -105,8 +110,10 @@ impl Seat {
             judge,
             operator,
             credit,
+            log,
             founded: AtomicBool::new(false),
             joins: AtomicBool::new(place > 0),
+            let_in: AtomicBool::new(false),
             left: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             view: Mutex::default(),
@@ -207,7 +214,8 @@ impl Seat {
             version: "simulated".into(),
         };
         let peer_dial = Arc::new(PeerDial(self.chance.clone()));
-        let is_member = consensus.watch().borrow().catalog.fleet.id.is_some();
+        let is_founded = consensus.watch().borrow().catalog.fleet.id.is_some();
+        let is_member = is_founded || self.let_in.load(Ordering::Relaxed);
         let (mut members, mut recorded) = (Vec::new(), false);
         if !is_member && consensus.status().voters.is_empty() {
             let others: Vec<_> = self.hosts.iter().copied().filter(|host| *host != self.name).collect();
@@ -218,6 +226,7 @@ impl Seat {
             found_fleet(consensus).await?;
             recorded = true;
         }
+        self.let_in.store(true, Ordering::Relaxed);
         let transport = Transport::new(peers::transport::Options {
             node,
             fleet: peering::fleet_id(),
@@ -259,6 +268,8 @@ impl Seat {
             clock: Arc::new(move || time.wall_ms()),
             entropy: Arc::new(move || chance.draw(|chance| chance.next())),
             peers: Arc::new(peers.clone()),
+            snapshot_after_entries: self.log.0,
+            log_kept_entries: self.log.1,
             ..consensus::Options::new(PathBuf::from(self.name), self.name)
         }
     }
@@ -297,6 +308,7 @@ impl Seat {
     pub fn replace(&self, joins: bool) {
         self.disk.replace();
         self.founded.store(false, Ordering::Relaxed);
+        self.let_in.store(false, Ordering::Relaxed);
         self.joins.store(joins, Ordering::Relaxed);
     }
 

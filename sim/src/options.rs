@@ -18,6 +18,9 @@ const BUSY: RangeInclusive<u64> = 15..=45;
 /// Mostly three.
 const NODES: [u64; 10] = [1, 1, 3, 3, 3, 3, 3, 3, 3, 5];
 
+/// As in production, and so that members that were away are sent a snapshot.
+const SNAPSHOTS: [(u64, u64); 4] = [(5_000, 1_000), (100, 20), (20, 5), (8, 1)];
+
 /// Some fleets have more time: an unclean takeover of an unguarded partition takes half a minute.
 const LONG_PERCENT: u64 = 30;
 const LONGER: Duration = Duration::from_secs(40);
@@ -116,6 +119,8 @@ pub struct Options {
     pub seed: u64,
     /// So many nodes are the fleet.
     pub nodes: u64,
+    /// Entries between two snapshots of the catalog, and kept behind one.
+    pub log: (u64, u64),
     pub busy: Duration,
     /// The run ends when all has come right, at the earliest and at the latest so long after.
     pub quiet: RangeInclusive<Duration>,
@@ -148,6 +153,7 @@ impl Options {
         let mut options = Self {
             seed,
             nodes,
+            log: *Chance::of(seed, "snapshots").pick(&SNAPSHOTS),
             busy,
             quiet: QUIET_MIN..=QUIET_MAX,
             latency_max: Duration::from_millis(chance.between(LATENCY_MS)),
@@ -227,7 +233,7 @@ fn topic(number: u64, seed: u64, chance: &mut Chance) -> SourceTopic {
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}", self.seed)?;
-        writeln!(f, "  {} nodes", self.nodes)?;
+        writeln!(f, "  {} nodes, a snapshot every {} entries, {} kept", self.nodes, self.log.0, self.log.1)?;
         writeln!(f, "  busy for {:?}, then quiet for up to {:?}", self.busy, self.quiet.end())?;
         writeln!(f, "  latency up to {:?}, {} commands", self.latency_max, self.commands)?;
         writeln!(f, "  requests of the product wait {} ms", self.request_timeout_ms)?;

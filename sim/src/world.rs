@@ -91,6 +91,7 @@ impl World<'_> {
             judge: judge.clone(),
             operator: operator.clone(),
             credit: options.memory.credit,
+            log: options.log,
         };
         let fleet = Fleet::new(seed, &common);
         for place in &fleet.places {
@@ -171,7 +172,7 @@ impl World<'_> {
     }
 
     fn strike(&mut self, fault: &Fault, now: Duration) {
-        tracing::info!("fault: {fault}");
+        tracing::info!("fault: {}: {fault}", fault.kind.name());
         // What stands in the logs now may be gone after it.
         self.look_at_logs();
         match fault.kind {
