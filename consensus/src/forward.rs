@@ -135,10 +135,12 @@ impl Inner {
         }
     }
 
-    /// Up to where a reader must have applied to see all that was acknowledged.
+    /// Up to where a reader must have applied to see all that was acknowledged. A Raft leader that starts
+    /// again goes on as one (openraft 0.9) without an entry of that start: what was acknowledged before is
+    /// in its log, and may not be among what it knows to be committed.
     pub(crate) async fn read_index(&self) -> Answer {
         match self.raft.get_read_log_id().await {
-            Ok((read, _)) => Answer::ReadIndex(read.map_or(0, |id| id.index)),
+            Ok((read, _)) => Answer::ReadIndex(read.max(self.last_log()).map_or(0, |id| id.index)),
             Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
                 Answer::NotLeader(to.leader_id)
             }

@@ -190,3 +190,27 @@ async fn commands_are_applied_once_or_reported_in_doubt_whatever_happens_to_raft
         under_fire(5, seed).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_before_all_nodes_died_at_once_is_read_as_soon_as_anything_is() {
+    for seed in 1..=10 {
+        let mut fleet = Fleet::of(3, seed).await;
+        fleet.leader().await.submit(create("acknowledged")).await.expect("submit");
+        for number in 0..3 {
+            fleet.kill(number).await;
+        }
+        for number in 0..3 {
+            fleet.start(number).await;
+        }
+        for node in fleet.running() {
+            // Whoever can't answer yet says so.
+            if let Ok(read) = node.read().await {
+                assert!(
+                    read.catalog.clusters.contains_key("acknowledged"),
+                    "seed {seed}: read {}",
+                    read.index
+                );
+            }
+        }
+    }
+}
