@@ -13,7 +13,7 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 39] = [
+const PATHS: [Path; 49] = [
     path("written by idempotent producers", &["sim: an idempotent producer of "]),
     path("written by plain producers", &["sim: a plain producer of "]),
     path("prefix filled", &["actors: cutting off the filler"]),
@@ -49,6 +49,16 @@ const PATHS: [Path; 39] = [
     path("mirror deleted with its topic", &["operator: topic ", " is deleted"]),
     path("command refused", &["operator: refused"]),
     path("deleted records back at the source", &["cluster north: ", "shows deleted records again"]),
+    path("node joins", &["sim: node: was let in"]),
+    path("Raft leader moves to another node", &["node-2 ", "sim: node: is Raft leader"]),
+    path("node is lost", &["actors: WARN a node is lost"]),
+    path("node leaves", &["sim: node: is told to stop"]),
+    path("Raft leadership handed over", &["sim: node: the Raft leadership goes to"]),
+    path("node drained", &["operator: SetDuty", "Drains", "is done"]),
+    path("node removed", &["operator: RemoveNode", "is done"]),
+    path("node ends by itself: removed", &["sim: node: was removed"]),
+    path("disk full", &["fault: disk full"]),
+    path("network split", &["over: Cut"]),
     path("stopped: RETENTION_GAP", &["actors: ERROR ", "RETENTION_GAP"]),
     path("stopped: UNEXPECTED_TRUNCATION", &["actors: ERROR ", "UNEXPECTED_TRUNCATION"]),
     path("stopped: DESTINATION_LOG_DIVERGED", &["actors: ERROR ", "DESTINATION_LOG_DIVERGED"]),

@@ -41,6 +41,8 @@ struct State {
     doom: Option<(Crash, u64)>,
     /// The doom has come.
     is_fallen: bool,
+    /// Takes no more changes.
+    is_full: bool,
 }
 
 enum Write {
@@ -60,6 +62,7 @@ impl Disk {
             syncs: 0,
             doom: None,
             is_fallen: false,
+            is_full: false,
         })))
     }
 
@@ -85,6 +88,15 @@ impl Disk {
     /// Whether the doom has come since the last call.
     pub fn take_fallen(&self) -> bool {
         std::mem::take(&mut self.state().is_fallen)
+    }
+
+    /// From now on no change is made, or again every one.
+    pub fn set_full(&self, is_full: bool) {
+        self.state().is_full = is_full;
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.state().is_full
     }
 
     /// Another disk in its place.
@@ -147,6 +159,9 @@ impl Life {
     /// To change it. The change with which the doom comes isn't made.
     fn change(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state()?;
+        if state.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         match state.doom.take() {
             Some((crash, 0)) => {
                 state.crash(crash);

@@ -13,6 +13,7 @@ use kafka_protocol::messages::ApiKey;
 use crate::chance::Chance;
 use crate::clusters::Side;
 use crate::disk::Crash;
+pub use crate::fleet_faults::OfFleet;
 use crate::mischief::{APIS, LIES, REFUSALS, Trick};
 
 const FAULTS_MAX: u64 = 16;
@@ -37,7 +38,9 @@ pub struct Fault {
 pub enum Kind {
     /// The node ends, and starts again some time later. With `changes` not at once, but in the middle of
     /// what it writes: after that many changes of its disk.
-    Node { crash: Crash, changes: Option<u64>, down_for: Duration },
+    Node { which: u64, crash: Crash, changes: Option<u64>, down_for: Duration },
+    /// Something that only a fleet of several nodes knows.
+    Fleet(OfFleet),
     /// A broker ends and comes back.
     Broker { side: Side, broker: i32, stop: Stop, down_for: Duration },
     /// A partition's leadership goes to another replica that is in sync.
@@ -48,8 +51,8 @@ pub enum Kind {
     Followers { side: Side, which: u64, held_for: Duration },
     /// Something is in the way of a kind of requests.
     Requests { side: Side, api: ApiKey, trick: Trick, percent: u64, lasts: Duration },
-    /// Nothing passes between the node and a broker; what is sent meanwhile arrives later or never.
-    Network { side: Side, broker: i32, arrives_later: bool, lasts: Duration },
+    /// Nothing passes between a node and a broker; what is sent meanwhile arrives later or never.
+    Network { which: u64, side: Side, broker: i32, arrives_later: bool, lasts: Duration },
     /// The source's log start goes up over so many hundredths of what the log holds. It passes what isn't
     /// mirrored yet only where it may.
     /// Where one replica holds the partition, its broker may crash then, which undoes it.
@@ -98,6 +101,7 @@ impl Kind {
             42..54 => Self::Followers { side, which, held_for: milliseconds(chance, HELD_MS) },
             54..84 => Self::draw_requests(chance, side),
             84..90 => Self::Network {
+                which: 0,
                 side,
                 broker: chance.between(1..=3) as i32,
                 arrives_later: chance.percent(50),
@@ -120,7 +124,7 @@ impl Kind {
     fn draw_node(chance: &mut Chance) -> Self {
         let crash = *chance.pick(&[Crash::Kill, Crash::PowerCut]);
         let changes = chance.percent(40).then(|| chance.between(CHANGES));
-        Self::Node { crash, changes, down_for: milliseconds(chance, DOWN_MS) }
+        Self::Node { which: 0, crash, changes, down_for: milliseconds(chance, DOWN_MS) }
     }
 
     fn draw_broker(chance: &mut Chance, side: Side) -> Self {
@@ -184,6 +188,30 @@ pub fn draw(chance: &mut Chance, busy: Duration, unclean: Unclean) -> Vec<Fault>
     faults
 }
 
+impl Kind {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Node { .. } => "node ends",
+            Self::Fleet(fault) => fault.name(),
+            Self::Broker { .. } => "broker ends",
+            Self::Lead { .. } => "partition leader moves",
+            Self::LeadUnclean { .. } => "unclean election",
+            Self::Followers { .. } => "followers stand still",
+            Self::Requests { .. } => "requests disturbed",
+            Self::Network { .. } => "network to a broker",
+            Self::DeleteRecords { .. } => "records deleted",
+            Self::Grow { .. } => "topic grows",
+        }
+    }
+
+    /// Which node it strikes, where it strikes one of several.
+    pub fn aim(&mut self, at: u64) {
+        if let Self::Node { which, .. } | Self::Network { which, .. } = self {
+            *which = at;
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at {:?} {}", self.at, self.kind)
@@ -199,14 +227,15 @@ impl fmt::Display for Ambush {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Node { crash, changes, down_for } => {
+            Self::Fleet(fault) => fault.fmt(f),
+            Self::Node { crash, changes, down_for, .. } => {
                 let crash = match crash {
                     Crash::Kill => "is killed",
                     Crash::PowerCut => "loses power",
                 };
                 let after = |changes| format!(" after {changes} more changes of its disk");
                 let when = changes.map(after).unwrap_or_default();
-                write!(f, "the node {crash}{when}, back {down_for:?} later")
+                write!(f, "a node {crash}{when}, back {down_for:?} later")
             }
             Self::Broker { side, broker, stop, down_for } => {
                 let how = match stop {
@@ -225,9 +254,9 @@ impl fmt::Display for Kind {
             Self::Requests { side, api, trick, percent, lasts } => {
                 write!(f, "{percent} of 100 {api:?} requests to {side} {trick} for {lasts:?}")
             }
-            Self::Network { side, broker, arrives_later, lasts } => {
+            Self::Network { side, broker, arrives_later, lasts, .. } => {
                 let how = if *arrives_later { "waits" } else { "is lost" };
-                write!(f, "what is sent between the node and {} {how} for {lasts:?}", side.host(*broker))
+                write!(f, "what is sent between a node and {} {how} for {lasts:?}", side.host(*broker))
             }
             Self::DeleteRecords { percent, may_overtake, is_undone, .. } => {
                 let how = if *may_overtake { ", mirrored or not" } else { "" };

@@ -1,11 +1,11 @@
 //! Hears what happens in a simulation and holds it against the invariants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actors::observe::PartitionView;
 use broker::{Partition, State as Cluster};
-use catalog::{Action, Refusal};
+use catalog::{Action, NodeId, Refusal};
 use consensus::Applied;
 
 use crate::batches::Stored;
@@ -30,6 +30,8 @@ pub enum Seen<'a> {
     Refused(&'a Refusal),
     /// It wasn't proposed at all.
     NotProposed,
+    /// The applied catalog of whichever node is furthest, and nodes that nothing has been in the way of.
+    Owners(&'a Applied, &'a BTreeSet<NodeId>),
     /// Both clusters' logs as they are now.
     Logs(&'a Logs<'a>),
     /// What the node shows now.
@@ -78,6 +80,7 @@ impl<'a> Logs<'a> {
     }
 }
 
+/// What one node shows; at the end, all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     pub applied: &'a Applied,
@@ -96,6 +99,10 @@ pub struct Shown<'a> {
 /// What the node shows of one mirror partition.
 #[derive(Clone, Debug)]
 pub struct Row {
+    /// The place of the node that shows it.
+    pub node: usize,
+    /// That node is the owner.
+    pub is_owned: bool,
     pub link: String,
     pub key: Key,
     /// Of its assignment in the catalog.

@@ -1,17 +1,20 @@
-//! A node of the fleet: the product's own consensus, coordinator and actors, wired as the binary wires
-//! them, with the simulation's disk, network, clock and chance. It has no HTTP API; the operator stands
-//! where its handlers do.
+//! A node of the fleet: the product's own consensus, peers, coordinator and actors, wired as the binary
+//! wires them (`node/src/server.rs`), with the simulation's disk, network, clock and chance. It has no HTTP
+//! API; the operator stands where its handlers do.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use actors::clock::{Clocks, Uptime, WallClock};
 use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
 use actors::observe::Observatory;
 use catalog::command::NodeDescription;
-use consensus::{Applied, Consensus};
+use catalog::{Action, NodeId, Refusal, fleet};
+use consensus::{Applied, Consensus, SubmitError};
+use peers::{Call, Security, Transport};
 use tokio::sync::watch;
 
 use crate::chance::SharedChance;
@@ -19,44 +22,103 @@ use crate::disk::{Disk, Life};
 use crate::judge::{Judge, Witness};
 use crate::network::SimDial;
 use crate::operator::Operator;
+use crate::peering::{self, Door, LatePeers, PeerDial, PeerListen, Services};
 use crate::time::Time;
 
-pub const HOST: &str = "node-1";
+/// The first one founds the fleet, the others join it. A fleet has some of them.
+pub const HOSTS: [&str; 5] = ["node-1", "node-2", "node-3", "node-4", "node-5"];
+
+/// As the binary has them.
+const ENGINE_STOP_MAX: Duration = Duration::from_secs(5);
+const YIELD_MAX: Duration = Duration::from_secs(1);
+const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(2);
+
+/// How often a node looks whether it is Raft leader.
+const SAY_EVERY: Duration = Duration::from_millis(50);
 
 /// What is left of a node when its process ends.
 pub struct Seat {
+    pub place: usize,
     pub name: &'static str,
+    /// Of its whole fleet.
+    pub hosts: &'static [&'static str],
     pub disk: Disk,
     pub time: Time,
     pub chance: SharedChance,
     pub judge: Judge,
     pub operator: Operator,
     pub credit: CreditLimits,
+    log: (u64, u64),
     /// Its store was founded: from then on it must open whatever happens.
     founded: AtomicBool,
+    /// It is to join a fleet that there is, also the one that once founded it.
+    joins: AtomicBool,
+    /// What the binary has in a file: a certificate of its fleet.
+    let_in: AtomicBool,
+    /// The process has ended by itself: it was told to stop, or removed.
+    left: AtomicBool,
+    stop: watch::Sender<bool>,
     view: Mutex<Option<View>>,
+    id: Mutex<Option<NodeId>>,
 }
 
 /// What can be seen of a process from outside.
 #[derive(Clone)]
 pub struct View {
+    pub node: NodeId,
     pub applied: watch::Receiver<Arc<Applied>>,
+    pub standing: Arc<Mutex<Standing>>,
     /// None before the data plane runs.
     pub observatory: Option<Arc<Observatory>>,
 }
 
+/// What it says of the Raft group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub leads: bool,
+    pub voters: Vec<NodeId>,
+}
+
+impl View {
+    pub fn standing(&self) -> Standing {
+        lock(&self.standing).clone()
+    }
+}
+
+/// What a fleet's nodes have in common.
+#[derive(Clone)]
+pub struct Common {
+    pub hosts: &'static [&'static str],
+    pub time: Time,
+    pub judge: Judge,
+    pub operator: Operator,
+    pub credit: CreditLimits,
+    /// Entries between snapshots, and kept behind one.
+    pub log: (u64, u64),
+}
+
 impl Seat {
-    pub fn new(
-        name: &'static str,
-        disk: Disk,
-        time: Time,
-        chance: SharedChance,
-        judge: Judge,
-        operator: Operator,
-        credit: CreditLimits,
-    ) -> Arc<Self> {
-        let (founded, view) = (AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { name, disk, time, chance, judge, operator, credit, founded, view })
+    pub fn new(place: usize, disk: Disk, chance: SharedChance, common: Common) -> Arc<Self> {
+        let Common { hosts, time, judge, operator, credit, log } = common;
+        Arc::new(Self {
+            place,
+            name: hosts[place],
+            hosts,
+            disk,
+            time,
+            chance,
+            judge,
+            operator,
+            credit,
+            log,
+            founded: AtomicBool::new(false),
+            joins: AtomicBool::new(place > 0),
+            let_in: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            stop: watch::Sender::new(false),
+            view: Mutex::default(),
+            id: Mutex::default(),
+        })
     }
 
     /// One process of the node, until it is crashed.
@@ -64,35 +126,135 @@ impl Seat {
         let life = self.disk.life();
         match self.live(&life).await {
             // Dead already, for want of its disk; the crash follows.
-            Err(error) if life.is_over() => tracing::info!("node: {error}"),
+            Err(error) if life.is_over() || self.disk.is_full() => tracing::info!("node: {error}"),
             outcome => outcome?,
         }
         std::future::pending().await
     }
 
     async fn live(&self, life: &Life) -> turmoil::Result {
-        let options = self.options();
-        let peers = options.peers.clone();
-        let consensus = Consensus::bootstrap_on(life.clone(), options).await?;
+        let mut stopping = self.stop.subscribe();
+        let listener = PeerListen::bind().await?;
+        let peers = LatePeers::default();
+        let consensus = self.open(life, &peers).await?;
+        let node = consensus.node_id();
+        *lock(&self.id) = Some(node);
         self.founded.store(true, Ordering::Relaxed);
-        tracing::info!("node: {} is open", consensus.node_id());
-        self.set_view(Some(View { applied: consensus.watch(), observatory: None }));
+        tracing::info!("node: {node} is open");
+        let standing = Arc::<Mutex<Standing>>::default();
+        tokio::spawn(say_how_it_stands(consensus.clone(), standing.clone()));
+        let view = View { node, applied: consensus.watch(), standing, observatory: None };
+        self.set_view(Some(view.clone()));
         let witness = Witness { judge: self.judge.clone(), life: life.clone() };
         let dial = Arc::new(SimDial::new(self.chance.clone()));
-        tokio::spawn(self.operator.clone().work(consensus.clone(), dial.clone(), witness));
+        tokio::spawn(self.operator.clone().work(self.place, consensus.clone(), dial.clone(), witness));
+        let started = async {
+            let (transport, engine) = self.start(&consensus, &peers, dial, listener).await?;
+            tracing::info!("node: data plane runs");
+            let observatory = Some(engine.observatory().clone());
+            self.set_view(Some(View { observatory, ..view }));
+            let member = tokio::spawn(engine.member().clone().run());
+            Ok::<_, SubmitError>((transport, engine, member))
+        };
+        let running = tokio::select! {
+            biased;
+            started = started => match started {
+                Ok(running) => Some(running),
+                // The binary ends with this, too.
+                Err(error) => {
+                    tracing::info!("node: can't start: {error}");
+                    self.left.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+            },
+            _ = stopping.wait_for(|stops| *stops) => None,
+        };
+        let removed = match &running {
+            Some((transport, ..)) => tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stops| *stops) => false,
+                () = removed(&consensus, transport) => true,
+            },
+            None => false,
+        };
+        tracing::info!("node: {}", if removed { "was removed" } else { "is told to stop" });
+        let engine = running.as_ref().map(|(_, engine, _)| engine);
+        finish(engine, &consensus).await;
+        if let Some((transport, _, member)) = running {
+            transport.stop();
+            member.abort();
+        }
+        tracing::info!("node: has stopped");
+        self.left.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn open(&self, life: &Life, peers: &LatePeers) -> Result<Consensus, consensus::OpenError> {
+        let options = self.options(peers);
+        if self.joins.load(Ordering::Relaxed) {
+            Consensus::enter_on(life.clone(), options).await
+        } else {
+            Consensus::bootstrap_on(life.clone(), options).await
+        }
+    }
+
+    /// Founds, joins, or comes back; then runs the data plane.
+    async fn start(
+        &self,
+        consensus: &Consensus,
+        peers: &LatePeers,
+        dial: Arc<SimDial>,
+        listener: PeerListen,
+    ) -> Result<(Transport, Engine), SubmitError> {
+        let (node, address) = (consensus.node_id(), peering::address(self.name));
         let description = NodeDescription {
             name: self.name.into(),
-            address: None,
-            level: catalog::fleet::LEVEL,
+            address: Some(address.clone()),
+            level: fleet::LEVEL,
             version: "simulated".into(),
         };
-        engine::record_start(&consensus, &description).await?;
-        let engine = Engine::start(consensus.clone(), self.clocks(), dial, peers, self.credit).await?;
-        tokio::spawn(engine.member().clone().run());
-        tracing::info!("node: data plane runs");
-        let observatory = Some(engine.observatory().clone());
-        self.set_view(Some(View { applied: consensus.watch(), observatory }));
-        Ok(())
+        let peer_dial = Arc::new(PeerDial(self.chance.clone()));
+        let is_founded = consensus.watch().borrow().catalog.fleet.id.is_some();
+        let is_member = is_founded || self.let_in.load(Ordering::Relaxed);
+        let (mut members, mut recorded) = (Vec::new(), false);
+        if !is_member && consensus.status().voters.is_empty() {
+            let others: Vec<_> = self.hosts.iter().copied().filter(|host| *host != self.name).collect();
+            members = peering::join(&peer_dial, &others, node, description.clone()).await.members;
+            tracing::info!("node: was let in");
+        } else if !is_member {
+            engine::record_start(consensus, &description).await?;
+            found_fleet(consensus).await?;
+            recorded = true;
+        }
+        self.let_in.store(true, Ordering::Relaxed);
+        let transport = Transport::new(peers::transport::Options {
+            node,
+            fleet: peering::fleet_id(),
+            address: address.clone(),
+            level: description.level,
+            version: description.version.clone(),
+            security: Security::UnprotectedForSimulation,
+            dial: peer_dial,
+            book: peering::book(consensus, &members),
+        });
+        peers.set(transport.clone());
+        let cell = Arc::new(OnceLock::new());
+        let services = Services { consensus: consensus.clone(), engine: cell.clone() };
+        let door = Door { consensus: consensus.clone(), node, address };
+        transport.listen(Box::new(listener), Arc::new(services), Some(Arc::new(door)));
+        if !recorded {
+            tokio::select! {
+                biased;
+                recorded = engine::record_start(consensus, &description) => recorded?,
+                () = removed(consensus, &transport) => return Err(SubmitError::Stopped),
+            }
+        }
+        let peers: Arc<dyn Call> = Arc::new(peers.clone());
+        let started = Engine::start(consensus.clone(), self.clocks(), dial, peers, self.credit).await;
+        let engine = started.map_err(|_| SubmitError::Stopped)?;
+        // Set once, here.
+        let _ = cell.set(engine.clone());
+        Ok((transport, engine))
     }
 
     fn clocks(&self) -> Clocks {
@@ -100,32 +262,118 @@ impl Seat {
         Clocks { wall: WallClock::new(move || wall.wall_ms()), uptime: Uptime::new(move || uptime.elapsed()) }
     }
 
-    fn options(&self) -> consensus::Options {
+    fn options(&self, peers: &LatePeers) -> consensus::Options {
         let (time, chance) = (self.time.clone(), self.chance.clone());
         consensus::Options {
             clock: Arc::new(move || time.wall_ms()),
             entropy: Arc::new(move || chance.draw(|chance| chance.next())),
+            peers: Arc::new(peers.clone()),
+            snapshot_after_entries: self.log.0,
+            log_kept_entries: self.log.1,
             ..consensus::Options::new(PathBuf::from(self.name), self.name)
         }
     }
 
     pub fn view(&self) -> Option<View> {
-        self.guard().clone()
+        lock(&self.view).clone()
+    }
+
+    /// As which it was a member last.
+    pub fn id(&self) -> Option<NodeId> {
+        *lock(&self.id)
     }
 
     pub fn is_founded(&self) -> bool {
         self.founded.load(Ordering::Relaxed)
     }
 
+    /// Whether it has ended by itself since the last call.
+    pub fn take_left(&self) -> bool {
+        self.left.swap(false, Ordering::Relaxed)
+    }
+
+    /// As a signal does.
+    pub fn tell_to_stop(&self) {
+        self.stop.send_replace(true);
+    }
+
     pub fn end(&self) {
         self.set_view(None);
+        self.stop.send_replace(false);
+        self.left.store(false, Ordering::Relaxed);
+        self.operator.left(self.place);
+    }
+
+    /// It begins again with nothing, as another node.
+    pub fn replace(&self, joins: bool) {
+        self.disk.replace();
+        self.founded.store(false, Ordering::Relaxed);
+        self.let_in.store(false, Ordering::Relaxed);
+        self.joins.store(joins, Ordering::Relaxed);
+    }
+
+    pub fn joins(&self) -> bool {
+        self.joins.load(Ordering::Relaxed)
     }
 
     fn set_view(&self, view: Option<View>) {
-        *self.guard() = view;
+        *lock(&self.view) = view;
     }
+}
 
-    fn guard(&self) -> MutexGuard<'_, Option<View>> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn found_fleet(consensus: &Consensus) -> Result<(), SubmitError> {
+    let found = Action::FoundFleet { fleet: peering::fleet_id(), authority: peering::authority() };
+    match consensus.submit(found).await {
+        Ok(_) | Err(SubmitError::Refused(Refusal::Exists { .. })) => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+async fn say_how_it_stands(consensus: Consensus, standing: Arc<Mutex<Standing>>) {
+    loop {
+        let status = consensus.status();
+        let now = Standing { leads: status.is_leader, voters: status.voters };
+        if *lock(&standing) != now {
+            tracing::info!(
+                "node: {}, voters {:?}",
+                if now.leads { "is Raft leader" } else { "follows" },
+                now.voters
+            );
+            *lock(&standing) = now;
+        }
+        tokio::time::sleep(SAY_EVERY).await;
+    }
+}
+
+/// Returns when this node is no longer a member: by its own catalog, or by another's word.
+async fn removed(consensus: &Consensus, transport: &Transport) {
+    let me = consensus.node_id();
+    let (mut applied, mut refusals) = (consensus.watch(), transport.refusals());
+    let here = applied.wait_for(|now| now.catalog.fleet.removed.contains_key(&me));
+    let said = refusals.wait_for(|all| all.values().any(|r| matches!(r, peers::Refusal::Removed(_))));
+    let is_removed = tokio::select! {
+        biased;
+        found = here => found.is_ok(),
+        found = said => found.is_ok(),
+    };
+    if !is_removed {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Hands everything over and stops, data plane first.
+async fn finish(engine: Option<&Engine>, consensus: &Consensus) {
+    if let Some(engine) = engine
+        && !engine.leave(ENGINE_STOP_MAX).await
+    {
+        tracing::info!("node: not everything was handed over or stopped");
+    }
+    if let Ok(Some(to)) = tokio::time::timeout(YIELD_MAX, consensus.yield_leadership()).await {
+        tracing::info!("node: the Raft leadership goes to {to}");
+    }
+    let _ = tokio::time::timeout(CONSENSUS_STOP_MAX, consensus.shutdown()).await;
 }

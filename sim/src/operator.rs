@@ -1,10 +1,10 @@
-//! The person at the node's API: registers clusters, makes links and mirrors, pauses, resumes, deletes.
-//! It asks what the API's handlers ask and submits what they submit, one at a time, as long as the node is
-//! there.
+//! The person at the nodes' API: registers clusters, makes links and mirrors, pauses, resumes, deletes,
+//! drains nodes and removes them. It asks what the API's handlers ask and submits what they submit, one at a
+//! time, at one node as long as that is there and answers, then at another.
 //!
-//! It outlives the node and draws its next wish from the catalog that it finds.
+//! It outlives nodes and draws its next wish from the catalog that it finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use actors::preflight::{self, MirrorPlan, MirrorRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use catalog::command::{NewLink, NewMirror};
-use catalog::{Action, Catalog, Link, LinkId, MirrorKey, MirrorStatus, MirrorTopic};
+use catalog::fleet::Duty;
+use catalog::{Action, Catalog, Link, LinkId, MirrorKey, MirrorStatus, MirrorTopic, NodeId};
 use consensus::{Consensus, SubmitError};
 
 use crate::chance::Chance;
@@ -24,6 +25,10 @@ use crate::time::Time;
 
 /// Before a node that couldn't take a command is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Then it goes to another node.
+const READS_MAX: usize = 5;
+/// How often someone looks whether it sits here now.
+const TURN_EVERY: Duration = Duration::from_millis(100);
 /// Then a person gives up what a cluster doesn't answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two commands, at most, until there is a mirror.
@@ -49,6 +54,11 @@ struct State {
     /// Mirrors made so far: no name is given twice.
     mirrors: u64,
     is_done: bool,
+    /// Nodes that it can sit at, by place, and where it does.
+    present: BTreeSet<usize>,
+    sits_at: usize,
+    /// Nodes that are to be members no longer, and whether they are lost.
+    to_remove: Vec<(NodeId, bool)>,
     /// Wants nothing any more.
     rests: bool,
 }
@@ -56,6 +66,8 @@ struct State {
 /// What it wants of the node.
 enum Wish {
     Submit(Action),
+    /// What isn't in the record of what people asked for.
+    OfNodes(Action),
     Mirror {
         link: Arc<Link>,
         request: MirrorRequest,
@@ -80,6 +92,9 @@ impl Operator {
             topics: options.topics.iter().map(|topic| topic.name.clone()).collect(),
             mirrors: 0,
             is_done: false,
+            present: BTreeSet::new(),
+            sits_at: 0,
+            to_remove: Vec::new(),
             rests: false,
         })))
     }
@@ -94,10 +109,41 @@ impl Operator {
         self.state().rests = true;
     }
 
-    /// At work with one process of the node.
-    pub async fn work(self, consensus: Consensus, dial: Arc<SimDial>, judge: Witness) {
-        settle(&consensus, &judge).await;
+    /// A node's process has ended.
+    pub fn left(&self, place: usize) {
+        let mut state = self.state();
+        state.present.remove(&place);
+        if state.sits_at == place {
+            state.go_on();
+        }
+    }
+
+    /// This member is to be removed.
+    pub fn is_to_remove(&self, node: NodeId, lost: bool) {
+        self.state().to_remove.push((node, lost));
+    }
+
+    fn sits_at(&self, place: usize) -> bool {
+        self.state().sits_at == place
+    }
+
+    /// At work with one process of the node at this place, whenever it sits there.
+    pub async fn work(self, place: usize, consensus: Consensus, dial: Arc<SimDial>, judge: Witness) {
+        self.state().arrive(place);
+        let mut is_settled = false;
         loop {
+            if !self.sits_at(place) {
+                is_settled = false;
+                tokio::time::sleep(TURN_EVERY).await;
+                continue;
+            }
+            if !is_settled {
+                is_settled = settle(&consensus, &judge).await;
+                if !is_settled && self.sits_at(place) {
+                    self.state().go_on();
+                }
+                continue;
+            }
             let found = consensus.watch().borrow().clone();
             let pause = self.state().pause_now(&found.catalog);
             tokio::time::sleep(pause).await;
@@ -105,21 +151,26 @@ impl Operator {
             let wish = {
                 let mut state = self.state();
                 let wish = if state.rests { None } else { state.next(&found.catalog) };
-                state.is_done = wish.is_none();
+                state.is_done = wish.is_none() && state.to_remove.is_empty();
                 wish
             };
             let Some(wish) = wish else { continue };
             match wish {
-                Wish::Submit(action) => submit(&consensus, &judge, action).await,
+                Wish::Submit(action) => is_settled = submit(&consensus, &judge, action).await,
+                Wish::OfNodes(action) => match consensus.submit(action.clone()).await {
+                    Ok(_) => tracing::info!("operator: {action:?} is done"),
+                    Err(error) => tracing::info!("operator: {action:?}: {error}"),
+                },
                 Wish::Mirror { link, request } => {
                     let plan = plan(&dial, &found.catalog, &link, &request).await;
                     if let Some(plan) = plan {
-                        submit(&consensus, &judge, create_mirror(&link, plan)).await;
+                        is_settled = submit(&consensus, &judge, create_mirror(&link, plan)).await;
                     }
                 }
                 Wish::Delete { link, mirror, with_topic } => {
                     let key = link.key(&mirror.name);
-                    submit(&consensus, &judge, Action::DeleteMirror { mirror: key.clone() }).await;
+                    is_settled =
+                        submit(&consensus, &judge, Action::DeleteMirror { mirror: key.clone() }).await;
                     let is_gone = consensus.watch().borrow().catalog.mirror(&key).is_none();
                     if with_topic && is_gone {
                         delete_topic(&dial, &found.catalog, &link, &mirror).await;
@@ -134,7 +185,8 @@ impl Operator {
     }
 }
 
-async fn submit(consensus: &Consensus, judge: &Witness, action: Action) {
+/// Whether it is known what became of it.
+async fn submit(consensus: &Consensus, judge: &Witness, action: Action) -> bool {
     tracing::info!("operator: {action:?}");
     judge.see(Seen::Submitting(&action));
     match consensus.submit(action).await {
@@ -152,20 +204,25 @@ async fn submit(consensus: &Consensus, judge: &Witness, action: Action) {
         }
         Err(error) => {
             tracing::info!("operator: {error}");
-            settle(consensus, judge).await;
+            return false;
         }
     }
+    true
 }
 
-/// What is read so was proposed after whatever is under way.
-async fn settle(consensus: &Consensus, judge: &Witness) {
-    loop {
+/// What is read so holds whatever was acknowledged before. False when it can't be read here.
+async fn settle(consensus: &Consensus, judge: &Witness) -> bool {
+    for _ in 0..READS_MAX {
         match consensus.read().await {
-            Ok(applied) => return judge.see(Seen::Settled(&applied)),
+            Ok(applied) => {
+                judge.see(Seen::Settled(&applied));
+                return true;
+            }
             Err(error) => tracing::info!("operator: can't read yet: {error}"),
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
+    false
 }
 
 async fn plan(
@@ -202,6 +259,46 @@ async fn delete_topic(dial: &Arc<SimDial>, catalog: &Catalog, link: &Link, mirro
 }
 
 impl State {
+    fn arrive(&mut self, place: usize) {
+        if !self.present.contains(&self.sits_at) {
+            self.sits_at = place;
+        }
+        self.present.insert(place);
+    }
+
+    /// To the next node that is there.
+    fn go_on(&mut self) {
+        let after = self.present.range(self.sits_at + 1..).next();
+        if let Some(next) = after.or(self.present.first()) {
+            self.sits_at = *next;
+        }
+    }
+
+    /// What the next step of a removal is.
+    fn removal(&mut self, catalog: &Catalog) -> Option<Action> {
+        self.to_remove.retain(|(node, _)| !catalog.fleet.removed.contains_key(node));
+        let (node, lost) = *self.to_remove.first()?;
+        let found = catalog.nodes.get(&node)?;
+        if lost {
+            return Some(Action::RemoveNode { node, lost });
+        }
+        if found.duty == Duty::Mirrors {
+            return Some(Action::SetDuty { node, duty: Duty::Drains });
+        }
+        (catalog.owned_by(node) == 0).then_some(Action::RemoveNode { node, lost })
+    }
+
+    /// Drains a node, or ends that.
+    fn alter_duty(&mut self, catalog: &Catalog) -> Option<Wish> {
+        let nodes: Vec<NodeId> = catalog.nodes.keys().copied().collect();
+        let node = *self.chance.pick(&nodes);
+        let duty = match catalog.nodes.get(&node)?.duty {
+            Duty::Mirrors => Duty::Drains,
+            Duty::Drains | Duty::Stops => Duty::Mirrors,
+        };
+        Some(Wish::OfNodes(Action::SetDuty { node, duty }))
+    }
+
     fn pause_now(&mut self, catalog: &Catalog) -> Duration {
         // There is much to do before anything is mirrored.
         if catalog.links.values().all(|link| link.mirrors.is_empty()) {
@@ -224,6 +321,9 @@ impl State {
         {
             return Some(Wish::Submit(self.create_link(&SOURCE, to)));
         }
+        if let Some(action) = self.removal(catalog) {
+            return Some(Wish::OfNodes(action));
+        }
         if self.time.elapsed() >= self.until {
             return self.tidy(catalog);
         }
@@ -241,6 +341,8 @@ impl State {
             40..55 => Wish::Submit(Action::PauseMirror { mirror: key }),
             55..75 => Wish::Submit(Action::ResumeMirror { mirror: key }),
             75..83 => Wish::Delete { link, mirror, with_topic: self.chance.percent(50) },
+            83..90 => Wish::Submit(self.alter_link(&link)),
+            90..95 if catalog.nodes.len() > 1 => self.alter_duty(catalog)?,
             83..95 => Wish::Submit(self.alter_link(&link)),
             _ => {
                 let cluster = *self.chance.pick(&clusters::ALL);
@@ -254,6 +356,13 @@ impl State {
         let link = catalog.links.values().find(|link| *link.destination == *DESTINATION.name)?;
         if let Some(paused) = link.mirrors.values().find(|mirror| mirror.status == MirrorStatus::Paused) {
             return Some(Wish::Submit(Action::ResumeMirror { mirror: link.key(&paused.name) }));
+        }
+        let drains = |(node, found): (&NodeId, &catalog::Node)| {
+            (found.duty == Duty::Drains && self.to_remove.iter().all(|(gone, _)| gone != node))
+                .then_some(*node)
+        };
+        if let Some(node) = catalog.nodes.iter().find_map(drains) {
+            return Some(Wish::OfNodes(Action::SetDuty { node, duty: Duty::Mirrors }));
         }
         let runs = |mirror: &Arc<MirrorTopic>| mirror.partitions.iter().any(|p| p.failure.is_none());
         (!link.mirrors.values().any(runs)).then(|| self.mirror(link.clone()))

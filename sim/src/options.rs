@@ -10,9 +10,20 @@ use actors::credit::CreditLimits;
 use crate::chance::Chance;
 use crate::clusters::{Mood, UNREACHABLE};
 use crate::faults::{self, Ambush, Fault, Unclean};
+use crate::fleet_faults;
 
 /// Time for the operator, for producers and for faults; what follows is quiet.
 const BUSY: RangeInclusive<u64> = 15..=45;
+
+/// Mostly three.
+const NODES: [u64; 10] = [1, 1, 3, 3, 3, 3, 3, 3, 3, 5];
+
+/// As in production, and so that members that were away are sent a snapshot.
+const SNAPSHOTS: [(u64, u64); 4] = [(5_000, 1_000), (100, 20), (20, 5), (8, 1)];
+
+/// Some fleets have more time: an unclean takeover of an unguarded partition takes half a minute.
+const LONG_PERCENT: u64 = 30;
+const LONGER: Duration = Duration::from_secs(40);
 
 /// Without faults, at the end, at least: what was under way may still arrive for 12 s, and the product
 /// waits for 20 s where it is in doubt.
@@ -106,6 +117,10 @@ pub struct Memory {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
+    /// So many nodes are the fleet.
+    pub nodes: u64,
+    /// Entries between two snapshots of the catalog, and kept behind one.
+    pub log: (u64, u64),
     pub busy: Duration,
     /// The run ends when all has come right, at the earliest and at the latest so long after.
     pub quiet: RangeInclusive<Duration>,
@@ -129,12 +144,16 @@ pub struct Options {
 impl Options {
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::of(seed, "options");
-        let busy = Duration::from_secs(chance.between(BUSY));
+        let mut fleet = Chance::of(seed, "fleet");
+        let nodes = *fleet.pick(&NODES);
+        let mut busy = Duration::from_secs(chance.between(BUSY));
         let unclean =
             Unclean { source: chance.percent(UNCLEAN_PERCENT), destination: chance.percent(UNCLEAN_PERCENT) };
         let memory = memory(&mut Chance::of(seed, "memory"));
-        Self {
+        let mut options = Self {
             seed,
+            nodes,
+            log: *Chance::of(seed, "snapshots").pick(&SNAPSHOTS),
             busy,
             quiet: QUIET_MIN..=QUIET_MAX,
             latency_max: Duration::from_millis(chance.between(LATENCY_MS)),
@@ -147,7 +166,24 @@ impl Options {
             link_configs: link_configs(memory, &mut Chance::of(seed, "link configs")),
             faults: faults::draw(&mut chance, busy, unclean),
             ambushes: faults::draw_ambushes(&mut Chance::of(seed, "ambushes")),
+        };
+        if nodes > 1 {
+            if fleet.percent(LONG_PERCENT) {
+                busy += LONGER;
+                options.busy = busy;
+            }
+            options.draw_fleet_faults(&mut fleet);
         }
+        options
+    }
+
+    fn draw_fleet_faults(&mut self, fleet: &mut Chance) {
+        let kinds = self.faults.iter_mut().map(|fault| &mut fault.kind);
+        for kind in kinds.chain(self.ambushes.iter_mut().map(|ambush| &mut ambush.kind)) {
+            kind.aim(fleet.next());
+        }
+        self.faults.extend(fleet_faults::draw(fleet, self.busy, self.nodes));
+        self.faults.sort_by_key(|fault| fault.at);
     }
 }
 
@@ -197,6 +233,7 @@ fn topic(number: u64, seed: u64, chance: &mut Chance) -> SourceTopic {
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}", self.seed)?;
+        writeln!(f, "  {} nodes, a snapshot every {} entries, {} kept", self.nodes, self.log.0, self.log.1)?;
         writeln!(f, "  busy for {:?}, then quiet for up to {:?}", self.busy, self.quiet.end())?;
         writeln!(f, "  latency up to {:?}, {} commands", self.latency_max, self.commands)?;
         writeln!(f, "  requests of the product wait {} ms", self.request_timeout_ms)?;

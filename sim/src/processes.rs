@@ -1,6 +1,7 @@
 //! Seeds, each in a process of its own: libraries keep state for the life of a process, and a second
 //! simulation in it would begin in another one.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,9 @@ use crate::coverage::Coverage;
 const LINES_SHOWN: usize = 60;
 
 /// Each of these must be in the traces that `meta` compares: equal traces of nothing prove nothing.
-const MUST_HAPPEN: [&str; 15] = [
+const MUST_HAPPEN: [&str; 17] = [
+    "node: was let in",
+    "cut: node-",
     "an idempotent producer of ",
     "a plain producer of ",
     "cutting off the filler",
@@ -52,6 +55,8 @@ struct Total {
     simulated: Duration,
     failed: Vec<u64>,
     coverage: Coverage,
+    /// By kind.
+    faults: BTreeMap<String, u64>,
 }
 
 /// Runs `count` seeds from `first` on, a few at a time. One seed shows its trace.
@@ -80,6 +85,9 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
             }
             total.simulated += simulated(last).unwrap_or_default();
             total.coverage.add(&text);
+            for kind in text.lines().filter_map(fault_kind) {
+                *total.faults.entry(kind.to_owned()).or_default() += 1;
+            }
             if !output.status.success() {
                 if count > 1 {
                     let lines: Vec<&str> = text.lines().collect();
@@ -97,13 +105,15 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
         let workers: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker never panics"))
     })?;
-    let Total { simulated, failed, coverage } = total.into_inner().expect("no panic while held");
+    let Total { simulated, failed, coverage, faults } = total.into_inner().expect("no panic while held");
     let wall = begun.elapsed().as_secs_f64();
     if count > 1 {
         print!("{coverage}");
+        let faults: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        println!("faults: {}", faults.join(", "));
     }
     println!(
-        "{count} seeds, {} failed, in {wall:.1} s: {:.0} seeds a minute, {:.0} simulated seconds a second",
+        "{count} seeds, {} failed, in {wall:.1} s: {:.0} seeds a minute, {:.0} simulated hours an hour",
         failed.len(),
         count as f64 * 60.0 / wall,
         simulated.as_secs_f64() / wall
@@ -130,6 +140,12 @@ pub fn regressions() -> Result<()> {
         println!("still right: seed {seed} ({what})");
     }
     Ok(())
+}
+
+/// Of a fault that struck, from its line.
+fn fault_kind(line: &str) -> Option<&str> {
+    let (_, fault) = line.split_once("sim: fault: ")?;
+    Some(fault.split_once(": at ")?.0)
 }
 
 /// From the last line of a seed's output.
@@ -186,6 +202,13 @@ mod tests {
         assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some((2, "b", "c")));
         assert_eq!(first_difference("a\n", "a\nb\n"), Some((2, "(the end)", "b")));
         assert_eq!(first_difference("a", "a\n"), Some((1, "a", "a")));
+    }
+
+    #[test]
+    fn a_faults_kind_is_read_from_its_line() {
+        let line = "    2.128000 -        sim: fault: node leaves: at 2.128s a node leaves, back 3s later";
+        assert_eq!(fault_kind(line), Some("node leaves"));
+        assert_eq!(fault_kind("  at 2.128s a node leaves, back 3s later"), None);
     }
 
     #[test]

@@ -11,15 +11,15 @@ pub struct Shown(BTreeMap<String, String>);
 
 impl Shown {
     /// Tells what is new since the last look.
-    pub fn look(&mut self, applied: &Applied, observatory: Option<&Observatory>) {
+    pub fn look(&mut self, node: &str, applied: &Applied, observatory: Option<&Observatory>) {
         let now = observatory.map(|observatory| states(applied, observatory)).unwrap_or_default();
         for (what, state) in &now {
             if self.0.get(what) != Some(state) {
-                tracing::info!("shown: {what} {state}");
+                tracing::info!("shown: {what} {state} ({node})");
             }
         }
         for what in self.0.keys().filter(|what| !now.contains_key(*what)) {
-            tracing::info!("shown: {what} is gone");
+            tracing::info!("shown: {what} is gone ({node})");
         }
         self.0 = now;
     }

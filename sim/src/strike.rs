@@ -8,9 +8,9 @@ use turmoil::Sim;
 
 use crate::clusters::{Embedded, Side};
 use crate::faults::Kind;
+use crate::fleet_faults::{From, Way};
 use crate::history::{History, Key};
 use crate::mirrors::Mirrors;
-use crate::node;
 use crate::oracle::Oracle;
 use crate::struck::Struck;
 
@@ -25,6 +25,8 @@ pub struct Field {
     pub history: History,
     pub struck: Struck,
     pub oracle: Oracle,
+    /// Of the fleet.
+    pub nodes: &'static [&'static str],
     /// Of what lasts.
     endings: Vec<(Duration, Ending)>,
 }
@@ -34,11 +36,17 @@ enum Ending {
     BrokerBack { side: Side, broker: i32 },
     FollowersGo { side: Side, key: Key },
     Requests { side: Side, number: u64 },
-    Network { side: Side, broker: i32, arrives_later: bool },
+    Network { node: &'static str, side: Side, broker: i32, arrives_later: bool },
+    Cut { node: &'static str, other: &'static str, way: Way },
 }
 
 impl Field {
-    pub fn new(source: Embedded, destination: Embedded, oracle: Oracle) -> Self {
+    pub fn new(
+        source: Embedded,
+        destination: Embedded,
+        oracle: Oracle,
+        nodes: &'static [&'static str],
+    ) -> Self {
         Self {
             source,
             destination,
@@ -46,6 +54,7 @@ impl Field {
             history: History::default(),
             struck: Struck::default(),
             oracle,
+            nodes,
             endings: Vec::new(),
         }
     }
@@ -61,7 +70,7 @@ impl Field {
     pub fn strike(&mut self, sim: &mut Sim<'_>, kind: &Kind, now: Duration, last: Duration) {
         let until = |lasts: Duration| (now + lasts).min(last);
         match *kind {
-            Kind::Node { .. } => {}
+            Kind::Node { .. } | Kind::Fleet(_) => {}
             Kind::Broker { side, broker, stop, down_for } => {
                 if self.side(side).cluster.with(|state| state.is_up(broker)) {
                     self.side(side).cluster.stop_broker(broker, stop);
@@ -83,14 +92,14 @@ impl Field {
                 let number = self.side(side).mischief.begin(api, trick, percent);
                 self.endings.push((until(lasts), Ending::Requests { side, number }));
             }
-            Kind::Network { side, broker, arrives_later, lasts } => {
-                let host = side.host(broker);
+            Kind::Network { which, side, broker, arrives_later, lasts } => {
+                let (node, host) = (self.node(which), side.host(broker));
                 if arrives_later {
-                    sim.hold(node::HOST, host)
+                    sim.hold(node, host)
                 } else {
-                    sim.partition(node::HOST, host)
+                    sim.partition(node, host)
                 }
-                self.endings.push((until(lasts), Ending::Network { side, broker, arrives_later }));
+                self.endings.push((until(lasts), Ending::Network { node, side, broker, arrives_later }));
             }
             Kind::DeleteRecords { which, percent, may_overtake, is_undone } => {
                 self.delete_records(which, percent, may_overtake);
@@ -100,6 +109,35 @@ impl Field {
                 }
             }
             Kind::Grow { which } => self.grow(which),
+        }
+    }
+
+    pub fn node(&self, which: u64) -> &'static str {
+        self.nodes[which as usize % self.nodes.len()]
+    }
+
+    /// Nothing passes between the node and these hosts, that way, until then.
+    pub fn cut(&mut self, sim: &Sim<'_>, node: &'static str, from: From, way: Way, until: Duration) {
+        let brokers = |side: Side| side.registered().hosts.iter().copied();
+        let peers = self.nodes.iter().copied().filter(|peer| *peer != node);
+        let others: Vec<&'static str> = match from {
+            From::Node(which) => {
+                let peers: Vec<_> = peers.collect();
+                vec![peers[which as usize % peers.len()]]
+            }
+            From::Peers => peers.collect(),
+            From::Cluster(side) => brokers(side).collect(),
+            From::Everyone => peers.chain(Side::BOTH.into_iter().flat_map(brokers)).collect(),
+        };
+        tracing::info!("cut: {node} from {others:?}");
+        for other in others {
+            match way {
+                Way::Both => sim.partition(node, other),
+                Way::Out => sim.partition_oneway(node, other),
+                Way::In => sim.partition_oneway(other, node),
+                Way::Held => sim.hold(node, other),
+            }
+            self.endings.push((until, Ending::Cut { node, other, way }));
         }
     }
 
@@ -122,10 +160,16 @@ impl Field {
                     self.on(side, &key, |partition| partition.release_followers());
                 }
                 Ending::Requests { side, number } => self.side(side).mischief.end(number),
-                Ending::Network { side, broker, arrives_later } => {
+                Ending::Network { node, side, broker, arrives_later } => {
                     let host = side.host(broker);
-                    if arrives_later { sim.release(node::HOST, host) } else { sim.repair(node::HOST, host) }
+                    if arrives_later { sim.release(node, host) } else { sim.repair(node, host) }
                 }
+                Ending::Cut { node, other, way } => match way {
+                    Way::Both => sim.repair(node, other),
+                    Way::Out => sim.repair_oneway(node, other),
+                    Way::In => sim.repair_oneway(other, node),
+                    Way::Held => sim.release(node, other),
+                },
             }
         }
     }

@@ -4,23 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use catalog::{Link, MirrorStatus};
+use catalog::MirrorStatus;
 use consensus::Applied;
 use turmoil::Sim;
 
-use crate::chance::{Chance, SharedChance};
+use crate::chance::Chance;
 use crate::clusters::{self, DESTINATION, Embedded, Side, UNREACHABLE};
-use crate::disk::Disk;
 use crate::faults::{Ambush, Fault, Kind};
+use crate::fleet::{Facts, Fleet};
 use crate::history::Key;
 use crate::invariants;
-use crate::judge::{Judge, Logs, Row, Seen, Shown};
-use crate::node::{self, Seat, View};
+use crate::judge::{Judge, Logs, Seen, Shown};
+use crate::node::{self, Common};
 use crate::operator::Operator;
-use crate::options::{Memory, Options};
+use crate::options::Options;
 use crate::oracle::Oracle;
 use crate::producer::{self, Producers};
-use crate::shown;
 use crate::strike::Field;
 use crate::time::Time;
 use crate::verifier::{self, Verifier};
@@ -42,19 +41,14 @@ pub struct World<'a> {
     sim: Sim<'a>,
     time: Time,
     judge: Judge,
-    seat: Arc<Seat>,
+    fleet: Fleet,
+    operator: Operator,
     field: Field,
     verifier: Verifier,
     /// Not yet struck; the next one last.
     faults: Vec<Fault>,
     /// Not yet laid; the next one last, and not before then.
     ambushes: (Vec<Ambush>, Duration),
-    /// When the node that is down starts again.
-    back_at: Option<Duration>,
-    /// How long it stays down once its doom has come.
-    doomed_for: Duration,
-    index: u64,
-    shown: shown::Shown,
     walked: Walked,
     steps: u64,
 }
@@ -72,7 +66,8 @@ impl World<'_> {
             .tcp_capacity(SOCKET_SEGMENTS_MAX)
             .build();
         let options = Arc::new(options);
-        let field = field(&options, &time);
+        let hosts = &node::HOSTS[..options.nodes as usize];
+        let field = field(&options, &time, hosts);
         for side in Side::BOTH {
             for (broker, host) in (1..).zip(side.registered().hosts) {
                 let embedded: Embedded = field.side(side).clone();
@@ -89,13 +84,20 @@ impl World<'_> {
         let reader = verifier.clone();
         sim.host(verifier::HOST, move || reader.clone().run());
         let judge = Judge::of_all();
-        let disk = Disk::new(Chance::of(seed, "disk"));
-        let node_chance = SharedChance::of(seed, node::HOST);
         let operator = Operator::new(&options, time.clone());
-        let credit = options.memory.credit;
-        let seat = Seat::new(node::HOST, disk, time.clone(), node_chance, judge.clone(), operator, credit);
-        let seated = seat.clone();
-        sim.host(node::HOST, move || seated.clone().run());
+        let common = Common {
+            hosts,
+            time: time.clone(),
+            judge: judge.clone(),
+            operator: operator.clone(),
+            credit: options.memory.credit,
+            log: options.log,
+        };
+        let fleet = Fleet::new(seed, &common);
+        for place in &fleet.places {
+            let seat = place.seat.clone();
+            sim.host(seat.name, move || seat.clone().run());
+        }
         let faults = options.faults.iter().rev().cloned().collect();
         let ambushes = (options.ambushes.clone(), Duration::ZERO);
         Self {
@@ -103,15 +105,12 @@ impl World<'_> {
             sim,
             time,
             judge,
-            seat,
+            fleet,
+            operator,
             field,
             verifier,
             faults,
             ambushes,
-            back_at: None,
-            doomed_for: Duration::ZERO,
-            index: 0,
-            shown: shown::Shown::default(),
             walked: Walked::default(),
             steps: 0,
         }
@@ -127,24 +126,17 @@ impl World<'_> {
             self.check_end()?;
             return Ok(false);
         }
-        if now >= self.options.busy {
-            self.seat.disk.spare();
-        }
         self.field.end(&mut self.sim, now);
         while let Some(fault) = self.faults.pop_if(|fault| fault.at <= now) {
             self.strike(&fault, now);
         }
-        if self.back_at.take_if(|at| *at <= now).is_some() {
-            tracing::info!("node: starts again");
-            self.sim.bounce(node::HOST);
-        }
+        self.fleet.before_step(&mut self.sim, now, now < self.options.busy);
         self.time.step_begins();
         let stepped = self.sim.step();
         self.time.step_ends(self.sim.elapsed());
         stepped.map_err(|error| anyhow!("a host ended: {error}"))?;
-        if self.seat.disk.take_fallen() {
-            self.end_node(self.sim.elapsed(), self.doomed_for);
-        }
+        let now = self.sim.elapsed();
+        self.fleet.after_step(&mut self.sim, now);
         self.look();
         match self.judge.violation() {
             Some(violation) => bail!(violation),
@@ -158,18 +150,16 @@ impl World<'_> {
         if now < busy + *quiet.start() || !self.steps.is_multiple_of(END_EVERY_STEPS) {
             return now >= busy + *quiet.end();
         }
-        let has_come_right = self.seat.operator.is_done() && self.has_come_right();
+        let has_come_right = self.operator.is_done() && self.has_come_right();
         if has_come_right {
-            self.seat.operator.rest();
+            self.operator.rest();
             self.verifier.ask();
         }
         has_come_right && self.verifier.has_read()
     }
 
     fn has_come_right(&self) -> bool {
-        let Some(view) = self.seat.view() else { return false };
-        let applied = view.applied.borrow().clone();
-        let facts = Facts::of(&applied, &view);
+        let Ok((applied, facts)) = self.fleet.stands() else { return false };
         let mut found = false;
         with_logs(&self.field, |logs| {
             found = invariants::has_come_right(logs, &self.shown(&facts, &applied)).is_ok();
@@ -182,18 +172,15 @@ impl World<'_> {
     }
 
     fn strike(&mut self, fault: &Fault, now: Duration) {
-        tracing::info!("fault: {fault}");
+        tracing::info!("fault: {}: {fault}", fault.kind.name());
         // What stands in the logs now may be gone after it.
         self.look_at_logs();
         match fault.kind {
-            Kind::Node { crash, changes: Some(changes), down_for } => {
-                self.doomed_for = down_for;
-                self.seat.disk.doom(crash, changes);
+            Kind::Node { which, crash, changes, down_for } => {
+                self.fleet.strike_node(&mut self.sim, (which, crash, changes, down_for), now);
             }
-            Kind::Node { crash, changes: None, down_for } => {
-                // First, so that nothing that dies can write.
-                self.seat.disk.crash(crash);
-                self.end_node(now, down_for);
+            Kind::Fleet(ref fault) => {
+                self.fleet.strike(&mut self.sim, &mut self.field, fault, now, self.options.busy);
             }
             _ => {
                 self.field.strike(&mut self.sim, &fault.kind, now, self.options.busy);
@@ -202,49 +189,14 @@ impl World<'_> {
         }
     }
 
-    /// Its disk has gone from it already.
-    fn end_node(&mut self, now: Duration, down_for: Duration) {
-        tracing::info!("node: down for {down_for:?}");
-        self.walked.node_ends();
-        let is_up = self.back_at.is_none();
-        self.back_at = self.back_at.max(Some(now + down_for));
-        self.seat.end();
-        if !self.seat.is_founded() {
-            // The product says of such a store that one begins again with an empty one.
-            self.seat.disk.replace();
-        }
-        if is_up {
-            self.sim.crash(node::HOST);
-        }
-    }
-
     fn look(&mut self) {
         self.steps += 1;
-        let is_due = self.steps.is_multiple_of(LOOK_EVERY_STEPS);
-        let view = self.seat.view().map(|view| {
-            let applied = view.applied.borrow().clone();
-            (applied, view)
-        });
-        if let Some((applied, _)) = &view
-            && applied.index != self.index
-        {
-            self.index = applied.index;
-            tracing::info!("catalog: index {}", applied.index);
-            self.judge.see(Seen::Applied(applied));
-            if self.field.mirrors.learn(applied) {
-                self.lay_ambush();
-            }
+        if self.fleet.look_at_catalogs(&self.judge, &mut self.field, self.sim.elapsed()) {
+            self.lay_ambush();
         }
-        if !is_due {
-            return;
-        }
-        self.look_at_logs();
-        if let Some((applied, view)) = view {
-            self.shown.look(&applied, view.observatory.as_deref());
-            let facts = Facts::of(&applied, &view);
-            let shown = facts.shown(&applied, &self.field, self.options.memory);
-            self.judge.see(Seen::Shown(&shown));
-            self.walked.look(&shown);
+        if self.steps.is_multiple_of(LOOK_EVERY_STEPS) {
+            self.look_at_logs();
+            self.fleet.look(&self.judge, &self.field, self.options.memory);
         }
     }
 
@@ -278,12 +230,9 @@ impl World<'_> {
 
     /// After the quiet time everything has come right.
     fn check_end(&mut self) -> Result<()> {
-        ensure!(self.seat.operator.is_done(), "the operator still waits for answers");
-        let view = self.seat.view().ok_or_else(|| anyhow!("the node doesn't run"))?;
-        ensure!(view.observatory.is_some(), "the node's data plane doesn't run");
-        let applied = view.applied.borrow().clone();
+        ensure!(self.operator.is_done(), "the operator still waits for answers");
+        let (applied, facts) = self.fleet.stands().map_err(|why| anyhow!("LV-1 is violated: {why}"))?;
         self.look_at_logs();
-        let facts = Facts::of(&applied, &view);
         let shown = self.shown(&facts, &applied);
         with_logs(&self.field, |logs| self.judge.see(Seen::End(logs, &shown)));
         if let Some(violation) = self.judge.violation() {
@@ -305,9 +254,9 @@ impl World<'_> {
     }
 }
 
-fn field(options: &Arc<Options>, time: &Time) -> Field {
+fn field(options: &Arc<Options>, time: &Time, nodes: &'static [&'static str]) -> Field {
     let embedded = |side| Embedded::new(side, options, time);
-    let field = Field::new(embedded(Side::Source), embedded(Side::Destination), Oracle::default());
+    let field = Field::new(embedded(Side::Source), embedded(Side::Destination), Oracle::default(), nodes);
     field.source.create_topics(&options.topics);
     field
 }
@@ -328,43 +277,4 @@ fn running(applied: &Applied) -> Vec<Key> {
         partitions.map(|(index, _)| (mirror.name.to_string(), index))
     });
     partitions.collect()
-}
-
-/// What a node shows at one moment.
-struct Facts {
-    rows: Vec<Row>,
-    links: std::collections::BTreeMap<String, &'static str>,
-    credit_in_use: std::collections::BTreeMap<String, usize>,
-}
-
-impl Facts {
-    fn of(applied: &Applied, view: &View) -> Self {
-        let links: Vec<&Arc<Link>> = applied.catalog.links.values().collect();
-        let Some(observatory) = &view.observatory else {
-            return Self { rows: Vec::new(), links: Default::default(), credit_in_use: Default::default() };
-        };
-        let rows = links.iter().flat_map(|link| link.mirrors.values().map(move |mirror| (link, mirror)));
-        let rows = rows.flat_map(|(link, mirror)| {
-            observatory.partitions(&link.key(&mirror.name)).into_iter().filter_map(|view| {
-                let assignment = mirror.partitions.get(view.partition as usize)?.assignment.as_ref()?;
-                let key = (mirror.name.to_string(), i32::try_from(view.partition).ok()?);
-                Some(Row { link: link.name.to_string(), key, assignment_epoch: assignment.epoch, view })
-            })
-        });
-        let name = |link: &Arc<Link>| link.name.to_string();
-        Self {
-            rows: rows.collect(),
-            links: links.iter().filter_map(|l| Some((name(l), observatory.link(&l.id)?.state))).collect(),
-            credit_in_use: links
-                .iter()
-                .filter_map(|l| Some((name(l), observatory.credit_in_use_bytes(&l.id)?)))
-                .collect(),
-        }
-    }
-
-    fn shown<'a>(&'a self, applied: &'a Applied, field: &'a Field, memory: Memory) -> Shown<'a> {
-        let Field { mirrors, history, struck, .. } = field;
-        let Self { rows, links, credit_in_use } = self;
-        Shown { applied, rows, links, credit_in_use, memory, mirrors, history, struck }
-    }
 }

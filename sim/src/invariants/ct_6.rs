@@ -1,8 +1,8 @@
-//! CT-6: an acknowledged command survives any minority of losses. In a fleet of one that is none, and
-//! crashes aren't losses.
+//! CT-6: an acknowledged command survives any minority of losses, whichever node acknowledged it. Crashes
+//! aren't losses.
 //!
 //! The record is a model catalog to which every acknowledged command was applied. A command whose answer
-//! was lost may have been taken or not, until nothing is under way any more and the catalog shows which.
+//! was lost may have been taken, or will be, or never: the catalog shows which, and when.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,12 @@ pub struct Durable {
     model: Catalog,
     /// Submitted, and not answered yet or never.
     open: Option<Action>,
+    /// Those of which nobody knows what became, oldest first.
+    doubts: Vec<Action>,
 }
+
+/// More are taken for lost: none was ever under way so long.
+const DOUBTS_MAX: usize = 6;
 
 /// What commands of people decide, a line each. The rest of the catalog is the node's own to change.
 fn asked(catalog: &Catalog) -> BTreeSet<String> {
@@ -36,19 +41,47 @@ fn asked(catalog: &Catalog) -> BTreeSet<String> {
 }
 
 impl Durable {
-    fn with(&self, action: &Action) -> Option<Catalog> {
-        let mut catalog = self.model.clone();
-        catalog.apply(Command { at_ms: 0, action: action.clone() }).is_ok().then_some(catalog)
+    /// It may still be taken.
+    fn doubt(&mut self) {
+        self.doubts.extend(self.open.take());
+        let surplus = self.doubts.len().saturating_sub(DOUBTS_MAX);
+        self.doubts.drain(..surplus);
     }
 
-    fn differs(&self, found: &Catalog) -> Result<(), String> {
-        let (found, expected) = (asked(found), asked(&self.model));
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!("acknowledged was {expected:?}, found {found:?}"))
-        }
+    /// What the catalog may be with any of the doubts taken by now; first without them.
+    fn possible(&self) -> impl Iterator<Item = (Catalog, Vec<Action>)> {
+        (0..1_u32 << self.doubts.len()).filter_map(|taken| {
+            let (mut catalog, mut left) = (self.model.clone(), Vec::new());
+            for (place, action) in self.doubts.iter().enumerate() {
+                if taken & (1 << place) == 0 {
+                    left.push(action.clone());
+                } else if !apply(&mut catalog, action) {
+                    return None;
+                }
+            }
+            Some((catalog, left))
+        })
     }
+
+    /// With `action` (if there is one) taken at last, this was found.
+    fn found(&mut self, action: Option<&Action>, found: &Catalog) -> Result<(), String> {
+        let wanted = asked(found);
+        let with = |(mut catalog, left): (Catalog, Vec<Action>)| {
+            let is_taken = action.is_none_or(|action| apply(&mut catalog, action));
+            is_taken.then_some((catalog, left))
+        };
+        let matching = self.possible().filter_map(with).find(|(catalog, _)| asked(catalog) == wanted);
+        let Some((model, doubts)) = matching else {
+            let expected = asked(&self.model);
+            return Err(format!("acknowledged was {expected:?}, then {action:?}; found {wanted:?}"));
+        };
+        (self.model, self.doubts) = (model, doubts);
+        Ok(())
+    }
+}
+
+fn apply(catalog: &mut Catalog, action: &Action) -> bool {
+    catalog.apply(Command { at_ms: 0, action: action.clone() }).is_ok()
 }
 
 impl Invariant for Durable {
@@ -58,29 +91,29 @@ impl Invariant for Durable {
 
     fn see(&mut self, seen: Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::Submitting(action) => self.open = Some(action.clone()),
+            Seen::Submitting(action) => {
+                self.doubt();
+                self.open = Some(action.clone());
+            }
             Seen::NotProposed => self.open = None,
             Seen::Refused(refusal) => {
                 let action = self.open.take().ok_or("an answer to nothing")?;
                 // What the node itself found out about a mirror may forbid this one.
-                if !matches!(action, Action::PauseMirror { .. }) && self.with(&action).is_some() {
+                let may_be = matches!(action, Action::PauseMirror { .. })
+                    || self.possible().any(|(mut catalog, _)| !apply(&mut catalog, &action));
+                if !may_be {
                     return Err(format!("{action:?} was refused, and could be taken: {refusal}"));
                 }
             }
             Seen::Acknowledged(applied) => {
                 let action = self.open.take().ok_or("an answer to nothing")?;
-                self.model =
-                    self.with(&action).ok_or_else(|| format!("{action:?} was taken, and can't be"))?;
-                self.differs(&applied.catalog)?;
+                self.found(Some(&action), &applied.catalog)?;
             }
             Seen::Settled(applied) => {
-                let with = self.open.take().and_then(|action| self.with(&action));
-                if let Some(with) = with.filter(|with| asked(with) == asked(&applied.catalog)) {
-                    self.model = with;
-                }
-                self.differs(&applied.catalog)?;
+                self.doubt();
+                self.found(None, &applied.catalog)?;
             }
-            Seen::Applied(_) | Seen::Logs(_) | Seen::Shown(_) | Seen::End(..) => {}
+            Seen::Applied(_) | Seen::Owners(..) | Seen::Logs(_) | Seen::Shown(_) | Seen::End(..) => {}
         }
         Ok(())
     }

@@ -7,9 +7,9 @@ use super::Invariant;
 use crate::history::Key;
 use crate::judge::{Row, Seen};
 
-/// By mirror partition: assignment epoch and position.
+/// By node and mirror partition: assignment epoch and position.
 #[derive(Default)]
-pub struct NeverBack(BTreeMap<Key, (u64, i64)>);
+pub struct NeverBack(BTreeMap<(usize, Key), (u64, i64)>);
 
 impl Invariant for NeverBack {
     fn id(&self) -> &'static str {
@@ -28,7 +28,7 @@ impl NeverBack {
         let (epoch, Some(position)) = (row.assignment_epoch, row.view.mirror_end_offset) else {
             return Ok(());
         };
-        match self.0.insert(row.key.clone(), (epoch, position)) {
+        match self.0.insert((row.node, row.key.clone()), (epoch, position)) {
             Some((before_epoch, before)) if before_epoch == epoch && position < before => {
                 let (topic, partition) = &row.key;
                 Err(format!(

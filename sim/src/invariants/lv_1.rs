@@ -74,7 +74,7 @@ fn partition_runs(
     logs: &Logs<'_>,
     shown: &Shown<'_>,
 ) -> Result<(), String> {
-    let row = shown.rows.iter().find(|row| row.key == *key).ok_or("isn't shown")?;
+    let row = shown.rows.iter().find(|row| row.is_owned && row.key == *key).ok_or("isn't shown")?;
     let view = &row.view;
     if view.state != "RUNNING" || view.lag != Some(0) {
         return Err(format!("is {} with lag {:?} ({:?})", view.state, view.lag, view.error));

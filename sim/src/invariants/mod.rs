@@ -12,6 +12,7 @@ mod dp_3;
 mod dp_4;
 mod dp_5;
 mod lv_1;
+mod ow_1;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<OfEach<dp_3::BytesUntouched>>::default(),
         Box::<dp_4::NeverBack>::default(),
         Box::<dp_5::WithinCredit>::default(),
+        Box::<ow_1::Untouched>::default(),
         Box::<lv_1::ComesRight>::default(),
     ]
 }

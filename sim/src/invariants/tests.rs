@@ -181,7 +181,7 @@ fn row(assignment_epoch: u64, fetched: i64, end: i64) -> Row {
         since_ms: 0,
         retry_at_ms: None,
     };
-    Row { link: "l".to_owned(), key: (TOPIC.to_owned(), 0), assignment_epoch, view }
+    Row { node: 0, is_owned: true, link: "l".to_owned(), key: (TOPIC.to_owned(), 0), assignment_epoch, view }
 }
 
 /// Shows one row after the other, with so many bytes of credit in use.

@@ -1,0 +1,372 @@
+//! The fleet's nodes as the world sees them: which run, when those that are down start again, what each
+//! shows, and which of them nothing is in the way of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::observe::Observatory;
+use catalog::{Link, NodeId};
+use consensus::Applied;
+use turmoil::Sim;
+
+use crate::chance::{Chance, SharedChance};
+use crate::disk::{Crash, Disk};
+use crate::fleet_faults::{From, OfFleet};
+use crate::judge::{Judge, Row, Seen, Shown};
+use crate::node::{Common, Seat, View};
+use crate::options::Memory;
+use crate::shown;
+use crate::strike::Field;
+use crate::walked::Walked;
+
+/// After a fault a node's connections may hang for as long as a call may take, and are then made anew.
+const WELL_AFTER: Duration = Duration::from_secs(20);
+/// Handing over and stopping, at most.
+const STOPPING: Duration = Duration::from_secs(10);
+/// A process that ended by itself is started again by whoever keeps it.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// A fleet has that many voters before one may be lost for ever.
+const VOTERS_MIN: usize = 3;
+
+pub struct Fleet {
+    pub places: Vec<Place>,
+    /// The furthest catalog that any node showed.
+    pub applied: Option<Arc<Applied>>,
+    /// The voters that the Raft leader saw last, and since when.
+    voters: (Vec<NodeId>, Duration),
+}
+
+pub struct Place {
+    pub seat: Arc<Seat>,
+    /// When the node that is down starts again.
+    back_at: Option<Duration>,
+    /// How long it stays down once its end has come.
+    doomed_for: Duration,
+    /// When its disk has room again.
+    room_at: Option<Duration>,
+    /// Something is or was in its way until then.
+    touched_to: Duration,
+    index: u64,
+    shown: shown::Shown,
+    walked: Walked,
+}
+
+impl Fleet {
+    pub fn new(seed: u64, common: &Common) -> Self {
+        let place = |(place, name): (usize, &&'static str)| {
+            // One's is what it was when there was only one.
+            let disk = if place == 0 { "disk".to_owned() } else { format!("disk of {name}") };
+            let disk = Disk::new(Chance::of(seed, &disk));
+            Place {
+                seat: Seat::new(place, disk, SharedChance::of(seed, name), common.clone()),
+                back_at: None,
+                doomed_for: AGAIN_AFTER,
+                room_at: None,
+                touched_to: Duration::ZERO,
+                index: 0,
+                shown: shown::Shown::default(),
+                walked: Walked::default(),
+            }
+        };
+        let places = common.hosts.iter().enumerate().map(place).collect();
+        Self { places, applied: None, voters: Default::default() }
+    }
+
+    fn at(&mut self, which: u64) -> &mut Place {
+        let count = self.places.len() as u64;
+        &mut self.places[(which % count) as usize]
+    }
+
+    pub fn strike_node(
+        &mut self,
+        sim: &mut Sim<'_>,
+        (which, crash, changes, down_for): (u64, Crash, Option<u64>, Duration),
+        now: Duration,
+    ) {
+        let place = self.at(which);
+        match changes {
+            Some(changes) => {
+                place.doomed_for = down_for;
+                place.seat.disk.doom(crash, changes);
+                // When it comes nobody knows.
+                place.touched_to = Duration::MAX;
+            }
+            None => place.crash(sim, crash, now, down_for),
+        }
+    }
+
+    pub fn strike(
+        &mut self,
+        sim: &mut Sim<'_>,
+        field: &mut Field,
+        fault: &OfFleet,
+        now: Duration,
+        last: Duration,
+    ) {
+        match *fault {
+            OfFleet::Nodes { which, count, crash, down_for } => {
+                for place in 0..count.min(self.places.len() as u64) {
+                    self.at(which.wrapping_add(place)).crash(sim, crash, now, down_for);
+                }
+            }
+            OfFleet::Cut { which, from, way, lasts } => {
+                let until = (now + lasts).min(last);
+                let (index, count) = ((which % self.places.len() as u64) as usize, self.places.len());
+                field.cut(sim, self.places[index].seat.name, from, way, until);
+                if !matches!(from, From::Cluster(_)) {
+                    self.places[index].touch(until);
+                }
+                if let From::Node(other) = from {
+                    let others: Vec<usize> = (0..count).filter(|other| *other != index).collect();
+                    self.places[others[other as usize % others.len()]].touch(until);
+                }
+            }
+            OfFleet::Leave { which, down_for } => {
+                let place = self.at(which);
+                place.doomed_for = down_for;
+                place.touch(now + STOPPING + down_for);
+                place.seat.tell_to_stop();
+            }
+            OfFleet::DiskFull { which, lasts } => {
+                let place = self.at(which);
+                let until = (now + lasts).min(last);
+                place.room_at = place.room_at.max(Some(until));
+                place.touch(until);
+                place.seat.disk.set_full(true);
+            }
+            OfFleet::DiskLost { which, down_for } => self.lose_disk(sim, which, now, down_for),
+            OfFleet::Removed { which } => {
+                if let Some(node) = self.member(which, now) {
+                    let place = self.at(which);
+                    place.touched_to = Duration::MAX;
+                    place.seat.operator.is_to_remove(node, false);
+                }
+            }
+        }
+    }
+
+    /// If the fleet can do without it.
+    fn member(&mut self, which: u64, now: Duration) -> Option<NodeId> {
+        let (voters, since) = &self.voters;
+        let is_complete = voters.len() >= VOTERS_MIN && *since + Duration::from_secs(2) < now;
+        let is_full = self.applied.as_ref()?.catalog.nodes.len() >= self.places.len();
+        let found = self.at(which).seat.id();
+        if !(is_complete && is_full) {
+            tracing::info!("node: not now: the fleet isn't complete");
+            return None;
+        }
+        found
+    }
+
+    fn lose_disk(&mut self, sim: &mut Sim<'_>, which: u64, now: Duration, down_for: Duration) {
+        let Some(node) = self.member(which, now) else { return };
+        let place = self.at(which);
+        place.seat.operator.is_to_remove(node, true);
+        place.crash(sim, Crash::Kill, now, down_for);
+        place.touched_to = Duration::MAX;
+        place.seat.replace(true);
+        tracing::info!("node: {} has lost its disk", place.seat.name);
+    }
+
+    /// What is due before a step.
+    pub fn before_step(&mut self, sim: &mut Sim<'_>, now: Duration, is_busy: bool) {
+        for place in &mut self.places {
+            if !is_busy {
+                place.seat.disk.spare();
+                place.touched_to = place.touched_to.min(now + WELL_AFTER + STOPPING);
+            }
+            if place.room_at.take_if(|at| *at <= now).is_some() {
+                place.seat.disk.set_full(false);
+                place.crash(sim, Crash::Kill, now, AGAIN_AFTER);
+            }
+            if place.back_at.take_if(|at| *at <= now).is_some() {
+                tracing::info!("node: {} starts again", place.seat.name);
+                sim.bounce(place.seat.name);
+            }
+        }
+    }
+
+    /// Who ended in it.
+    pub fn after_step(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        for place in &mut self.places {
+            let (has_left, has_fallen) = (place.seat.take_left(), place.seat.disk.take_fallen());
+            if !has_left && !has_fallen {
+                continue;
+            }
+            let removed = self.applied.as_ref().map(|applied| &applied.catalog.fleet.removed);
+            let is_removed =
+                removed.zip(place.seat.id()).is_some_and(|(removed, id)| removed.contains_key(&id));
+            let down_for = std::mem::replace(&mut place.doomed_for, AGAIN_AFTER);
+            place.crash(sim, Crash::Kill, now, down_for);
+            if has_left && is_removed {
+                tracing::info!("node: {} begins anew", place.seat.name);
+                place.seat.replace(true);
+            }
+        }
+    }
+
+    /// Takes what is new in their catalogs. True when a prefix is about to be filled.
+    pub fn look_at_catalogs(&mut self, judge: &Judge, field: &mut Field, now: Duration) -> bool {
+        let mut has_prefix = false;
+        for index in 0..self.places.len() {
+            let Some(view) = self.places[index].seat.view() else { continue };
+            let standing = view.standing();
+            if standing.leads && standing.voters != self.voters.0 {
+                self.voters = (standing.voters, now);
+            }
+            let applied = view.applied.borrow().clone();
+            if applied.index == self.places[index].index {
+                continue;
+            }
+            self.places[index].index = applied.index;
+            tracing::info!("catalog: index {} at {}", applied.index, self.places[index].seat.name);
+            judge.see(Seen::Applied(&applied));
+            if self.applied.as_ref().is_none_or(|highest| highest.index < applied.index) {
+                judge.see(Seen::Owners(&applied, &self.well(now)));
+                has_prefix |= field.mirrors.learn(&applied);
+                self.applied = Some(applied);
+            }
+        }
+        has_prefix
+    }
+
+    /// Nodes that nothing is or was in the way of lately.
+    fn well(&self, now: Duration) -> BTreeSet<NodeId> {
+        let well = self.places.iter().filter(|place| place.touched_to.saturating_add(WELL_AFTER) < now);
+        well.filter_map(|place| Some(place.seat.view()?.node)).collect()
+    }
+
+    /// What each of them shows.
+    pub fn look(&mut self, judge: &Judge, field: &Field, memory: Memory) {
+        for place in &mut self.places {
+            let Some(view) = place.seat.view() else { continue };
+            let applied = view.applied.borrow().clone();
+            place.shown.look(place.seat.name, &applied, view.observatory.as_deref());
+            let mut facts = Facts::default();
+            facts.add(place.seat.place, &applied, &view);
+            let shown = facts.shown(&applied, field, memory);
+            judge.see(Seen::Shown(&shown));
+            place.walked.look(&shown);
+        }
+    }
+
+    /// One Raft leader, all of them members that run and hold the same.
+    ///
+    /// # Errors
+    /// What isn't so yet.
+    pub fn stands(&self) -> Result<(Arc<Applied>, Facts), String> {
+        let applied = self.applied.clone().ok_or("no node shows a catalog")?;
+        let (mut facts, mut leaders) = (Facts::default(), 0);
+        for place in &self.places {
+            let name = place.seat.name;
+            let view = place.seat.view().ok_or_else(|| format!("{name} doesn't run"))?;
+            if view.observatory.is_none() {
+                return Err(format!("the data plane of {name} doesn't run"));
+            }
+            if !applied.catalog.nodes.contains_key(&view.node) {
+                return Err(format!("{name} is no member"));
+            }
+            let index = view.applied.borrow().index;
+            if index != applied.index {
+                return Err(format!("{name} is at index {index}, others at {}", applied.index));
+            }
+            leaders += u32::from(view.standing().leads);
+            facts.add(place.seat.place, &applied, &view);
+        }
+        if leaders != 1 {
+            return Err(format!("there are {leaders} Raft leaders"));
+        }
+        let members = applied.catalog.nodes.len();
+        if members != self.places.len() {
+            return Err(format!("the fleet has {members} members"));
+        }
+        Ok((applied, facts))
+    }
+}
+
+impl Place {
+    fn touch(&mut self, until: Duration) {
+        self.touched_to = self.touched_to.max(until);
+    }
+
+    fn crash(&mut self, sim: &mut Sim<'_>, crash: Crash, now: Duration, down_for: Duration) {
+        // First, so that nothing that dies can write.
+        self.seat.disk.crash(crash);
+        tracing::info!("node: {} is down for {down_for:?}", self.seat.name);
+        self.walked.node_ends();
+        let is_up = self.back_at.is_none();
+        self.back_at = self.back_at.max(Some(now + down_for));
+        if self.touched_to == Duration::MAX {
+            self.touched_to = Duration::ZERO;
+        }
+        self.touch(now + down_for);
+        self.seat.end();
+        if !self.seat.is_founded() {
+            // The product says of such a store that one begins again with an empty one.
+            self.seat.replace(self.seat.joins());
+        }
+        if is_up {
+            sim.crash(self.seat.name);
+        }
+    }
+}
+
+/// What nodes show at one moment.
+#[derive(Default)]
+pub struct Facts {
+    rows: Vec<Row>,
+    links: BTreeMap<String, &'static str>,
+    credit_in_use: BTreeMap<String, usize>,
+}
+
+impl Facts {
+    fn add(&mut self, node: usize, applied: &Applied, view: &View) {
+        let Some(observatory) = &view.observatory else { return };
+        for link in applied.catalog.links.values() {
+            self.add_link(link, observatory);
+            for mirror in link.mirrors.values() {
+                let rows = observatory.partitions(&link.key(&mirror.name)).into_iter();
+                self.rows.extend(rows.filter_map(|row| {
+                    let assignment = mirror.partitions.get(row.partition as usize)?.assignment.as_ref()?;
+                    Some(Row {
+                        node,
+                        is_owned: assignment.node == view.node,
+                        link: link.name.to_string(),
+                        key: (mirror.name.to_string(), i32::try_from(row.partition).ok()?),
+                        assignment_epoch: assignment.epoch,
+                        view: row,
+                    })
+                }));
+            }
+        }
+    }
+
+    /// As the node sees it that sees the worst.
+    fn add_link(&mut self, link: &Link, observatory: &Observatory) {
+        let name = link.name.to_string();
+        if let Some(bytes) = observatory.credit_in_use_bytes(&link.id) {
+            self.credit_in_use.insert(name.clone(), bytes);
+        }
+        let Some(found) = observatory.link(&link.id) else { return };
+        let held = self.links.entry(name).or_insert(found.state);
+        if badness(found.state) > badness(held) {
+            *held = found.state;
+        }
+    }
+
+    pub fn shown<'a>(&'a self, applied: &'a Applied, field: &'a Field, memory: Memory) -> Shown<'a> {
+        let Field { mirrors, history, struck, .. } = field;
+        let Self { rows, links, credit_in_use } = self;
+        Shown { applied, rows, links, credit_in_use, memory, mirrors, history, struck }
+    }
+}
+
+fn badness(state: &str) -> u8 {
+    match state {
+        "FAILED" => 3,
+        "UNAVAILABLE" => 2,
+        "ACTIVE" => 1,
+        _ => 0,
+    }
+}

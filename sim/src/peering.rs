@@ -1,0 +1,202 @@
+//! A node among the others, as the binary wires it (`node/src/peering`), over the simulation's network:
+//! how it is reached, who joins at it, who answers, where the others are. Without TLS and certificates.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actors::engine::Engine;
+use bytes::Bytes;
+use catalog::command::NodeDescription;
+use catalog::{Action, FleetId, NodeId, fleet};
+use consensus::{Applied, Consensus, SubmitError};
+use peers::dial::{AcceptFuture, Accepted, BoxedStream, Dial, DialFuture, Listen};
+use peers::join::{AdmitFuture, Admitted, Channel, JoinRequest, Joiner};
+use peers::token::SHARED;
+use peers::{Book, Call, CallError, CallFuture, Gate, Serve, ServeFuture, Service, Token, Transport};
+use tokio::sync::watch;
+use turmoil::net::{TcpListener, TcpStream};
+
+use crate::chance::SharedChance;
+
+const PORT: u16 = 7400;
+
+/// What all nodes were given: joining is proven as in production, but for the TLS session that the proof
+/// is bound to.
+const SECRET: &[u8] = b"the secret of a simulated fleet.";
+
+/// Between two rounds through the other nodes.
+const JOIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where others reach the node on this host.
+pub fn address(host: &str) -> Arc<str> {
+    format!("{host}:{PORT}").into()
+}
+
+/// The fleet of every simulation.
+pub fn fleet_id() -> FleetId {
+    FleetId("simulated".into())
+}
+
+/// Nobody reads it: connections aren't protected.
+pub fn authority() -> fleet::Authority {
+    fleet::Authority { certificate: (*b"certificate").into(), key: (*b"key").into() }
+}
+
+/// Calls through a transport that comes later.
+#[derive(Clone, Default)]
+pub struct LatePeers(Arc<OnceLock<Transport>>);
+
+impl LatePeers {
+    /// Once.
+    pub fn set(&self, transport: Transport) {
+        let _ = self.0.set(transport);
+    }
+}
+
+impl Call for LatePeers {
+    fn call(&self, to: NodeId, service: Service, request: Bytes, within: Duration) -> CallFuture {
+        match self.0.get() {
+            Some(transport) => transport.call(to, service, request, within),
+            None => Box::pin(std::future::ready(Err(CallError::NoAddress(to)))),
+        }
+    }
+}
+
+pub struct PeerDial(pub SharedChance);
+
+impl Dial for PeerDial {
+    fn dial(&self, address: Arc<str>) -> DialFuture {
+        Box::pin(async move {
+            let stream = TcpStream::connect(&*address).await?;
+            Ok(Box::new(stream) as BoxedStream)
+        })
+    }
+
+    fn random(&self) -> u64 {
+        self.0.draw(|chance| chance.next())
+    }
+}
+
+pub struct PeerListen(TcpListener);
+
+impl PeerListen {
+    /// # Errors
+    /// As turmoil's network has them.
+    pub async fn bind() -> io::Result<Self> {
+        Ok(Self(TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?))
+    }
+}
+
+impl Listen for PeerListen {
+    fn accept(&mut self) -> AcceptFuture<'_> {
+        Box::pin(async move {
+            let (stream, from) = self.0.accept().await?;
+            Ok(Accepted { stream: Box::new(stream), from: from.to_string() })
+        })
+    }
+}
+
+/// Where members are, as the catalog says; until it says anything, as whoever let this node in said.
+pub fn book(consensus: &Consensus, first: &[(NodeId, Arc<str>)]) -> watch::Receiver<Arc<Book>> {
+    let of = |applied: &Applied| (!applied.catalog.nodes.is_empty()).then(|| Book::of(&applied.catalog));
+    let mut applied = consensus.watch();
+    let members: BTreeMap<_, _> = first.iter().map(|(id, address)| (*id, Some(address.clone()))).collect();
+    let begin =
+        of(&applied.borrow_and_update()).unwrap_or_else(|| Book { members, removed: Default::default() });
+    let (book, known) = watch::channel(Arc::new(begin));
+    tokio::spawn(async move {
+        while applied.changed().await.is_ok() {
+            let Some(now) = of(&applied.borrow_and_update()) else { continue };
+            book.send_if_modified(|held| {
+                let changes = **held != now;
+                if changes {
+                    *held = Arc::new(now);
+                }
+                changes
+            });
+        }
+    });
+    known
+}
+
+pub struct Services {
+    pub consensus: Consensus,
+    /// Set when the data plane has started.
+    pub engine: Arc<OnceLock<Engine>>,
+}
+
+impl Serve for Services {
+    fn serve(&self, from: NodeId, service: Service, request: Bytes) -> ServeFuture {
+        match service {
+            Service::Raft => {
+                let consensus = self.consensus.clone();
+                Box::pin(async move { consensus.serve(from, request).await })
+            }
+            Service::Fleet => {
+                let answer = self.engine.get().map(|engine| engine.serve(from, request)).unwrap_or_default();
+                Box::pin(std::future::ready(answer))
+            }
+            // Nobody asks here: what nodes see is looked at from outside.
+            Service::Status => Box::pin(std::future::ready(Bytes::new())),
+        }
+    }
+}
+
+/// Who may join at this node.
+pub struct Door {
+    pub consensus: Consensus,
+    pub node: NodeId,
+    pub address: Arc<str>,
+}
+
+impl Gate for Door {
+    fn secret(&self, token: &str) -> Option<Arc<[u8]>> {
+        (token == SHARED).then(|| SECRET.into())
+    }
+
+    fn admit(&self, request: JoinRequest) -> AdmitFuture {
+        let consensus = self.consensus.clone();
+        let (node, address) = (self.node, self.address.clone());
+        Box::pin(async move {
+            let JoinRequest { node: joiner, description, token, .. } = request;
+            let admit = Action::AdmitNode { node: joiner, description, token };
+            match consensus.submit(admit).await {
+                Ok(_) => {}
+                Err(SubmitError::Refused(refusal)) => return Err(refusal.to_string()),
+                Err(other) => return Err(format!("not at the moment, try again: {other}")),
+            }
+            let applied = consensus.watch().borrow().clone();
+            let catalog = &applied.catalog;
+            let fleet = catalog.fleet.id.clone().ok_or("this fleet isn't founded yet, try again")?;
+            let known = catalog.nodes.iter().filter_map(|(id, node)| Some((*id, node.address.clone()?)));
+            let mut members: Vec<_> = known.filter(|(id, _)| *id != joiner).collect();
+            if !members.iter().any(|(id, _)| *id == node) {
+                members.push((node, address));
+            }
+            Ok(Admitted { fleet, certificate: None, authorities: Vec::new(), members })
+        })
+    }
+}
+
+/// Asks one node after the other, until one lets this one in.
+pub async fn join(
+    dial: &PeerDial,
+    others: &[&'static str],
+    node: NodeId,
+    description: NodeDescription,
+) -> Admitted {
+    let token = Token { id: SHARED.into(), secret: SECRET.into() };
+    let joiner = Joiner { node, description, key: None, channel: Channel::UnprotectedForSimulation };
+    loop {
+        for host in others {
+            match peers::join::join(dial, &address(host), &token, &joiner).await {
+                Ok(admitted) => return admitted,
+                Err(error) => tracing::info!("node: {error}"),
+            }
+        }
+        tokio::time::sleep(JOIN_AGAIN).await;
+    }
+}
