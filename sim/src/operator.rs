@@ -341,7 +341,6 @@ impl State {
             40..55 => Wish::Submit(Action::PauseMirror { mirror: key }),
             55..75 => Wish::Submit(Action::ResumeMirror { mirror: key }),
             75..83 => Wish::Delete { link, mirror, with_topic: self.chance.percent(50) },
-            83..90 => Wish::Submit(self.alter_link(&link)),
             90..95 if catalog.nodes.len() > 1 => self.alter_duty(catalog)?,
             83..95 => Wish::Submit(self.alter_link(&link)),
             _ => {
