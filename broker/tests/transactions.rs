@@ -97,6 +97,23 @@ async fn a_transaction_is_read_once_its_marker_is_there() {
     assert_eq!(producer.add("orders").await, 90);
 }
 
+/// Kafka 4.4.0, found by the comparison with it: seed 158836837, sequence 51.
+#[tokio::test]
+async fn an_open_transaction_whose_beginning_is_deleted_holds_readers_where_its_batch_begins() {
+    let world = World::new(1);
+    world.topic("orders", 1, 1);
+    let mut producer = world.transactional().await;
+    assert_eq!(producer.add("orders").await, 0);
+    for (sequence, batch) in [(0, ["a", "b"]), (2, ["c", "d"])] {
+        let batch = producer.batch(sequence, &batch);
+        assert_eq!(producer.wire.produce("orders", &batch).await.error_code, 0);
+    }
+    for (start, stable) in [(1, 0), (2, 2), (3, 2), (4, 4)] {
+        world.cluster.with(|state| state.partition_mut("orders", 0).unwrap().log.raise_start(start));
+        assert_eq!(ends(&world), (stable, 4, 4), "deleted up to {start}");
+    }
+}
+
 #[tokio::test]
 async fn a_transactional_batch_needs_its_partition_in_the_transaction() {
     let world = World::new(1);

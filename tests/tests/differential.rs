@@ -28,11 +28,12 @@ const REPLAY_VARIABLE: &str = "LOCKSTEP_TEST_REPLAY";
 const REPORTED: usize = 5;
 
 /// Old timestamps are part of what is compared; what a clock does to them isn't. Nor are delays.
-const UNCLOCKED: [(&str, &str); 6] = [
+const UNCLOCKED: [(&str, &str); 7] = [
     ("group.initial.rebalance.delay.ms", "0"),
     // Kafka's default: groups in the same partition share what a transaction may commit.
     ("offsets.topic.num.partitions", "50"),
     ("log.initial.task.delay.ms", "86400000"),
+    ("log.cleaner.backoff.ms", "86400000"),
     ("log.retention.check.interval.ms", "86400000"),
     ("producer.id.expiration.check.interval.ms", "86400000"),
     ("max.incremental.fetch.session.cache.slots", "100000"),

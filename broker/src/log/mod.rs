@@ -112,11 +112,22 @@ impl Log {
     }
 
     /// Nothing at or above this offset is stable: the first record of the oldest open transaction, or of
-    /// an ended one whose marker isn't below the high watermark.
+    /// an ended one whose marker isn't below the high watermark. If that is deleted, it is where the batch
+    /// begins that holds the log start, which may lie below that (`LogSegment.read` of Kafka 4.4; Kafka 3.9
+    /// tells the log start).
     pub fn last_stable_offset(&self, high_watermark: i64) -> i64 {
         let open = self.producers.first_open_offset();
         let unreplicated = self.aborted.first_unreplicated(high_watermark);
-        [open, unreplicated].into_iter().flatten().fold(high_watermark, i64::min).max(self.start)
+        match [open, unreplicated].into_iter().flatten().min() {
+            Some(unstable) if unstable < self.start => self.base_offset_at_start().min(high_watermark),
+            Some(unstable) => unstable.min(high_watermark),
+            None => high_watermark.max(self.start),
+        }
+    }
+
+    fn base_offset_at_start(&self) -> i64 {
+        let holder = self.batches.iter().find(|batch| batch.header.last_offset() >= self.start);
+        holder.map_or(self.start, |batch| batch.header.base_offset.min(self.start))
     }
 
     /// Raises the log start; stored batches stay until the start is saved.

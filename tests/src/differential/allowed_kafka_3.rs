@@ -52,6 +52,12 @@ pub const OF_KAFKA_3: &[Allowance] = &[
                  whether it is part of a transaction before it looks at the epoch, and Kafka 4.4 after",
         apply: old_epochs,
     },
+    Allowance {
+        name: "stable offsets that are deleted",
+        reason: "where a transaction is open whose first records are deleted, Kafka 3.9 tells the log start \
+                 as the last stable offset, and Kafka 4.4 where the batch begins that holds it",
+        apply: deleted_stable_offsets,
+    },
 ];
 
 /// Of one of the two versions only, or with a default that has changed.
@@ -187,6 +193,16 @@ fn old_epochs(response: &mut ResponseKind, _: &mut Answering) {
             row.error_code = Code::InvalidProducerEpoch.code();
             row.log_start_offset = -1;
             row.error_message = None;
+        }
+    }
+}
+
+fn deleted_stable_offsets(response: &mut ResponseKind, _: &mut Answering) {
+    if let ResponseKind::Fetch(response) = response {
+        for row in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            if row.last_stable_offset >= 0 {
+                row.last_stable_offset = row.last_stable_offset.max(row.log_start_offset);
+            }
         }
     }
 }
