@@ -2,7 +2,7 @@
 //! is compared, as the structures that the protocol crate decodes, its unknown tagged fields included.
 
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
-use kafka_protocol::messages::{ProducerId, ResponseKind};
+use kafka_protocol::messages::{ProducerId, RequestKind, ResponseKind};
 use kafka_protocol::protocol::StrBytes;
 
 use super::allowed_kafka_3::OF_KAFKA_3;
@@ -14,6 +14,7 @@ const NOW_RANGE_MS: std::ops::RangeInclusive<i64> = -300_000..=10_000;
 
 /// What an allowance needs to know of the end that answered.
 pub struct Answering<'a> {
+    pub request: &'a RequestKind,
     pub ids: &'a mut Ids,
     pub now_ms: i64,
     /// All topics of the sequence begin with this.

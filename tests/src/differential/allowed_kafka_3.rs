@@ -48,8 +48,9 @@ pub const OF_KAFKA_3: &[Allowance] = &[
     Allowance {
         name: "old epochs",
         reason: "a transactional batch of an old epoch is refused by the log of Kafka 3.9, which tells its \
-                 start, and by the coordinator of Kafka 4, which has none; Kafka 3.9 asks the coordinator \
-                 whether it is part of a transaction before it looks at the epoch, and Kafka 4.4 after",
+                 start and looks at the records first, and by the coordinator of Kafka 4, which has none and \
+                 does neither; Kafka 3.9 asks the coordinator whether it is part of a transaction before it \
+                 looks at the epoch, and Kafka 4.4 after",
         apply: old_epochs,
     },
     Allowance {
@@ -185,13 +186,23 @@ fn operations_of_kafka_3(response: &mut ResponseKind, _: &mut Answering) {
     }
 }
 
-fn old_epochs(response: &mut ResponseKind, _: &mut Answering) {
-    if let ResponseKind::Produce(response) = response {
-        let rows = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
-        let either = [Code::InvalidProducerEpoch.code(), Code::InvalidTxnState.code()];
-        for row in rows.filter(|row| either.contains(&row.error_code)) {
+fn old_epochs(response: &mut ResponseKind, answering: &mut Answering) {
+    let (ResponseKind::Produce(response), RequestKind::Produce(request)) = (response, answering.request)
+    else {
+        return;
+    };
+    let of_epochs = [Code::InvalidProducerEpoch, Code::InvalidTxnState];
+    let of_records = [Code::InvalidTimestamp, Code::InvalidRecord];
+    let is_transactional = request.transactional_id.is_some();
+    let alike = |code: i16| {
+        of_epochs.iter().any(|of| of.code() == code)
+            || is_transactional && of_records.iter().any(|of| of.code() == code)
+    };
+    for row in response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+        if alike(row.error_code) {
             row.error_code = Code::InvalidProducerEpoch.code();
             row.log_start_offset = -1;
+            row.record_errors.clear();
             row.error_message = None;
         }
     }

@@ -159,9 +159,10 @@ fn ask(
     });
     let answers = end.ask(&own.collect::<Vec<_>>())?;
     let now_ms = end.now_ms();
-    let alike = answers.into_iter().map(|answer| match answer {
+    let alike = answers.into_iter().zip(calls).map(|(answer, call)| match answer {
         Answer::Response(response) => {
-            let mut answering = Answering { ids, now_ms, prefix: &world.prefix, kafka_3 };
+            let (request, prefix) = (&call.request, &*world.prefix);
+            let mut answering = Answering { request, ids, now_ms, prefix, kafka_3 };
             Answer::Response(Box::new(allowed::alike(*response, &mut answering)))
         }
         other => other,
