@@ -200,16 +200,17 @@ async fn offsets_of_a_group_count_when_their_transaction_is_committed() {
         let partition = TxnOffsetCommitRequestPartition::default()
             .with_committed_offset(7)
             .with_committed_leader_epoch(-1);
-        let topic = TxnOffsetCommitRequestTopic::default()
-            .with_name(topic_name("orders"))
-            .with_partitions(vec![partition]);
+        let of = |topic: &str| {
+            let topic = TxnOffsetCommitRequestTopic::default().with_name(topic_name(topic));
+            vec![topic.with_partitions(vec![partition.clone()])]
+        };
         let offsets = TxnOffsetCommitRequest::default()
             .with_transactional_id(transactional_id())
             .with_group_id(GroupId(text("group")))
             .with_producer_id(ProducerId(producer.producer_id))
             .with_producer_epoch(producer.epoch)
             .with_generation_id(-1)
-            .with_topics(vec![topic]);
+            .with_topics(of("orders"));
         let refused = producer.wire.call(3, &offsets).await;
         assert_eq!(refused.topics[0].partitions[0].error_code, 48);
         let add = AddOffsetsToTxnRequest::default()
@@ -218,6 +219,13 @@ async fn offsets_of_a_group_count_when_their_transaction_is_committed() {
             .with_producer_id(ProducerId(producer.producer_id))
             .with_producer_epoch(producer.epoch);
         assert_eq!(producer.wire.call(3, &add).await.error_code, 0);
+        let gone = producer.wire.call(3, &offsets.clone().with_topics(of("gone"))).await;
+        assert_eq!(gone.topics[0].partitions[0].error_code, 3);
+        assert_eq!(
+            world.cluster.with(|state| state.groups.get("group").is_some()),
+            commit,
+            "no group for it"
+        );
         assert_eq!(producer.wire.call(3, &offsets).await.topics[0].partitions[0].error_code, 0);
         assert!(is_pending(&world));
         assert_eq!(producer.end(commit).await, 0);

@@ -27,7 +27,14 @@ impl Handler for TxnOffsetCommit {
         caller: &Caller,
         request: TxnOffsetCommitRequest,
     ) -> Step<TxnOffsetCommitResponse> {
-        let refused = commit(state, caller.broker, &request).err();
+        // What names no partition that is there doesn't reach the group.
+        let exists = |topic: &TxnOffsetCommitRequestTopic| {
+            topic.partitions.iter().any(|row| state.partition(&topic.name, row.partition_index).is_some())
+        };
+        let refused = match request.topics.iter().any(exists) {
+            true => commit(state, caller.broker, &request).err(),
+            false => None,
+        };
         let topics = request.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|partition| {
                 let code = own_refusal(state, topic, partition).or(refused);
