@@ -184,6 +184,8 @@ struct Gathered {
     runs: Vec<(LaneKey, u64)>,
     /// Until when it may go without a lease: zero if part of it isn't guarded.
     guarded_until: Duration,
+    /// The lease that all of it began under; None: it goes by the guard alone.
+    pass: Option<Pass>,
 }
 
 struct UnderWay {
@@ -273,7 +275,7 @@ impl Task {
         {
             let pass = self.lease.pass();
             let sent_at = self.lease.now();
-            let Gathered { parts, runs, guarded_until } = self.gather(pass, sent_at);
+            let Gathered { parts, runs, guarded_until, pass } = self.gather(pass, sent_at);
             if parts.is_empty() {
                 break;
             }
@@ -296,21 +298,24 @@ impl Task {
         })
     }
 
-    /// One batch a lane, round robin, up to a request's fill. What needs a lease is taken under `pass`.
+    /// One batch a lane, round robin, up to a request's fill. What needs a lease is taken under `pass`, and
+    /// never with lanes that began without it: those mustn't go by it later on.
     fn gather(&mut self, pass: Option<Pass>, uptime: Duration) -> Gathered {
         let (now, now_ms) = (Instant::now(), self.clock.now_ms());
         let mut taken = Vec::new();
         let mut bytes = 0;
         let mut guarded_until = Duration::MAX;
+        let mut first_has_lease = None;
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.lanes.get_mut(&key) else { continue };
-            if !taken.is_empty() && bytes + entry.lane.front_bytes() > self.request_bytes_max {
+            let has_lease = pass.is_some() && entry.pass == pass;
+            let is_full = bytes + entry.lane.front_bytes() > self.request_bytes_max;
+            if first_has_lease.is_some_and(|first| is_full || first != has_lease) {
                 self.ready.push_front(key);
                 break;
             }
             entry.is_ready = false;
-            let has_lease = pass.is_some() && entry.pass == pass;
             let Some(next) = entry.lane.next(now, now_ms, Permit { has_lease, uptime }) else {
                 self.reap(&key);
                 continue;
@@ -319,6 +324,7 @@ impl Task {
             guarded_until =
                 guarded_until.min(if next.needs_lease { Duration::ZERO } else { next.guarded_until });
             bytes += batch.size_bytes();
+            first_has_lease.get_or_insert(has_lease);
             make_ready(&mut self.ready, &key, entry);
             taken.push((key, entry.owner.run, batch));
         }
@@ -327,7 +333,8 @@ impl Task {
             (Part { topic: key.topic.clone(), partition: key.partition, batch }, (key, run))
         };
         let (parts, runs) = taken.into_iter().map(part).unzip();
-        Gathered { parts, runs, guarded_until }
+        let pass = pass.filter(|_| first_has_lease == Some(true));
+        Gathered { parts, runs, guarded_until, pass }
     }
 
     fn answered(&mut self, answer: Result<bytes::Bytes, Error>) -> Result<(), Error> {

@@ -242,14 +242,13 @@ impl Actor for LinkSupervisor {
         }
         Ok(())
     }
+}
 
-    async fn post_stop(
-        &self,
-        _: ActorRef<LinkMessage>,
-        state: &mut LinkState,
-    ) -> Result<(), ActorProcessingErr> {
-        state.tasks.iter().chain(state.setups.values()).chain(&state.watch).for_each(AbortHandle::abort);
-        Ok(())
+/// Also when the supervisor panics: a plane that goes on beside the next supervisor's would append for a
+/// second owner.
+impl Drop for LinkState {
+    fn drop(&mut self) {
+        self.tasks.iter().chain(self.setups.values()).chain(&self.watch).for_each(AbortHandle::abort);
     }
 }
 
