@@ -2,6 +2,7 @@
 //! flow again, partitions that weren't touched never paused, and in the end both topics are the same.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,6 +15,7 @@ use super::watch::Watch;
 use crate::cluster::{KafkaCluster, KafkaConfig};
 use crate::load::{Load, LoadConfig, PROFILES, create_topic};
 use crate::mirror::ends_table;
+use crate::node::find_binary;
 use crate::pair::{Age, FRESH, LINK, TOPIC, WEST};
 use crate::poll_until;
 use crate::scenario::Scenario;
@@ -84,10 +86,15 @@ pub const THREE: Setup = Setup { age: FRESH, nodes: 3, destination_brokers: 1, g
 
 impl<'a> Stage<'a> {
     pub fn start(scenario: &'a Scenario, setup: Setup) -> Result<Stage<'a>> {
+        Stage::start_binary(scenario, setup, find_binary()?)
+    }
+
+    /// [`start`](Self::start) with all nodes of the binary at this path.
+    pub fn start_binary(scenario: &'a Scenario, setup: Setup, binary: PathBuf) -> Result<Stage<'a>> {
         let Setup { age, nodes, gated, .. } = setup;
         let (east, west, west_gate) = start_clusters(scenario, setup)?;
         create_topic(&east.bootstrap(), TOPIC, PARTITIONS, &[("retention.ms", "-1")])?;
-        let fleet = Fleet::found(scenario.directory(), nodes, gated)?;
+        let fleet = Fleet::found_binary(binary, scenario.directory(), nodes, gated)?;
         scenario.note("brokers and fleet run");
         let west_address = match &west_gate {
             Some(gate) => gate.address().to_string(),
