@@ -29,6 +29,9 @@ const RECORDS_PER_SECOND: u32 = 300;
 /// What shows a pause of a second well enough.
 pub const TICK: Duration = Duration::from_millis(100);
 
+/// One may have been on its way.
+const TICKS_AFTER: u32 = 3;
+
 /// Guarded partitions are taken over within 5 s, unguarded ones within 30 s; a broker that is killed at
 /// the same time, and a busy machine, take the rest.
 const FLOW_LIMIT: Duration = Duration::from_secs(60);
@@ -50,6 +53,7 @@ pub struct Run {
 #[derive(Clone, Debug, Default)]
 pub struct Paused {
     pub touched_max: Duration,
+    pub untouched: u32,
     pub untouched_max: Duration,
     /// Handed over between nodes that weren't touched.
     pub moved: u32,
@@ -67,6 +71,7 @@ pub struct Stage<'a> {
     pub watch: Watch,
     load: Load,
     ticker: Ticker,
+    tick: Duration,
 }
 
 /// What is to be set up.
@@ -117,7 +122,7 @@ impl<'a> Stage<'a> {
         })?;
         let ticker = Ticker::start(&east.bootstrap(), TOPIC, PARTITIONS, setup.tick, age.age())?;
         let watch = Watch::start(&east.bootstrap(), &west.bootstrap(), TOPIC);
-        let stage = Stage { scenario, east, west, west_gate, fleet, watch, load, ticker };
+        let stage = Stage { scenario, east, west, west_gate, fleet, watch, load, ticker, tick: setup.tick };
         stage.wait_flowing().context("before the first event")?;
         stage.fleet.wait_settled(nodes)?;
         stage.wait_guarded(age.guarded)?;
@@ -139,6 +144,8 @@ impl<'a> Stage<'a> {
         let begun = Instant::now();
         strike(self).with_context(|| what.to_owned())?;
         let struck = begun.elapsed();
+        // Each partition has something by now that was written after the stroke.
+        std::thread::sleep(self.tick * TICKS_AFTER);
         self.wait_flowing().with_context(|| format!("after {what}"))?;
         let flowing = begun.elapsed();
         let after = self.wait_runs().with_context(|| format!("after {what}"))?;
@@ -147,8 +154,8 @@ impl<'a> Stage<'a> {
         check_active(self.fleet.any()?, WEST, LINK, TOPIC)?;
         eprintln!(
             "{what}: took {struck:.1?}, everything flowed after {flowing:.1?}; longest pause of a touched \
-             partition {:.1?}, of another {:.1?}; {} of these moved",
-            paused.touched_max, paused.untouched_max, paused.moved
+             partition {:.1?}, of {} others {:.1?}; {} of these moved",
+            paused.touched_max, paused.untouched, paused.untouched_max, paused.moved
         );
         self.scenario.note(what);
         Ok(paused)
@@ -230,7 +237,7 @@ impl<'a> Stage<'a> {
 
     /// As [`finish`](Self::finish), and leaves everything running.
     pub fn compare(self) -> Result<Quiet> {
-        let Stage { scenario, east, west, fleet, watch, load, ticker, west_gate } = self;
+        let Stage { scenario, east, west, fleet, watch, load, ticker, west_gate, .. } = self;
         drop(watch);
         let acknowledged = load.stop()?.total() + ticker.stop()?.total();
         let wanted = RawReader::new(&east.bootstrap())?.ends(TOPIC)?;
@@ -285,6 +292,7 @@ fn judge(
             stall <= HICCUP_MAX,
             "partition {partition} ({was:?}, then {is:?}) wasn't touched and stood for {stall:?}"
         );
+        paused.untouched += 1;
         paused.untouched_max = paused.untouched_max.max(stall);
     }
     Ok(paused)
@@ -327,7 +335,8 @@ mod tests {
         let before = runs(&[("a", "1"), ("b", "1"), ("b", "1")]);
         let none = BTreeMap::new();
         let taken_over = runs(&[("b", "2"), ("b", "1"), ("b", "1")]);
-        assert_eq!(judge(&before, &taken_over, &none, &["a"]).unwrap().moved, 0);
+        let paused = judge(&before, &taken_over, &none, &["a"]).unwrap();
+        assert_eq!((paused.moved, paused.untouched), (0, 2));
         let moved_too = runs(&[("b", "2"), ("c", "2"), ("b", "1")]);
         assert_eq!(judge(&before, &moved_too, &none, &["a"]).unwrap().moved, 1);
         let again = runs(&[("b", "2"), ("b", "3"), ("b", "1")]);
