@@ -11,8 +11,8 @@ use tests::scenario::{self, Scenario};
 
 const SETUP: Setup = Setup { gated: true, ..THREE };
 
-/// Its partitions were taken over long ago, and leases have ended.
-const CUT: Duration = Duration::from_secs(10);
+/// Lost after 2 s, without a lease after 3 s: its partitions were taken over when it can speak again.
+const CUT: Duration = Duration::from_secs(7);
 /// Longer than any request may take.
 const CUT_LONG: Duration = Duration::from_secs(45);
 
