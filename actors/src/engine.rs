@@ -147,7 +147,7 @@ impl Engine {
             if owns_none(&self.port.applied().catalog) {
                 return true;
             }
-            let has_company = self.port.applied().catalog.nodes.len() > 1 && self.member.has_others();
+            let has_company = self.port.applied().catalog.nodes.len() > 1 && self.member.has_company().await;
             if !has_company {
                 return false;
             }

@@ -86,6 +86,11 @@ impl Node {
         })
     }
 
+    /// What every later start and call of the CLI runs.
+    pub fn replace_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
     /// Flags of every later start.
     pub fn set(&mut self, settings: Vec<String>) {
         self.settings = settings;

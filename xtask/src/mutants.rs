@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use harness::workspace_root;
 
+use crate::copies::{self, git};
 use crate::exec;
 use crate::sim::PROFILE;
 
@@ -25,7 +26,8 @@ struct Mutant {
 /// # Errors
 /// When a mutant isn't caught by one of `count` seeds from `first` on, or a patch doesn't apply.
 pub fn run(first: u64, count: u64) -> Result<()> {
-    let copy = copy_of_head()?;
+    // Changes that aren't in the last commit are none that a mutant is judged by.
+    let copy = copies::check_out("HEAD", &copies::folder(FOLDER))?;
     let mut missed = Vec::new();
     for mutant in mutants()? {
         let binary = build(&copy, &mutant)?;
@@ -56,35 +58,11 @@ fn mutants() -> Result<Vec<Mutant>> {
     Ok(found)
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> Result<()> {
-    let (is_fine, text) = exec::capture(Command::new("git").args(arguments).current_dir(folder))?;
-    ensure!(is_fine, "git {}: {}", arguments.join(" "), text.trim());
-    Ok(())
-}
-
-/// Of the last commit: changes that aren't in it are none that a mutant is judged by.
-fn copy_of_head() -> Result<PathBuf> {
-    let root = workspace_root();
-    let copy = root.join("target").join(FOLDER).join("workspace");
-    let (found, head) = exec::capture(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&root))?;
-    ensure!(found, "not a git checkout: {head}");
-    if copy.join(".git").exists() {
-        git(&copy, &["checkout", "--quiet", "--force", "--detach", head.trim()])?;
-    } else {
-        git(&root, &["worktree", "prune"])?;
-        git(
-            &root,
-            &["worktree", "add", "--quiet", "--force", "--detach", &copy.to_string_lossy(), head.trim()],
-        )?;
-    }
-    Ok(copy)
-}
-
 fn build(copy: &Path, mutant: &Mutant) -> Result<PathBuf> {
     git(copy, &["checkout", "--quiet", "--", "."])?;
     git(copy, &["apply", &mutant.patch.to_string_lossy()])
         .with_context(|| format!("{} no longer applies", mutant.patch.display()))?;
-    let target = workspace_root().join("target").join(FOLDER);
+    let target = copies::folder(FOLDER);
     let built = exec::run(
         exec::cargo(&["build", "--package", "sim", "--profile", PROFILE])
             .current_dir(copy)

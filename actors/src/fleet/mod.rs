@@ -18,6 +18,7 @@ pub mod report;
 pub mod reporter;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::{NodeId, codec};
@@ -31,6 +32,10 @@ use coordinator::Coordinator;
 use lease::LeaseKeeper;
 use report::{Answer, Reason, Request};
 use reporter::Reporter;
+
+/// Three reports: the others have been heard of by then, and the answer to one's own has come.
+const COMPANY_WAIT: Duration = Duration::from_millis(1_200);
+const COMPANY_LOOK: Duration = Duration::from_millis(50);
 
 /// Handle to a node's part in its fleet.
 #[derive(Clone)]
@@ -97,6 +102,19 @@ impl Member {
             Err(error) => Answer::NoLease(Reason::Malformed(error.to_string())),
         };
         answer.encode().into()
+    }
+
+    /// Waits until somebody is there who may take partitions; false when nobody is for so long that they
+    /// must have been heard of. A coordinator that has just begun knows of nobody yet.
+    pub async fn has_company(&self) -> bool {
+        let deadline = tokio::time::Instant::now() + COMPANY_WAIT;
+        while !self.has_others() {
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(COMPANY_LOOK).await;
+        }
+        true
     }
 
     /// Whether anybody was there lately who may take partitions.

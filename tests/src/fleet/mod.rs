@@ -51,7 +51,11 @@ pub struct Member {
 impl Fleet {
     /// Founds a fleet of `count` nodes, `node-1` and so on, and waits until it has settled.
     pub fn found(parent: &Path, count: usize, gated: bool) -> Result<Fleet> {
-        let binary = find_binary()?;
+        Fleet::found_binary(find_binary()?, parent, count, gated)
+    }
+
+    /// [`found`](Self::found) with the binary at this path.
+    pub fn found_binary(binary: PathBuf, parent: &Path, count: usize, gated: bool) -> Result<Fleet> {
         eprintln!("a fleet of {}", binary.display());
         let gates = gated.then(BTreeMap::new);
         let parent = parent.to_path_buf();
@@ -205,7 +209,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Undoes every [`isolate`](Self::isolate).
+    /// No byte passes between these two, while everybody else reaches both.
+    pub fn part(&mut self, one: &str, other: &str) -> Result<()> {
+        for (name, peer) in [(one, other), (other, one)] {
+            let pid = self.node(peer)?.pid()?;
+            let gates = self.gates.as_ref().context("this fleet has no gates")?;
+            gates.get(name).with_context(|| format!("no gate in front of {name}"))?.cut(pid);
+        }
+        Ok(())
+    }
+
+    /// Undoes every [`isolate`](Self::isolate) and every [`part`](Self::part).
     pub fn heal(&self) {
         self.gates.iter().flat_map(BTreeMap::values).for_each(Gate::heal);
     }
