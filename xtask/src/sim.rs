@@ -59,7 +59,10 @@ enum What {
     },
     /// Puts known bugs back into a copy of the last commit, one at a time, and runs seeds until an
     /// invariant catches each
+    #[command(visible_alias = "planted")]
     Mutants {
+        /// Only these patches of sim/mutants, by name; all by default
+        names: Vec<String>,
         /// The first one
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -72,7 +75,7 @@ enum What {
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         Some(What::Meta { seed, count }) => simulate("meta", *seed, *count),
-        Some(What::Mutants { seed, count }) => mutants::run(*seed, *count),
+        Some(What::Mutants { names, seed, count }) => mutants::run(names, *seed, *count),
         None if arguments.seeds.evidence => prove(arguments.seeds.seed, arguments.seeds.count),
         None => simulate("seeds", arguments.seeds.seed, arguments.seeds.count),
     }
