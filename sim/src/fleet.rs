@@ -47,6 +47,8 @@ pub struct Place {
     room_at: Option<Duration>,
     /// Something is or was in its way until then.
     touched_to: Duration,
+    /// It is or was cut off from all others until then.
+    apart_to: Duration,
     index: u64,
     shown: shown::Shown,
     walked: Walked,
@@ -64,6 +66,7 @@ impl Fleet {
                 doomed_for: AGAIN_AFTER,
                 room_at: None,
                 touched_to: Duration::ZERO,
+                apart_to: Duration::ZERO,
                 index: 0,
                 shown: shown::Shown::default(),
                 walked: Walked::default(),
@@ -116,6 +119,10 @@ impl Fleet {
                 field.cut(sim, self.places[index].seat.name, from, way, until);
                 if !matches!(from, From::Cluster(_)) {
                     self.places[index].touch(until);
+                }
+                if matches!(from, From::Peers | From::Everyone) {
+                    let place = &mut self.places[index];
+                    place.apart_to = place.apart_to.max(until);
                 }
                 if let From::Node(other) = from {
                     let others: Vec<usize> = (0..count).filter(|other| *other != index).collect();
@@ -231,8 +238,14 @@ impl Fleet {
         has_prefix
     }
 
-    /// Nodes that nothing is or was in the way of lately.
+    /// Nodes that nothing is or was in the way of lately. What is in the way of the only voter is in the way
+    /// of all: it decides alone, and can't tell who was cut off.
     fn well(&self, now: Duration) -> BTreeSet<NodeId> {
+        let decides_alone = |place: &Place| place.seat.id().is_some_and(|id| self.voters.0 == [id]);
+        let is_apart = |place: &Place| place.apart_to.saturating_add(WELL_AFTER) >= now;
+        if self.places.iter().any(|place| decides_alone(place) && is_apart(place)) {
+            return BTreeSet::new();
+        }
         let well = self.places.iter().filter(|place| place.touched_to.saturating_add(WELL_AFTER) < now);
         well.filter_map(|place| Some(place.seat.view()?.node)).collect()
     }
