@@ -230,7 +230,7 @@ impl Fleet {
             tracing::info!("catalog: index {} at {}", applied.index, self.places[index].seat.name);
             judge.see(Seen::Applied(&applied));
             if self.applied.as_ref().is_none_or(|highest| highest.index < applied.index) {
-                judge.see(Seen::Owners(&applied, &self.well(now)));
+                judge.see(Seen::Owners(&applied, &self.well(index, now)));
                 has_prefix |= field.mirrors.learn(&applied);
                 self.applied = Some(applied);
             }
@@ -238,12 +238,10 @@ impl Fleet {
         has_prefix
     }
 
-    /// Nodes that nothing is or was in the way of lately. What is in the way of the only voter is in the way
-    /// of all: it decides alone, and can't tell who was cut off.
-    fn well(&self, now: Duration) -> BTreeSet<NodeId> {
-        let decides_alone = |place: &Place| place.seat.id().is_some_and(|id| self.voters.0 == [id]);
-        let is_apart = |place: &Place| place.apart_to.saturating_add(WELL_AFTER) >= now;
-        if self.places.iter().any(|place| decides_alone(place) && is_apart(place)) {
+    /// Nodes that nothing is or was in the way of lately. A change shows first at the coordinator that made it
+    /// (`by`): one that was cut off itself, but for the majority that it needs, can't tell who was.
+    fn well(&self, by: usize, now: Duration) -> BTreeSet<NodeId> {
+        if self.places[by].apart_to.saturating_add(WELL_AFTER) >= now {
             return BTreeSet::new();
         }
         let well = self.places.iter().filter(|place| place.touched_to.saturating_add(WELL_AFTER) < now);
