@@ -36,8 +36,9 @@ pub struct Situation {
     pub nodes: BTreeMap<NodeId, Presence>,
     /// Measured bytes per second; a partition that is missing here carries nothing.
     pub rates: BTreeMap<PartitionKey, u64>,
-    /// When the coordinator last saw a partition's owner change. Entries older than [`REST`] may be dropped.
-    pub moved: BTreeMap<PartitionKey, Duration>,
+    /// When a partition was last seen to get another owner, or its first one. Entries older than [`REST`]
+    /// may be dropped.
+    pub changed: BTreeMap<PartitionKey, Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,13 @@
 //! - [`reporter`]: tells the coordinator and takes its answers. [`report`]: what they say, as bytes.
 //! - [`coordinator`]: hears the reports, has plans carried out. [`presence`]: who is there, [`rates`]:
 //!   what partitions carry, as values.
+//! - [`changes`]: which partitions have just changed hands; every node knows.
 //! - [`lease`]: the right to append what no broker guards.
 //! - [`release`]: partitions that have stopped here for others.
 //!
 //! Who may write is the catalog's: nothing here starts or stops a mirror.
 
+pub mod changes;
 pub mod coordinator;
 pub mod lease;
 pub mod presence;

@@ -216,6 +216,26 @@ async fn an_owner_that_applies_nothing_loses_its_lease_though_it_reports() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_moved_rests_though_another_node_becomes_raft_leader() {
+    let world = World::start(2, 6).await;
+    world.group.lead(None);
+    tokio::time::sleep(SECOND).await;
+    (0..6).for_each(|partition| world.take_away(partition, 2));
+    tokio::time::sleep(SECOND).await;
+    (0..6).for_each(|partition| world.take_away(partition, 1));
+    let moved = tokio::time::Instant::now();
+    for leader in [2, 1, 2] {
+        world.group.lead(Some(node(leader)));
+        tokio::time::sleep(15 * SECOND).await;
+        assert!((0..6).all(|partition| world.owner(partition) == node(1)), "after {:?}", moved.elapsed());
+    }
+    world
+        .until("shared out", 30 * SECOND, || (0..6).filter(|p| world.owner(*p) == node(2)).count() == 3)
+        .await;
+    assert!(moved.elapsed() >= 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fleet_at_rest_agrees_on_nothing() {
     let world = World::start(3, 6).await;
     tokio::time::sleep(30 * SECOND).await;

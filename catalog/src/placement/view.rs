@@ -40,6 +40,8 @@ pub(super) struct Partition<'a> {
     pub rate: u64,
     /// Failed or paused: nobody waits for it.
     pub idle: bool,
+    /// When it came to its owner, if that was lately.
+    came: Option<Duration>,
     /// When it may move again without need; none: at once.
     pub rests_until: Option<Duration>,
 }
@@ -126,20 +128,24 @@ impl<'a> View<'a> {
         self.partitions.reserve_exact(mirrors().map(|(_, topic)| topic.partitions.len()).sum());
         let mut headings = Beside::new(&catalog.fleet.hand_overs);
         let mut rates = Beside::new(&situation.rates);
-        let mut moved = Beside::new(&situation.moved);
+        let mut changed = Beside::new(&situation.changed);
         for (link, topic) in mirrors() {
             for (index, partition) in (0u32..).zip(&topic.partitions) {
                 let at = (&link.id, &topic.name, index);
-                let rests_until =
-                    moved.at(at).map(|moved| moved.saturating_add(REST)).filter(|end| *end > self.now);
+                let assignment = partition.assignment.as_ref();
+                let came = changed.at(at).copied();
+                // Nothing moved when it got its first owner.
+                let moved = came.filter(|_| assignment.is_some_and(|a| a.epoch > 1));
+                let rests_until = moved.map(|at| at.saturating_add(REST)).filter(|end| *end > self.now);
                 self.partitions.push(Partition {
                     link,
                     topic,
                     index,
-                    assignment: partition.assignment.as_ref(),
+                    assignment,
                     heading: headings.at(at).copied(),
                     rate: rates.at(at).copied().unwrap_or(0),
                     idle: partition.failure.is_some() || topic.status == MirrorStatus::Paused,
+                    came,
                     rests_until,
                 });
             }
@@ -156,9 +162,9 @@ impl<'a> View<'a> {
             };
             let Some(seat) = home.and_then(|home| self.seats.get_mut(&home)) else { continue };
             let now = self.now;
-            let just_came = |until| now.saturating_add(REST).saturating_sub(until) < pace::SLOW_START_STEP;
-            let arrives = partition.heading.is_some()
-                || (seat.is_young(now) && partition.rests_until.is_some_and(just_came));
+            let just_came = |at| now.saturating_sub(at) < pace::SLOW_START_STEP;
+            let arrives =
+                partition.heading.is_some() || (seat.is_young(now) && partition.came.is_some_and(just_came));
             seat.put(partition.rate);
             seat.room = seat.room.saturating_sub(usize::from(arrives));
         }
