@@ -22,7 +22,7 @@ use crate::fleet::PartitionKey;
 use crate::model::{Catalog, NodeId};
 use view::View;
 
-pub use pace::{HAND_OVERS_MAX, RECEIVER_MAX, REST, count_spread};
+pub use pace::{HAND_OVER_MAX, HAND_OVERS_MAX, RECEIVER_MAX, REST, count_spread};
 
 /// Moves in one plan, at most: bounds the entries' size in the Raft log (about 64 bytes each).
 pub const MOVES_MAX: usize = 4_096;
@@ -39,6 +39,8 @@ pub struct Situation {
     /// When a partition was last seen to get another owner, or its first one. Entries older than [`REST`]
     /// may be dropped.
     pub changed: BTreeMap<PartitionKey, Duration>,
+    /// Since when a partition is to be handed over.
+    pub handing_over: BTreeMap<PartitionKey, Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,8 @@ pub enum Reason {
     OwnerStops,
     /// It was to go to a node that can't take it any more.
     ReceiverGone,
+    /// Its owner, which lives, hasn't released it within [`HAND_OVER_MAX`].
+    NotReleased,
     /// The owner has more partitions than others.
     Count,
     /// The owner carries more bytes per second than others.
@@ -105,6 +109,7 @@ impl Reason {
             Self::OwnerDrains => "owner-drains",
             Self::OwnerStops => "owner-stops",
             Self::ReceiverGone => "receiver-gone",
+            Self::NotReleased => "not-released",
             Self::Count => "count",
             Self::Rate => "rate",
         }

@@ -1,4 +1,5 @@
-//! When each partition's owner last changed, as this node has seen it in the applied catalog. Pure.
+//! When each partition's owner last changed, and since when others are to hand theirs over, as this node
+//! has seen it in the applied catalog. Pure.
 //!
 //! Every node watches, whoever is Raft leader: the next coordinator knows what has just moved without
 //! being told, and nothing is stored for it. What is seen late, or was there before the first look, counts
@@ -16,6 +17,13 @@ use consensus::Applied;
 pub struct Changes {
     seen: Arc<Applied>,
     changed: BTreeMap<PartitionKey, Duration>,
+    handing_over: BTreeMap<PartitionKey, HandingOver>,
+}
+
+struct HandingOver {
+    since: Duration,
+    /// One that was called off and begun again has another.
+    assignment_epoch: u64,
 }
 
 impl Changes {
@@ -26,7 +34,26 @@ impl Changes {
             let seen = std::mem::replace(&mut self.seen, applied.clone());
             let news = news(&seen.catalog, &applied.catalog);
             self.changed.extend(news.into_iter().map(|key| (key, now)));
+            self.follow_hand_overs(now);
         }
+    }
+
+    fn follow_hand_overs(&mut self, now: Duration) {
+        let catalog = &self.seen.catalog;
+        let mut before = std::mem::take(&mut self.handing_over);
+        let under_way = catalog.fleet.hand_overs.keys().filter_map(|key| {
+            let partition = catalog.mirror(&key.mirror)?.partitions.get(key.partition as usize)?;
+            let assignment_epoch = partition.assignment.as_ref()?.epoch;
+            let same = before.remove(key).filter(|before| before.assignment_epoch == assignment_epoch);
+            let since = same.map_or(now, |before| before.since);
+            Some((key.clone(), HandingOver { since, assignment_epoch }))
+        });
+        self.handing_over = under_way.collect();
+    }
+
+    /// Partitions that are to be handed over, and since when.
+    pub fn handing_over(&self) -> BTreeMap<PartitionKey, Duration> {
+        self.handing_over.iter().map(|(key, under_way)| (key.clone(), under_way.since)).collect()
     }
 
     /// Within [`REST`] before the last look.
@@ -121,6 +148,21 @@ mod tests {
         assert_eq!(recent(&changes), []);
         changes.look(later + SECOND, &applied(3, &[1, 2], &[]));
         assert_eq!(recent(&changes), [(0, later + SECOND), (1, later + SECOND)]);
+    }
+
+    #[test]
+    fn a_hand_over_counts_from_when_it_was_first_seen_and_from_anew_when_it_is_another() {
+        let mut changes = Changes::default();
+        let since = |changes: &Changes| changes.handing_over().into_values().collect::<Vec<_>>();
+        changes.look(SECOND, &applied(1, &[1, 1], &[0]));
+        changes.look(2 * SECOND, &applied(2, &[1, 1], &[0, 1]));
+        assert_eq!(since(&changes), [SECOND, 2 * SECOND]);
+        let mut again = (*applied(3, &[1, 1], &[0])).clone();
+        let link = again.catalog.links.values_mut().next().map(Arc::make_mut).expect("a link");
+        let mirror = link.mirrors.values_mut().next().map(Arc::make_mut).expect("a mirror");
+        mirror.partitions[0].assignment.as_mut().expect("an owner").epoch += 1;
+        changes.look(3 * SECOND, &Arc::new(again));
+        assert_eq!(since(&changes), [3 * SECOND]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use catalog::placement::{self, Plan, Planned, Presence, Situation};
+use catalog::placement::{self, HAND_OVER_MAX, Plan, Planned, Presence, Situation};
 use catalog::voters;
 use catalog::{Catalog, Duty, NodeId, Refusal};
 use consensus::{Applied, MemberError, Status, SubmitError};
@@ -201,7 +201,8 @@ impl Coordinator {
         let rates = if all_told { term.told.rates(&applied.catalog) } else { BTreeMap::new() };
         let mut changes = self.changes();
         changes.look(now, applied);
-        Some(Situation { now, nodes, rates, changed: changes.recent().clone() })
+        let (changed, handing_over) = (changes.recent().clone(), changes.handing_over());
+        Some(Situation { now, nodes, rates, changed, handing_over })
     }
 
     async fn place(&self) {
@@ -257,6 +258,12 @@ impl Coordinator {
     /// Breaks when consensus has stopped.
     async fn propose(&self, plan: Plan, losers: BTreeSet<NodeId>) -> std::ops::ControlFlow<()> {
         tracing::info!("placement: {plan}");
+        for Planned { step, .. } in
+            plan.hand_over.iter().filter(|p| p.reason == placement::Reason::NotReleased)
+        {
+            let (topic, partition, owner) = (&step.mirror.topic, step.partition, step.node);
+            tracing::warn!(%topic, partition, %owner, "not released within {HAND_OVER_MAX:?}: the hand-over is called off");
+        }
         let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
         for Planned { reason, .. } in plan.assign.iter().chain(&plan.hand_over) {
             *reasons.entry(reason.name()).or_default() += 1;

@@ -49,9 +49,9 @@ impl Member {
         port: Arc<dyn CatalogPort>,
         clock: Uptime,
         peers: Arc<dyn Call>,
+        lease: Arc<LeaseKeeper>,
         observatory: Arc<Observatory>,
     ) -> Self {
-        let lease = LeaseKeeper::new(clock.clone());
         let coordinator = Arc::new(Coordinator::new(port.clone(), clock.clone()));
         let others = Arc::default();
         let reporter = Reporter {
@@ -65,10 +65,6 @@ impl Member {
         };
         follow(&*port, &lease);
         Self { port, coordinator, reporter: Arc::new(reporter), lease, others }
-    }
-
-    pub fn lease(&self) -> &Arc<LeaseKeeper> {
-        &self.lease
     }
 
     /// Runs until it is dropped, or consensus stops. It must be on time: whoever is late with its

@@ -60,14 +60,15 @@ async fn doubts_left(link: Link, doubts: Doubts) -> Doubts {
         ClientConfig::from_configs(&configs).expect("a client")
     };
     let clock = WallClock::new(|| 0);
-    let observatory = Arc::new(Observatory::new(clock.clone()));
+    let lease = LeaseKeeper::alone(Uptime::new(|| Duration::ZERO));
+    let observatory = Arc::new(Observatory::new(clock.clone(), lease.clone()));
     let surroundings = Surroundings {
         node: HERE,
         catalog: Arc::new(NoCatalog(tokio::sync::watch::Sender::default())),
         observatory: observatory.clone(),
         clock,
         dial: Arc::new(NoNetwork),
-        lease: LeaseKeeper::alone(Uptime::new(|| Duration::ZERO)),
+        lease,
         releases: Arc::default(),
         credit: CreditLimits::default(),
     };

@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pace::{self, REST};
+use super::pace::{self, HAND_OVER_MAX, REST};
 use super::{Presence, Reason, Situation};
 use crate::command::Move;
 use crate::fleet::{Duty, PartitionKey};
@@ -37,6 +37,8 @@ pub(super) struct Partition<'a> {
     pub assignment: Option<&'a Assignment>,
     /// Who gets it by a hand-over under way.
     pub heading: Option<NodeId>,
+    /// It should have been released long ago.
+    late: bool,
     pub rate: u64,
     /// Failed or paused: nobody waits for it.
     pub idle: bool,
@@ -50,8 +52,8 @@ pub(super) struct Partition<'a> {
 pub(super) enum Need {
     Assign(Reason),
     HandOver(Reason),
-    /// Its owner, to whom this falls back, may as well go on.
-    Keep,
+    /// Its owner, to whom this falls back, is to go on.
+    Keep(Reason),
 }
 
 impl Seat {
@@ -128,6 +130,7 @@ impl<'a> View<'a> {
         self.partitions.reserve_exact(mirrors().map(|(_, topic)| topic.partitions.len()).sum());
         let mut headings = Beside::new(&catalog.fleet.hand_overs);
         let mut rates = Beside::new(&situation.rates);
+        let mut handing_over = Beside::new(&situation.handing_over);
         let mut changed = Beside::new(&situation.changed);
         for (link, topic) in mirrors() {
             for (index, partition) in (0u32..).zip(&topic.partitions) {
@@ -143,6 +146,7 @@ impl<'a> View<'a> {
                     index,
                     assignment,
                     heading: headings.at(at).copied(),
+                    late: handing_over.at(at).is_some_and(|since| self.now >= *since + HAND_OVER_MAX),
                     rate: rates.at(at).copied().unwrap_or(0),
                     idle: partition.failure.is_some() || topic.status == MirrorStatus::Paused,
                     came,
@@ -157,7 +161,7 @@ impl<'a> View<'a> {
         for partition in &self.partitions {
             let home = match self.need(partition) {
                 Some(Need::Assign(_) | Need::HandOver(_)) => None,
-                Some(Need::Keep) => partition.owner(),
+                Some(Need::Keep(_)) => partition.owner(),
                 None => partition.heading.or(partition.owner()),
             };
             let Some(seat) = home.and_then(|home| self.seats.get_mut(&home)) else { continue };
@@ -181,9 +185,11 @@ impl<'a> View<'a> {
             self.seats.get(to).is_some_and(|seat| seat.duty == Duty::Mirrors && !seat.is_lost())
         };
         match (partition.heading, owner.duty) {
+            // Only its owner could stop it: another one would begin beside it.
+            (Some(_), _) if partition.late => Some(Need::Keep(Reason::NotReleased)),
             (Some(to), _) if fits(&to) => None,
             (Some(_), _) if leaves => Some(Need::HandOver(Reason::ReceiverGone)),
-            (Some(_), _) => Some(Need::Keep),
+            (Some(_), _) => Some(Need::Keep(Reason::ReceiverGone)),
             (None, Duty::Stops) if leaves => Some(Need::HandOver(Reason::OwnerStops)),
             (None, Duty::Drains) if leaves => Some(Need::HandOver(Reason::OwnerDrains)),
             (None, _) => None,
