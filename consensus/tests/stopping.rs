@@ -53,7 +53,8 @@ async fn a_stop_logs_no_error() {
     let _log = tracing::subscriber::set_default(errors.clone());
     for seed in 0..10 {
         let fleet = Fleet::of(3, seed).await;
-        for node in fleet.running().cloned() {
+        for node in fleet.running() {
+            let node = node.clone();
             tokio::spawn(async move {
                 for n in 0.. {
                     let _ = node.submit(action(n)).await;

@@ -178,6 +178,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a real socket")]
     async fn the_kernel_keeps_no_request_longer_than_its_sender_waits() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
