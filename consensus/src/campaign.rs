@@ -110,9 +110,9 @@ pub(crate) async fn run(inner: Weak<Inner>) {
         let wait = match step {
             Step::LetElect => LOOK_ALONE,
             Step::ShowLife => {
-                if inner.raft.trigger().heartbeat().await.is_err() {
+                let Some(Ok(())) = inner.unless_closing(inner.raft.trigger().heartbeat()).await else {
                     return;
-                }
+                };
                 if view.voters.len() > 1 {
                     // Not waited for: it takes votes, and those take heartbeats.
                     tokio::spawn(inner.clone().finish_change());
@@ -123,9 +123,9 @@ pub(crate) async fn run(inner: Weak<Inner>) {
             Step::AskForVotes => {
                 if inner.ask_for_votes(&view).await {
                     stagger = None;
-                    if inner.raft.trigger().elect().await.is_err() {
+                    let Some(Ok(())) = inner.unless_closing(inner.raft.trigger().elect()).await else {
                         return;
-                    }
+                    };
                 }
                 inner.heartbeat
             }
@@ -180,7 +180,7 @@ impl Inner {
                 last,
             }
         });
-        view.await.ok()
+        self.unless_closing(view).await?.ok()
     }
 
     async fn ask_for_votes(self: &Arc<Self>, view: &View) -> bool {

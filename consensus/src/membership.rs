@@ -123,10 +123,10 @@ impl Inner {
         F: Future<Output = Result<T, RaftError<u64, ClientWriteError<u64, BasicNode>>>>,
     {
         let _only = self.changes.try_acquire().map_err(|_| MemberError::InProgress)?;
-        match timeout(CHANGE_TIMEOUT, change(self.raft.clone())).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(e))) => Err(refused(e)),
-            Ok(Err(RaftError::Fatal(_))) => Err(MemberError::Stopped),
+        match timeout(CHANGE_TIMEOUT, self.unless_closing(change(self.raft.clone()))).await {
+            Ok(Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(RaftError::APIError(e)))) => Err(refused(e)),
+            Ok(Some(Err(RaftError::Fatal(_))) | None) => Err(MemberError::Stopped),
             Err(_) => Err(MemberError::Deadline),
         }
     }

@@ -125,6 +125,13 @@ impl LeaseKeeper {
         self.lock().pass(self.clock.now())
     }
 
+    /// How long there has been no lease; none while there is one.
+    pub fn without_for(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        let lease = self.lock();
+        lease.pass(now).is_none().then(|| now.saturating_sub(lease.until))
+    }
+
     /// By the clock that the lease runs by.
     pub fn now(&self) -> Duration {
         self.clock.now()
@@ -232,7 +239,9 @@ mod tests {
         let pass = keeper.pass();
         let (unguarded, guarded) = (keeper.gate(pass, ms(0)), keeper.gate(None, ms(3_500)));
         assert!(unguarded() && guarded());
+        assert_eq!(keeper.without_for(), None);
         now.set(ms(3_000));
+        assert_eq!(keeper.without_for(), Some(ms(0)));
         assert!(!unguarded() && guarded());
         keeper.granted(grant(0, 3_000));
         assert!(keeper.pass().is_some() && !unguarded(), "another lease");

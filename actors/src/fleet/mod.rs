@@ -4,11 +4,13 @@
 //! - [`reporter`]: tells the coordinator and takes its answers. [`report`]: what they say, as bytes.
 //! - [`coordinator`]: hears the reports, has plans carried out. [`presence`]: who is there, [`rates`]:
 //!   what partitions carry, as values.
+//! - [`changes`]: which partitions have just changed hands; every node knows.
 //! - [`lease`]: the right to append what no broker guards.
 //! - [`release`]: partitions that have stopped here for others.
 //!
 //! Who may write is the catalog's: nothing here starts or stops a mirror.
 
+pub mod changes;
 pub mod coordinator;
 pub mod lease;
 pub mod presence;
@@ -52,9 +54,9 @@ impl Member {
         port: Arc<dyn CatalogPort>,
         clock: Uptime,
         peers: Arc<dyn Call>,
+        lease: Arc<LeaseKeeper>,
         observatory: Arc<Observatory>,
     ) -> Self {
-        let lease = LeaseKeeper::new(clock.clone());
         let coordinator = Arc::new(Coordinator::new(port.clone(), clock.clone()));
         let others = Arc::default();
         let reporter = Reporter {
@@ -68,10 +70,6 @@ impl Member {
         };
         follow(&*port, &lease);
         Self { port, coordinator, reporter: Arc::new(reporter), lease, others }
-    }
-
-    pub fn lease(&self) -> &Arc<LeaseKeeper> {
-        &self.lease
     }
 
     /// Runs until it is dropped, or consensus stops. It must be on time: whoever is late with its

@@ -66,7 +66,8 @@ async fn supervised(link: Link, doubts: Doubts) -> Supervised {
         ClientConfig::from_configs(&configs).expect("a client")
     };
     let clock = WallClock::new(|| 0);
-    let observatory = Arc::new(Observatory::new(clock.clone()));
+    let lease = LeaseKeeper::alone(Uptime::new(|| Duration::ZERO));
+    let observatory = Arc::new(Observatory::new(clock.clone(), lease.clone()));
     let dial = Arc::new(NoNetwork);
     let dialled = Arc::downgrade(&dial);
     let surroundings = Surroundings {
@@ -75,7 +76,7 @@ async fn supervised(link: Link, doubts: Doubts) -> Supervised {
         observatory: observatory.clone(),
         clock,
         dial,
-        lease: LeaseKeeper::alone(Uptime::new(|| Duration::ZERO)),
+        lease,
         releases: Arc::default(),
         credit: CreditLimits::default(),
     };
