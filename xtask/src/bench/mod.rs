@@ -15,6 +15,7 @@ mod proxy;
 mod report;
 mod runner;
 mod scale;
+mod scale_out;
 mod stage;
 mod stats;
 
@@ -82,12 +83,15 @@ enum Other {
     Fleet(fleet::Arguments),
     /// What thousands of mirror partitions cost a fleet, and how soon they flow after losses
     Scale(scale::Arguments),
+    /// One copy by a fleet of one, of two and of three nodes: what sharing costs
+    ScaleOut(scale_out::Arguments),
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.other {
         Some(Other::Fleet(arguments)) => return fleet::run(arguments),
         Some(Other::Scale(arguments)) => return scale::run(arguments),
+        Some(Other::ScaleOut(arguments)) => return scale_out::run(arguments),
         None => {}
     }
     // Before our own builds add to it.

@@ -20,6 +20,13 @@ impl Cpu {
         self.user_seconds + self.system_seconds
     }
 
+    pub fn plus(self, other: Cpu) -> Cpu {
+        Cpu {
+            user_seconds: self.user_seconds + other.user_seconds,
+            system_seconds: self.system_seconds + other.system_seconds,
+        }
+    }
+
     pub fn since(self, earlier: Cpu) -> Cpu {
         Cpu {
             user_seconds: self.user_seconds - earlier.user_seconds,
