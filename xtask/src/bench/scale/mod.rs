@@ -101,12 +101,15 @@ fn measure(stage: &mut Stage, arguments: &Arguments) -> Result<Figures> {
     let per_partition = |bytes: u64| bytes.saturating_sub(bare) as f64 / partitions;
 
     let step = stage.begin("mirrors made")?;
+    let made = profiler(stage, arguments, "make")?;
     stage.create_mirrors()?;
     figures.steps.push(stage.wait_flowing(step)?);
+    figures.profiles.extend(finish(made, "Making mirrors, one after the other")?);
     std::thread::sleep(SETTLE);
     figures.bare_bytes = bare;
     figures.bytes_per_partition = Some(per_partition(stage.memory_bytes()?));
 
+    figures.answers = stage.ask()?;
     figures.rest = Some(stage.watch_rest(Duration::from_secs(arguments.rest))?);
 
     stage.fleet.kill_all()?;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::stage::{Flowed, Rest};
+use super::stage::{Answer, Flowed, Rest};
 use crate::bench::goals::{Goal, at_most};
 use crate::bench::outcome::Profile;
 use crate::bench::report::{goals_table, json, profile_body, table};
@@ -38,6 +38,7 @@ pub struct Figures {
     pub start_seconds: Option<f64>,
     pub move_seconds: Option<f64>,
     pub steps: Vec<Flowed>,
+    pub answers: Vec<Answer>,
     /// Partitions of which every record was compared in the end.
     pub compared: usize,
     pub profiles: Vec<Profiled>,
@@ -98,7 +99,7 @@ pub fn markdown(setting: &Setting, figures: &Figures) -> String {
     if let Some(rest) = &figures.rest {
         text += &format!(" At rest all nodes together take {:.1} % of a core.", rest.cpu_percent);
     }
-    text += "\n";
+    text += &format!("\n\n## Answers of a node that doesn't lead\n\n{}\n", answers_table(&figures.answers));
     for (title, profile) in &figures.profiles {
         text += &format!("\n## {title}\n\n{}", profile_body(profile));
     }
@@ -121,6 +122,17 @@ fn steps_table(steps: &[Flowed]) -> String {
         ]
     };
     table(&head, steps.iter().map(row))
+}
+
+fn answers_table(answers: &[Answer]) -> String {
+    let row = |answer: &Answer| {
+        vec![
+            answer.what.clone(),
+            format!("{:.0}", answer.seconds * 1e3),
+            format!("{:.0}", answer.bytes as f64 / 1e3),
+        ]
+    };
+    table(&["asked for", "ms", "KB"], answers.iter().map(row))
 }
 
 #[cfg(test)]

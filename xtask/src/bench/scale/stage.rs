@@ -57,6 +57,14 @@ pub struct Flowed {
     pub memory_bytes: u64,
 }
 
+/// Something that a node was asked for.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Answer {
+    pub what: String,
+    pub seconds: f64,
+    pub bytes: usize,
+}
+
 /// A fleet without anything to do.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Rest {
@@ -176,6 +184,28 @@ impl Stage {
         let [nodes, ..] = self.cpu_seconds()?;
         let busiest = nodes.into_iter().max_by(|one, two| one.1.total_cmp(&two.1));
         Ok(busiest.context("no node runs")?.0)
+    }
+
+    /// What operators and their tools ask for, of a node that doesn't lead and so has most to fetch.
+    pub fn ask(&self) -> Result<Vec<Answer>> {
+        let follower = self.fleet.follower()?;
+        let node = self.fleet.running().find(|node| node.name() == follower).context("no follower runs")?;
+        let topic = self.topics.first().context("no topic")?.0.as_str();
+        let mirrors = format!("/kafka/v3/clusters/{DESTINATION}/links/{LINK}/mirrors");
+        let asked = [
+            ("every mirror with all its partitions", mirrors.clone()),
+            ("one mirror", format!("{mirrors}/{topic}")),
+            ("the nodes", "/lockstep/v1/nodes".to_owned()),
+            ("metrics", "/metrics".to_owned()),
+        ];
+        let ask = |(what, path): (&str, String)| {
+            let begun = Instant::now();
+            let bytes = node.get_text(&path)?.len();
+            let answer = Answer { what: what.to_owned(), seconds: begun.elapsed().as_secs_f64(), bytes };
+            eprintln!("{answer:.3?}");
+            Ok(answer)
+        };
+        asked.into_iter().map(ask).collect()
     }
 
     pub fn watch_rest(&self, long: Duration) -> Result<Rest> {
