@@ -25,6 +25,8 @@ use crate::suite::{build_binary, release_binary};
 
 /// What a start costs once: it is over by then, and freed memory went back.
 const SETTLE: Duration = Duration::from_secs(15);
+/// Brokers remember a producer for a day.
+const OLD: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Partitions of one topic.
 const TOPIC_PARTITIONS: u32 = 500;
 
@@ -42,6 +44,10 @@ pub struct Arguments {
     /// Embedded clusters by this binary of the example `serve` instead of a fresh one
     #[arg(long, value_name = "FILE")]
     serve: Option<PathBuf>,
+    /// Records of the day before yesterday: no broker remembers their producer, so leases and waits guard
+    /// their mirrors
+    #[arg(long)]
+    old: bool,
     /// Sample the busiest node by perf while partitions start and move
     #[arg(long)]
     profile: bool,
@@ -69,6 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         machine: machine_line()?,
         load,
         partitions: arguments.partitions,
+        old: arguments.old,
         rest_seconds: arguments.rest,
     };
     write_evidence("scale", &started, &report::markdown(&setting, &figures))
@@ -93,9 +100,10 @@ fn topics(partitions: u32) -> Result<Vec<(String, i32)>> {
 
 fn measure(stage: &mut Stage, arguments: &Arguments) -> Result<Figures> {
     let partitions = f64::from(arguments.partitions);
+    let age = if arguments.old { OLD } else { Duration::ZERO };
     let mut figures = Figures::default();
     // A record before the mirrors are made, so that each has something to copy.
-    stage.source.append_everywhere(1)?;
+    stage.source.append_everywhere(1, age)?;
     std::thread::sleep(SETTLE);
     let bare = stage.memory_bytes()?;
     let per_partition = |bytes: u64| bytes.saturating_sub(bare) as f64 / partitions;
@@ -113,7 +121,7 @@ fn measure(stage: &mut Stage, arguments: &Arguments) -> Result<Figures> {
     figures.rest = Some(stage.watch_rest(Duration::from_secs(arguments.rest))?);
 
     stage.fleet.kill_all()?;
-    stage.source.append_everywhere(2)?;
+    stage.source.append_everywhere(2, age)?;
     let step = stage.begin("all nodes started")?;
     stage.fleet.restart_all()?;
     let profiler = profiler(stage, arguments, "start")?;
@@ -130,7 +138,7 @@ fn measure(stage: &mut Stage, arguments: &Arguments) -> Result<Figures> {
     let step = stage.begin(&format!("{lost}, the Raft leader, killed with {owned} partitions"))?;
     stage.fleet.kill(&lost)?;
     let profiler = self::profiler(stage, arguments, "move")?;
-    stage.source.append_everywhere(3)?;
+    stage.source.append_everywhere(3, age)?;
     let flowed = stage.wait_flowing(step)?;
     figures.profiles.extend(finish(profiler, "Moving: a third of all partitions changes its node")?);
     figures.move_seconds = Some(flowed.flowing_seconds);

@@ -99,10 +99,10 @@ impl Cluster {
         Ok(true)
     }
 
-    /// A record for every partition, by one request to each broker.
-    pub fn append_everywhere(&mut self, round: u32) -> Result<()> {
-        let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("read the clock")?;
-        let now_ms = i64::try_from(now_ms.as_millis()).context("a clock beyond all time")?;
+    /// A record of this age for every partition, by one request to each broker.
+    pub fn append_everywhere(&mut self, round: u32, age: Duration) -> Result<()> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("read the clock")?;
+        let then_ms = i64::try_from(now.saturating_sub(age).as_millis()).context("beyond all time")?;
         self.ask_all(
             PRODUCE,
             |body| {
@@ -111,7 +111,7 @@ impl Cluster {
                 body.extend(CALL_LIMIT_MS.to_be_bytes());
             },
             |body, topic, partition| {
-                let batch = batch(&format!("{topic}/{partition}/{round}"), now_ms);
+                let batch = batch(&format!("{topic}/{partition}/{round}"), then_ms);
                 body.extend((batch.len() as i32).to_be_bytes());
                 body.extend(batch);
             },

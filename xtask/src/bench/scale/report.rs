@@ -20,6 +20,7 @@ pub struct Setting {
     pub machine: String,
     pub load: String,
     pub partitions: u32,
+    pub old: bool,
     pub rest_seconds: u64,
 }
 
@@ -75,13 +76,18 @@ pub fn goals(figures: &Figures) -> Vec<Goal> {
 }
 
 pub fn markdown(setting: &Setting, figures: &Figures) -> String {
-    let Setting { commit, started, minutes, machine, load, partitions, rest_seconds } = setting;
+    let Setting { commit, started, minutes, machine, load, partitions, old, rest_seconds } = setting;
+    let age = if *old {
+        "two days old: nothing but leases and waits guards their mirrors"
+    } else {
+        "fresh: brokers guard their mirrors"
+    };
     let mut text = format!(
         "# {partitions} mirror partitions on three nodes\n\nCommit {commit}, started {started}, {minutes:.1} \
          minutes, {machine}, load average before {load}.\n\nOne link between two embedded clusters of three \
          brokers, each cluster a process, on the same machine as the nodes. A partition flows when its mirror \
          has a record that was appended to its source after the step had begun, or while all nodes were down. \
-         In the end every record of {} partitions was read from both clusters and compared. Rest was watched \
+         Records are {age}. In the end every record of {} partitions was read from both clusters and compared. Rest was watched \
          for {rest_seconds} s.\n\n## Goals\n\n{}\n\n## Steps\n\n{}\n",
         figures.compared,
         goals_table(&goals(figures)),
