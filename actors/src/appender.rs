@@ -5,7 +5,7 @@
 //! give. Ends with its connection: every lane is told, and its partition opens a new one
 //! elsewhere. Never retries, never decides where a partition stands.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -141,6 +141,7 @@ impl Appender {
             lease,
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
+            held: BTreeSet::new(),
             under_way: VecDeque::new(),
         };
         tokio::spawn(task.run(inbox));
@@ -206,6 +207,8 @@ struct Task {
     lanes: BTreeMap<LaneKey, Entry>,
     /// Lanes that may have a batch to give, each once.
     ready: VecDeque<LaneKey>,
+    /// Lanes that had a batch to give and held it back.
+    held: BTreeSet<LaneKey>,
     under_way: VecDeque<UnderWay>,
 }
 
@@ -229,7 +232,7 @@ impl Task {
                         break error;
                     }
                 }
-                () = sleep_until(wake) => self.ready_all_waiting(),
+                () = sleep_until(wake) => self.ready_all_held(),
                 error = self.connection.wait_closed(), if self.under_way.is_empty() => break error,
             }
         };
@@ -317,6 +320,9 @@ impl Task {
             }
             entry.is_ready = false;
             let Some(next) = entry.lane.next(now, now_ms, Permit { has_lease, uptime }) else {
+                if entry.lane.quiet_from().is_some() {
+                    self.held.insert(key.clone());
+                }
                 self.reap(&key);
                 continue;
             };
@@ -395,6 +401,7 @@ impl Task {
             if entry.is_ready {
                 self.ready.retain(|ready| ready != key);
             }
+            self.held.remove(key);
             self.lanes.remove(key);
         }
     }
@@ -402,12 +409,15 @@ impl Task {
     /// The earliest moment at which a lane that waits for quiet may go on; one that is past fires
     /// at once.
     fn wake_at(&self) -> Option<Instant> {
-        self.lanes.values().filter(|e| !e.is_ready).filter_map(|e| e.lane.quiet_from()).min()
+        let held = self.held.iter().filter_map(|key| self.lanes.get(key));
+        held.filter(|e| !e.is_ready).filter_map(|e| e.lane.quiet_from()).min()
     }
 
-    fn ready_all_waiting(&mut self) {
-        for (key, entry) in &mut self.lanes {
-            make_ready(&mut self.ready, key, entry);
+    fn ready_all_held(&mut self) {
+        for key in std::mem::take(&mut self.held) {
+            if let Some(entry) = self.lanes.get_mut(&key) {
+                make_ready(&mut self.ready, &key, entry);
+            }
         }
     }
 }

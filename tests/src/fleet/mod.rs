@@ -7,15 +7,18 @@
 //! - [`watch`]: how long each partition of the mirror stood still.
 
 pub mod gate;
+#[cfg(feature = "witness")]
 pub mod stage;
+#[cfg(feature = "witness")]
 pub mod ticker;
+#[cfg(feature = "witness")]
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use self::gate::Gate;
@@ -170,6 +173,22 @@ impl Fleet {
 
     pub fn restart(&mut self, name: &str) -> Result<()> {
         self.node(name)?.restart()
+    }
+
+    /// SIGKILL to all of them.
+    pub fn kill_all(&mut self) -> Result<()> {
+        self.nodes.values_mut().filter(|node| node.is_running()).try_for_each(Node::kill9)
+    }
+
+    /// Starts all of them at once, and waits until each is ready.
+    pub fn restart_all(&mut self) -> Result<()> {
+        std::thread::scope(|scope| {
+            let starts: Vec<_> = self.nodes.values_mut().map(|node| scope.spawn(|| node.restart())).collect();
+            starts.into_iter().try_for_each(|start| match start.join() {
+                Ok(started) => started,
+                Err(_) => bail!("a node's start panicked"),
+            })
+        })
     }
 
     pub fn stop(&mut self, name: &str) -> Result<()> {
