@@ -98,7 +98,14 @@ impl Ballot<'_> {
         if size < wanted.min(voters.len()) && self.somebody_catches_up() {
             return None;
         }
-        let chosen: BTreeSet<NodeId> = fit.into_iter().take(size).map(|(_, _, id)| id).collect();
+        let mut chosen: BTreeSet<NodeId> = fit.into_iter().take(size).map(|(_, _, id)| id).collect();
+        if let Some(leads) = self.members.raft_leader
+            && !chosen.contains(&leads)
+            && !chosen.iter().any(|id| voters.contains(id) && self.is_live(*id))
+        {
+            // Only a voter can lead after it: for a moment it votes beside those that come.
+            chosen.insert(leads);
+        }
         (chosen != *voters && self.has_live_majority(&chosen)).then_some(Change::SetVoters(chosen))
     }
 

@@ -229,6 +229,37 @@ fn a_draining_voter_is_replaced_if_another_can_vote_and_stays_otherwise() {
 }
 
 #[test]
+fn the_only_voter_gives_its_vote_to_the_other_by_way_of_both() {
+    let mut group = Group::of(2, &[1]);
+    group.duty(1, Duty::Drains);
+    assert_eq!(group.plan(), set_voters(&[1, 2]), "so that there is one to lead after it");
+    group.members.caught_up = ids(&[1]);
+    assert_eq!(group.plan(), None, "2 isn't fit to vote");
+    group.members.caught_up = ids(&[1, 2]);
+    group.members.voters = ids(&[1, 2]);
+    group.members.learners.clear();
+    assert_eq!(group.plan(), set_voters(&[2]), "which its consensus takes as: let 2 lead");
+    group.lost(2, Duration::ZERO);
+    assert_eq!(group.plan(), None, "2 couldn't lead");
+    group.situation.nodes.insert(NodeId(2), Presence::Live { since: Duration::ZERO });
+    group.members.raft_leader = Some(NodeId(2));
+    assert_eq!(group.settle(), [Change::SetVoters(ids(&[2]))]);
+    group.remove(1);
+    assert_eq!(group.settle(), [Change::Remove(NodeId(1))]);
+}
+
+#[test]
+fn voters_of_whom_none_is_to_stay_make_room_by_way_of_a_set_with_somebody_to_lead_it() {
+    let mut group = Group::of(8, &[1, 2, 3]);
+    for node in 1..=3 {
+        group.duty(node, Duty::Drains);
+    }
+    assert_eq!(group.plan(), set_voters(&[1, 4, 5, 6, 7, 8]), "else 1, 2 and 3 would lead in turns");
+    group.change(Change::SetVoters(ids(&[1, 4, 5, 6, 7, 8])));
+    assert_eq!(group.plan(), set_voters(&[4, 5, 6, 7, 8]));
+}
+
+#[test]
 fn a_node_that_stops_for_a_restart_stays_a_voter_and_isnt_made_one() {
     let mut group = Group::of(4, &[1, 2, 3]);
     group.duty(2, Duty::Stops);
@@ -293,9 +324,10 @@ fn any_node() -> impl Strategy<Value = Any> {
     })
 }
 
-/// Member 1 is always there, live, and the Raft leader.
+/// Member 1 is live and the Raft leader at first. It is removed only if the others can do without it, as
+/// consensus sees to.
 fn any_group() -> impl Strategy<Value = Group> {
-    prop::collection::vec(any_node(), 0..9).prop_map(|nodes| {
+    (prop::collection::vec(any_node(), 0..9), any_node()).prop_map(|(nodes, first)| {
         let mut group = Group::of(1 + nodes.len() as u64, &[1]);
         group.members.learners.clear();
         for (id, node) in (2..).zip(nodes) {
@@ -317,6 +349,14 @@ fn any_group() -> impl Strategy<Value = Group> {
                 group.remove(id);
             }
         }
+        group.duty(1, first.duty);
+        let others = group.members.voters.iter().filter(|id| id.0 != 1 && group.situation.is_live(**id));
+        if first.is_removed
+            && group.catalog.nodes.len() > 1
+            && others.count() > group.members.voters.len() / 2
+        {
+            group.remove(1);
+        }
         group
     })
 }
@@ -334,21 +374,30 @@ proptest! {
             // Live learners catch up in time.
             group.members.caught_up.extend(group.members.learners.iter().filter(|id| group.situation.is_live(**id)));
             let Some(change) = group.plan() else { break };
+            changes += 1;
+            prop_assert!(changes <= 20, "no end");
             if let Change::SetVoters(voters) = &change {
-                prop_assert!(voters.len() % 2 == 1 && voters.len() <= voters::VOTERS_MAX, "{:?}", voters);
-                prop_assert!(voters.contains(&NodeId(1)), "the Raft leader stays");
+                let leads = group.members.raft_leader.expect("one leads");
+                if !voters.contains(&leads) {
+                    let next = group.successor(leads);
+                    prop_assert!(next.is_some(), "nobody is to lead: {:?}", group);
+                    group.members.raft_leader = next;
+                    continue;
+                }
+                let is_transient = voters.len() % 2 == 0 && group.is_to_go(leads);
+                prop_assert!(voters.len() % 2 == 1 || is_transient, "{:?}", voters);
+                prop_assert!(voters.len() <= voters::VOTERS_MAX + usize::from(is_transient), "{:?}", voters);
                 for added in voters.difference(&group.members.voters) {
                     prop_assert!(group.members.caught_up.contains(added) && group.situation.is_live(*added));
                 }
             }
             group.change(change);
             prop_assert!(group.has_live_majority() || !began_live);
-            changes += 1;
-            prop_assert!(changes <= 20, "no end");
         }
         if began_live {
             let removed = |id: &NodeId| group.catalog.fleet.removed.contains_key(id);
             let members = &group.members;
+            prop_assert!(members.voters.len() % 2 == 1 || !group.could_replace(), "{:?}", group);
             prop_assert!(!members.voters.iter().any(removed) || !group.could_replace(), "{:?}", group);
             prop_assert!(!members.learners.iter().any(removed));
             let known: BTreeSet<_> = members.voters.union(&members.learners).copied().collect();
@@ -358,6 +407,19 @@ proptest! {
 }
 
 impl Group {
+    /// To whom the Raft leader hands over: as consensus chooses.
+    fn successor(&self, leads: NodeId) -> Option<NodeId> {
+        let others = self.members.voters.iter().filter(|id| **id != leads && self.situation.is_live(**id));
+        others.copied().max_by_key(|id| {
+            let duty = self.catalog.nodes.get(id).map(|node| node.duty);
+            (duty == Some(Duty::Mirrors), duty.is_some(), *id)
+        })
+    }
+
+    fn is_to_go(&self, id: NodeId) -> bool {
+        self.catalog.nodes.get(&id).is_none_or(|node| node.duty == Duty::Drains)
+    }
+
     /// Whether so many members as should vote could answer.
     fn could_replace(&self) -> bool {
         let live = self.catalog.nodes.keys().filter(|id| self.is_live(**id)).count();

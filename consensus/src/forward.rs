@@ -70,7 +70,7 @@ impl Inner {
             return Submitted::NotProposed(leader.filter(|id| *id != self.identity.node_id));
         }
         let may = self.applied.borrow().catalog.may_propose(&action);
-        if let Err(refusal) = may {
+        if let Err(refusal) = may.and_then(|()| self.keeps_quorum(&action)) {
             return Submitted::Refused(refusal);
         }
         let command = Command { at_ms: (self.clock)(), action };

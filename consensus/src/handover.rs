@@ -59,11 +59,16 @@ impl Inner {
             .membership_config
             .voter_ids()
             .filter(|id| *id != self.identity.node_id && self.calls.heard_within(*id, self.lease))
-            .max_by_key(|id| (self.stays(NodeId(*id)), held.get(id).copied().flatten()))
+            .max_by_key(|id| (self.staying(NodeId(*id)), held.get(id).copied().flatten()))
     }
 
-    fn stays(&self, node: NodeId) -> bool {
-        self.applied.borrow().catalog.nodes.get(&node).is_some_and(|node| node.duty == Duty::Mirrors)
+    /// The more the longer the node is to stay. Whoever was removed would only hand over again.
+    fn staying(&self, node: NodeId) -> u8 {
+        match self.applied.borrow().catalog.nodes.get(&node).map(|node| node.duty) {
+            Some(Duty::Mirrors) => 2,
+            Some(Duty::Drains | Duty::Stops) => 1,
+            None => 0,
+        }
     }
 
     async fn hand_over_to(&self, successor: u64) -> Option<NodeId> {

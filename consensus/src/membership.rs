@@ -9,8 +9,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::NodeId;
 use catalog::voters::Members;
+use catalog::{Action, NodeId, Refusal};
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers, RaftMetrics, ServerState};
 use tokio::time::timeout;
@@ -148,6 +148,28 @@ impl Inner {
                 Err(error) => tracing::debug!(%error, "consensus: the change of voters isn't finished yet"),
             }
         }
+    }
+
+    /// Members that have applied a removal answer the removed node no more: if its vote is needed then,
+    /// nobody can ever commit that another gets it.
+    pub(crate) fn keeps_quorum(&self, action: &Action) -> Result<(), Refusal> {
+        let Action::RemoveNode { node, .. } = action else { return Ok(()) };
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let is_live = |id: u64| id == self.identity.node_id || self.calls.heard_within(id, self.lease);
+        let does_without = |voters: &BTreeSet<u64>| {
+            let others = voters.iter().filter(|id| **id != node.0 && is_live(**id));
+            !voters.contains(&node.0) || others.count() > voters.len() / 2
+        };
+        if metrics.membership_config.membership().get_joint_config().iter().all(does_without) {
+            return Ok(());
+        }
+        let applied = self.applied.borrow();
+        let name = applied.catalog.nodes.get(node).map_or("?", |node| &node.name);
+        Err(Refusal::Illegal(format!(
+            "node '{name}' votes, and without its vote the fleet has no majority of live voters: drain it and wait \
+             until others vote ('lockstep node list' shows who does), or until those that are away are back"
+        )))
     }
 
     /// What is wrong with a change on this node, whoever leads.

@@ -5,8 +5,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use catalog::{Action, NodeId};
-use consensus::{Consensus, MemberError, OpenError, Options};
+use catalog::{Action, NodeId, Refusal};
+use consensus::{Consensus, MemberError, OpenError, Options, SubmitError};
 use support::disk::Disk;
 use support::fleet::{Fleet, MS};
 use support::{SECOND, action, catalog, options};
@@ -159,6 +159,49 @@ async fn a_change_of_voters_that_its_raft_leader_did_not_finish_is_finished_by_t
         let voters = ids(fleet.leader().await.status().voters);
         assert_eq!(voters, members.voters, "seed {seed}: a change is still under way");
     }
+}
+
+fn is_refused(removed: &Result<catalog::Outcome, SubmitError>) -> bool {
+    matches!(removed, Err(SubmitError::Refused(Refusal::Illegal(words))) if words.contains("node-0' votes"))
+}
+
+/// As the coordinator does it; the sets are the planner's.
+#[tokio::test(start_paused = true)]
+async fn the_only_voter_is_removed_once_the_other_votes() {
+    let mut fleet = Fleet::founded(1).await;
+    let founder = fleet.nodes[0].id;
+    let other = fleet.admit().await;
+    let leader = fleet.leader().await.clone();
+    let remove = Action::RemoveNode { node: founder, lost: false };
+    assert!(is_refused(&leader.submit(remove.clone()).await), "it alone votes");
+    assert!(is_refused(&fleet.nodes[1].get().submit(remove.clone()).await), "whoever is asked");
+    leader.set_voters(ids([founder, other])).await.expect("set");
+    assert!(is_refused(&leader.submit(remove.clone()).await), "of two both are needed");
+    assert_eq!(leader.set_voters(ids([other])).await, Err(MemberError::Leads));
+    assert_eq!(leader.yield_leadership().await, Some(other));
+    let next = fleet.nodes[1].get().clone();
+    next.set_voters(ids([other])).await.expect("set");
+    next.submit(remove).await.expect("removed");
+    next.remove(founder).await.expect("left out");
+    fleet.kill(0).await;
+    next.submit(action(1)).await.expect("it goes on alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_is_not_removed_while_the_others_are_no_majority() {
+    let mut fleet = Fleet::of(3, 1).await;
+    let leader = fleet.leader().await.clone();
+    let (down, stays) = (fleet.a_follower().await, leader.node_id());
+    let drained =
+        fleet.nodes.iter().map(|node| node.id).find(|id| *id != stays && *id != fleet.nodes[down].id);
+    let drained = Action::RemoveNode { node: drained.expect("the third"), lost: true };
+    fleet.kill(down).await;
+    sleep(2 * SECOND).await;
+    let refused = leader.submit(drained.clone()).await;
+    assert!(matches!(refused, Err(SubmitError::Refused(Refusal::Illegal(_)))), "{refused:?}");
+    fleet.start(down).await;
+    sleep(2 * SECOND).await;
+    fleet.leader().await.submit(drained).await.expect("now it may");
 }
 
 #[tokio::test(start_paused = true)]

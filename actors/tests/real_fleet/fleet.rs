@@ -8,7 +8,7 @@ use actors::engine::Engine;
 use bytes::Bytes;
 use catalog::command::{Move, NodeDescription};
 use catalog::fleet::LEVEL;
-use catalog::{Action, Assignment, Catalog, NodeId, Refusal};
+use catalog::{Action, Assignment, Catalog, Duty, NodeId, Refusal};
 use consensus::{Consensus, Options, SubmitError};
 use peers::{Call, CallError, CallFuture, Service};
 use tempfile::TempDir;
@@ -99,7 +99,7 @@ impl RealFleet {
         for id in 1..=nodes {
             fleet.join(id).await;
         }
-        let voters = usize::try_from(nodes).expect("few");
+        let voters = catalog::voters::wanted(usize::try_from(nodes).expect("few"));
         fleet.until("all vote", PATIENCE, || fleet.any().status().voters.len() == voters).await;
         for command in fleet.clusters.commands() {
             fleet.submit(command).await;
@@ -163,6 +163,20 @@ impl RealFleet {
             assert!(since.elapsed() < PATIENCE, "{error}");
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    pub async fn drain(&self, node: NodeId) {
+        self.submit(Action::SetDuty { node, duty: Duty::Drains }).await;
+    }
+
+    /// Asked of another member, once.
+    pub async fn remove(&self, node: NodeId) -> Result<catalog::Outcome, SubmitError> {
+        let asked = self.nodes.values().find(|other| other.consensus.node_id() != node).expect("another");
+        asked.consensus.submit(Action::RemoveNode { node, lost: false }).await
+    }
+
+    pub fn voters(&self) -> Vec<NodeId> {
+        self.any().status().voters
     }
 
     pub async fn hand_over(&self, partition: u32, to: NodeId) {

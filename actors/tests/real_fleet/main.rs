@@ -69,6 +69,28 @@ async fn a_raft_leader_that_leaves_hands_everything_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_of_two_moves_to_its_second_node_when_the_founder_is_drained_and_removed() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut fleet = RealFleet::start(2, 3).await;
+    let load = fleet.clusters.produce(FRESH);
+    fleet.flows().await;
+    let founder = fleet.voters()[0];
+    let other = fleet.nodes().into_iter().find(|node| *node != founder).expect("two");
+    fleet.drain(founder).await;
+    let has_moved = || fleet.owners().iter().all(|owner| *owner == Some(other));
+    fleet.until("nothing is the founder's", PATIENCE, has_moved).await;
+    fleet.until("the other alone votes", PATIENCE, || fleet.voters() == [other]).await;
+    fleet.remove(founder).await.expect("removed");
+    fleet.kill(founder);
+    let ends: Vec<i64> = (0..3).map(|partition| fleet.clusters.mirror_end(partition)).collect();
+    let grown = |p: usize| fleet.clusters.mirror_end(p as u32) > ends[p] + 100;
+    fleet.until("all flow", PATIENCE, || (0..3).all(grown)).await;
+    fleet.until("it leads", PATIENCE, || fleet.leader() == Some(other)).await;
+    load.abort();
+    fleet.is_exact().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hand_over_pauses_a_partition_for_a_moment() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let fleet = RealFleet::start(3, 3).await;

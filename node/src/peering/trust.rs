@@ -19,6 +19,10 @@ use super::{OwnCertificates, now_ms};
 /// A certificate has a month left when it is renewed, and files are replaced by people.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
+/// A removed voter is replaced within a second, if another can vote.
+const VOTE_MAX: Duration = Duration::from_secs(10);
+const VOTE_LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Where members are, as the catalog says; until it says anything, as whoever let this node in said.
 pub fn book(consensus: &Consensus, first: &BTreeMap<NodeId, Arc<str>>) -> watch::Receiver<Arc<Book>> {
     let of = |applied: &Applied| (!applied.catalog.nodes.is_empty()).then(|| Book::of(&applied.catalog));
@@ -98,6 +102,13 @@ fn of_fleet(data_dir: &Path, fleet: &fleet::Fleet, node: NodeId) -> anyhow::Resu
     Ok(Some(Material::of_fleet(&identity)))
 }
 
+/// Until then a majority may need it.
+async fn no_longer_votes(consensus: &Consensus) {
+    while consensus.status().voters.contains(&consensus.node_id()) {
+        tokio::time::sleep(VOTE_LOOK_EVERY).await;
+    }
+}
+
 /// Returns when this node is no longer a member: by its own catalog, or by another's word.
 pub async fn removed(consensus: &Consensus, transport: &Transport) -> String {
     let me = consensus.node_id();
@@ -111,6 +122,10 @@ pub async fn removed(consensus: &Consensus, transport: &Transport) -> String {
     if !is_removed {
         // Consensus or transport stops, which is noticed elsewhere.
         std::future::pending::<()>().await;
+    }
+    let gone = consensus.watch().borrow().catalog.fleet.removed.contains_key(&me);
+    if gone && tokio::time::timeout(VOTE_MAX, no_longer_votes(consensus)).await.is_err() {
+        tracing::warn!("this node's vote wasn't taken away within {VOTE_MAX:?}; going without it");
     }
     format!(
         "this node ({me}) was removed from its fleet and has stopped; to take part again it joins as a new node, \
