@@ -177,7 +177,7 @@ mod tests {
         let refused = decode_catalog(&[CATALOG_VERSION + 1, 0]).expect_err("newer");
         assert_eq!(
             refused.to_string(),
-            "written in format 3, this build reads up to 2: use a newer lockstep"
+            "written in format 4, this build reads up to 3: use a newer lockstep"
         );
     }
 }
