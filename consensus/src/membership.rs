@@ -154,6 +154,10 @@ impl Inner {
     /// nobody can ever commit that another gets it.
     pub(crate) fn keeps_quorum(&self, action: &Action) -> Result<(), Refusal> {
         let Action::RemoveNode { node, .. } = action else { return Ok(()) };
+        if self.applied.borrow().catalog.nodes.len() == 1 {
+            // The last of its fleet, of which the catalog says more.
+            return Ok(());
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         let is_live = |id: u64| id == self.identity.node_id || self.calls.heard_within(id, self.lease);
