@@ -41,7 +41,6 @@ const CONTROL_THREADS: usize = 2;
 /// Together below the 10 s within which a stopping node exits.
 const ENGINE_STOP_MAX: Duration = Duration::from_secs(5);
 const YIELD_MAX: Duration = Duration::from_secs(1);
-const STOPPED_LOOK_EVERY: Duration = Duration::from_millis(500);
 const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(2);
 const HTTP_STOP_MAX: Duration = Duration::from_millis(500);
 const RUNTIME_STOP_MAX: Duration = Duration::from_millis(200);
