@@ -19,8 +19,10 @@ pub const PROFILE: &str = "sim";
 /// What `meta` compares by default: enough for each kind of event to happen in one of them.
 const META_SEEDS: u64 = 5;
 
-/// In the suite: about half a minute on two cores.
-const SUITE_SEEDS: u64 = 50;
+/// In the suite, about two minutes on two cores: always the same from the first on, so that a change that
+/// breaks what held is seen, and one that nobody has seen yet. Looking for more is `swarm`'s and nightly's.
+const SUITE_FIRST: u64 = 1;
+const SUITE_SEEDS: u64 = 40;
 
 /// What a known bug is hunted with by default.
 const MUTANT_SEEDS: u64 = 200;
@@ -104,8 +106,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// What every change must pass: the same seeds twice, then some more.
 pub fn run_some(seed: u64) -> Result<()> {
     simulate(&["replay".to_owned()])?;
-    simulate(&from("meta", Some(seed), "--count", META_SEEDS))?;
-    simulate(&from("seeds", Some(seed + META_SEEDS), "--count", SUITE_SEEDS))
+    simulate(&from("meta", Some(SUITE_FIRST), "--count", META_SEEDS))?;
+    simulate(&from("seeds", Some(SUITE_FIRST + META_SEEDS), "--count", SUITE_SEEDS))?;
+    simulate(&from("seeds", Some(seed), "--count", 1))
 }
 
 /// What the simulation is told: how many of which seeds.
