@@ -42,7 +42,7 @@ fn a_node_whose_disk_takes_nothing_ends_itself() {
         wait_ready(&mut node, &format!("{url}/lockstep/v1/clusters"))?;
         let limit = ["--pid", &node.pid().to_string(), "--fsize=4096"];
         ensure!(Command::new("prlimit").args(limit).status()?.success(), "prlimit refuses");
-        let token = Command::new(&binary).args(["--url", &url, "node", "token"]).output()?;
+        let token = Command::new(&binary).args(["node", "token", "--url", &url]).output()?;
         ensure!(!token.status.success(), "what can't be kept was acknowledged: {token:?}");
         let exited = poll_until(ENDED_LIMIT, POLL, || node.exited().ok().flatten());
         let exited = exited.context("the node goes on without its store")?;
