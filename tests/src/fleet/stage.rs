@@ -150,7 +150,8 @@ impl<'a> Stage<'a> {
         let flowing = begun.elapsed();
         let after = self.wait_runs().with_context(|| format!("after {what}"))?;
         let stalls = self.watch.stalls();
-        let paused = judge(&before, &after, &stalls, touched).with_context(|| format!("after {what}"))?;
+        let judged = judge(&before, &after, &stalls, touched, begun.elapsed());
+        let paused = judged.with_context(|| format!("after {what}"))?;
         check_active(self.fleet.any()?, WEST, LINK, TOPIC)?;
         eprintln!(
             "{what}: took {struck:.1?}, everything flowed after {flowing:.1?}; longest pause of a touched \
@@ -227,7 +228,7 @@ impl<'a> Stage<'a> {
         let chosen: BTreeMap<u64, Run> =
             before.iter().filter(|(_, run)| mine(run)).map(|(number, run)| (*number, run.clone())).collect();
         ensure!(!chosen.is_empty(), "no partition to look at in {before:#?}");
-        judge(&chosen, &after, &stalls, &[]).map(drop)
+        judge(&chosen, &after, &stalls, &[], Duration::ZERO).map(drop)
     }
 
     /// Ends the load, waits for the mirror, compares every record of both topics, and stops the fleet.
@@ -266,12 +267,16 @@ pub struct Quiet {
     pub fleet: Fleet,
 }
 
+/// What has just moved is left where it is for so long.
+const REST: Duration = Duration::from_secs(60);
+
 /// Partitions that none of `touched` owned before went on, in the same run or by a planned move.
 fn judge(
     before: &BTreeMap<u64, Run>,
     after: &BTreeMap<u64, Run>,
     stalls: &BTreeMap<i32, Duration>,
     touched: &[&str],
+    lasted: Duration,
 ) -> Result<Paused> {
     let mut paused = Paused::default();
     for (partition, was) in before {
@@ -282,10 +287,10 @@ fn judge(
             paused.touched_max = paused.touched_max.max(stall);
             continue;
         }
-        if was.node == is.node {
+        if was.node == is.node && lasted < REST {
             ensure!(was == is, "partition {partition} wasn't touched, but ran as {was:?}, now as {is:?}");
-        } else {
-            // An earlier event is still being balanced.
+        } else if was != is {
+            // An earlier event is still being balanced; over a longer time there and back again.
             paused.moved += 1;
         }
         ensure!(
@@ -335,15 +340,23 @@ mod tests {
         let before = runs(&[("a", "1"), ("b", "1"), ("b", "1")]);
         let none = BTreeMap::new();
         let taken_over = runs(&[("b", "2"), ("b", "1"), ("b", "1")]);
-        let paused = judge(&before, &taken_over, &none, &["a"]).unwrap();
+        let paused = judge(&before, &taken_over, &none, &["a"], Duration::ZERO).unwrap();
         assert_eq!((paused.moved, paused.untouched), (0, 2));
         let moved_too = runs(&[("b", "2"), ("c", "2"), ("b", "1")]);
-        assert_eq!(judge(&before, &moved_too, &none, &["a"]).unwrap().moved, 1);
+        assert_eq!(judge(&before, &moved_too, &none, &["a"], Duration::ZERO).unwrap().moved, 1);
         let again = runs(&[("b", "2"), ("b", "3"), ("b", "1")]);
-        assert!(judge(&before, &again, &none, &["a"]).is_err(), "started again");
+        assert!(judge(&before, &again, &none, &["a"], Duration::ZERO).is_err(), "started again");
+        let there_and_back = judge(&before, &again, &none, &["a"], REST).unwrap();
+        assert_eq!(there_and_back.moved, 1);
         let stalls = |partition| BTreeMap::from([(partition, HICCUP_MAX * 2)]);
-        assert_eq!(judge(&before, &taken_over, &stalls(0), &["a"]).unwrap().touched_max, HICCUP_MAX * 2);
-        assert!(judge(&before, &taken_over, &stalls(1), &["a"]).is_err(), "stood still");
-        assert!(judge(&before, &runs(&[("b", "2")]), &none, &["a"]).is_err(), "partitions are missing");
+        assert_eq!(
+            judge(&before, &taken_over, &stalls(0), &["a"], Duration::ZERO).unwrap().touched_max,
+            HICCUP_MAX * 2
+        );
+        assert!(judge(&before, &taken_over, &stalls(1), &["a"], Duration::ZERO).is_err(), "stood still");
+        assert!(
+            judge(&before, &runs(&[("b", "2")]), &none, &["a"], Duration::ZERO).is_err(),
+            "partitions are missing"
+        );
     }
 }
