@@ -28,12 +28,12 @@ use crate::api::preflight::LivePreflight;
 use crate::api::{self, Api};
 use crate::config::{Settings, host_name};
 use crate::peering::door::Door;
-use crate::peering::late::LatePeers;
 use crate::peering::membership::Membership;
 use crate::peering::services::Services;
 use crate::peering::{Setup, trust};
 use crate::status::Fleet;
 use crate::telemetry;
+use peers::LatePeers;
 
 /// Consensus waits for the disk, the API for consensus: neither needs more.
 const CONTROL_THREADS: usize = 2;

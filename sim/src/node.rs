@@ -14,7 +14,7 @@ use actors::observe::Observatory;
 use catalog::command::NodeDescription;
 use catalog::{Action, NodeId, Refusal, fleet};
 use consensus::{Applied, Consensus, SubmitError};
-use peers::{Call, Security, Transport};
+use peers::{Call, LatePeers, Security, Transport};
 use tokio::sync::watch;
 
 use crate::chance::SharedChance;
@@ -22,7 +22,7 @@ use crate::disk::{Disk, Life};
 use crate::judge::{Judge, Witness};
 use crate::network::SimDial;
 use crate::operator::Operator;
-use crate::peering::{self, Door, LatePeers, PeerDial, PeerListen, Services};
+use crate::peering::{self, Door, PeerDial, PeerListen, Services};
 use crate::time::Time;
 
 /// The first one founds the fleet, the others join it. A fleet has some of them.

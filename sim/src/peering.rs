@@ -15,7 +15,7 @@ use consensus::{Applied, Consensus, SubmitError};
 use peers::dial::{AcceptFuture, Accepted, BoxedStream, Dial, DialFuture, Listen};
 use peers::join::{AdmitFuture, Admitted, Channel, JoinRequest, Joiner};
 use peers::token::SHARED;
-use peers::{Book, Call, CallError, CallFuture, Gate, Serve, ServeFuture, Service, Token, Transport};
+use peers::{Book, Gate, Serve, ServeFuture, Service, Token};
 use tokio::sync::watch;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -43,26 +43,6 @@ pub fn fleet_id() -> FleetId {
 /// Nobody reads it: connections aren't protected.
 pub fn authority() -> fleet::Authority {
     fleet::Authority { certificate: (*b"certificate").into(), key: (*b"key").into() }
-}
-
-/// Calls through a transport that comes later.
-#[derive(Clone, Default)]
-pub struct LatePeers(Arc<OnceLock<Transport>>);
-
-impl LatePeers {
-    /// Once.
-    pub fn set(&self, transport: Transport) {
-        let _ = self.0.set(transport);
-    }
-}
-
-impl Call for LatePeers {
-    fn call(&self, to: NodeId, service: Service, request: Bytes, within: Duration) -> CallFuture {
-        match self.0.get() {
-            Some(transport) => transport.call(to, service, request, within),
-            None => Box::pin(std::future::ready(Err(CallError::NoAddress(to)))),
-        }
-    }
 }
 
 pub struct PeerDial(pub SharedChance);

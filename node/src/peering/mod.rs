@@ -6,7 +6,6 @@
 //! - [`late`]: consensus is opened before there is a transport.
 
 pub mod door;
-pub mod late;
 pub mod membership;
 pub mod services;
 pub mod trust;

@@ -1,12 +1,12 @@
 //! Calls through a transport that comes later: consensus is opened first, because the transport needs to
-//! know what it holds.
+//! know what it holds. Until then every call says that nobody's address is known; none waits.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::{Call, CallError, CallFuture, Service, Transport};
 use bytes::Bytes;
 use catalog::NodeId;
-use peers::{Call, CallError, CallFuture, Service, Transport};
 
 #[derive(Clone, Default)]
 pub struct LatePeers(Arc<OnceLock<Transport>>);
