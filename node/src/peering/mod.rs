@@ -3,7 +3,6 @@
 //! - [`membership`]: from a data directory to a fleet's certificate: founded, joined, or held already.
 //! - [`door`]: who may join at this node. [`services`]: who answers a member's calls.
 //! - [`trust`]: certificates renewed, authorities followed, and whether this node was removed.
-//! - [`late`]: consensus is opened before there is a transport.
 
 pub mod door;
 pub mod membership;
