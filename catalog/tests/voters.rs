@@ -115,6 +115,10 @@ impl Group {
         live > self.members.voters.len() / 2
     }
 
+    fn is_removed(&self, id: NodeId) -> bool {
+        self.catalog.fleet.removed.contains_key(&id)
+    }
+
     fn is_live(&self, id: NodeId) -> bool {
         self.members.raft_leader == Some(id) || self.situation.is_live(id)
     }
@@ -350,7 +354,8 @@ fn any_group() -> impl Strategy<Value = Group> {
             }
         }
         group.duty(1, first.duty);
-        let others = group.members.voters.iter().filter(|id| id.0 != 1 && group.situation.is_live(**id));
+        let stays = |id: &&NodeId| id.0 != 1 && group.situation.is_live(**id) && !group.is_removed(**id);
+        let others = group.members.voters.iter().filter(stays);
         if first.is_removed
             && group.catalog.nodes.len() > 1
             && others.count() > group.members.voters.len() / 2
@@ -373,7 +378,9 @@ proptest! {
         loop {
             // Live learners catch up in time.
             group.members.caught_up.extend(group.members.learners.iter().filter(|id| group.situation.is_live(**id)));
-            let Some(change) = group.plan() else { break };
+            let Some(change) = group.plan() else {
+                if group.lose_for_good() { continue } else { break }
+            };
             changes += 1;
             prop_assert!(changes <= 20, "no end");
             if let Change::SetVoters(voters) = &change {
@@ -395,7 +402,7 @@ proptest! {
             prop_assert!(group.has_live_majority() || !began_live);
         }
         if began_live {
-            let removed = |id: &NodeId| group.catalog.fleet.removed.contains_key(id);
+            let removed = |id: &NodeId| group.is_removed(*id);
             let members = &group.members;
             prop_assert!(members.voters.len() % 2 == 1 || !group.could_replace(), "{:?}", group);
             prop_assert!(!members.voters.iter().any(removed) || !group.could_replace(), "{:?}", group);
@@ -414,6 +421,17 @@ impl Group {
             let duty = self.catalog.nodes.get(id).map(|node| node.duty);
             (duty == Some(Duty::Mirrors), duty.is_some(), *id)
         })
+    }
+
+    /// In time whoever is away is. False if they are already.
+    fn lose_for_good(&mut self) -> bool {
+        let before = self.situation.clone();
+        let away: Vec<u64> =
+            self.catalog.nodes.keys().filter(|id| !self.is_live(**id)).map(|id| id.0).collect();
+        for id in away {
+            self.lost(id, LOST_FOR_GOOD);
+        }
+        self.situation != before
     }
 
     fn is_to_go(&self, id: NodeId) -> bool {

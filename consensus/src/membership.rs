@@ -154,17 +154,19 @@ impl Inner {
     /// nobody can ever commit that another gets it.
     pub(crate) fn keeps_quorum(&self, action: &Action) -> Result<(), Refusal> {
         let Action::RemoveNode { node, .. } = action else { return Ok(()) };
+        let applied = self.applied.borrow();
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let is_live = |id: u64| id == self.identity.node_id || self.calls.heard_within(id, self.lease);
+        // Whoever is removed already is about to go.
+        let stays = |id: u64| !applied.catalog.fleet.removed.contains_key(&NodeId(id));
+        let is_heard = |id: u64| id == self.identity.node_id || self.calls.heard_within(id, self.lease);
         let does_without = |voters: &BTreeSet<u64>| {
-            let others = voters.iter().filter(|id| **id != node.0 && is_live(**id));
+            let others = voters.iter().filter(|id| **id != node.0 && stays(**id) && is_heard(**id));
             !voters.contains(&node.0) || others.count() > voters.len() / 2
         };
         if metrics.membership_config.membership().get_joint_config().iter().all(does_without) {
             return Ok(());
         }
-        let applied = self.applied.borrow();
         let name = applied.catalog.nodes.get(node).map_or("?", |node| &node.name);
         Err(Refusal::Illegal(format!(
             "node '{name}' votes, and without its vote the fleet has no majority of live voters: drain it and wait \
