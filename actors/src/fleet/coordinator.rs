@@ -16,7 +16,7 @@ use consensus::{MemberError, Status, SubmitError};
 use metrics::counter;
 use tokio::sync::watch;
 
-use super::presence::Presences;
+use super::presence::{Past, Presences};
 use super::rates::Told;
 use super::report::{Answer, Reason, Report};
 use crate::catalog_port::CatalogPort;
@@ -59,6 +59,7 @@ pub struct Coordinator {
 struct Term {
     number: u64,
     presences: Presences,
+    past: Past,
     /// As of the last tick.
     seen: BTreeMap<NodeId, Presence>,
     /// Until when it is trusted that this node leads.
@@ -87,6 +88,10 @@ impl Coordinator {
         };
         if node.starts != report.starts {
             return Answer::NoLease(Reason::OtherStart { reported: report.starts, last: node.starts });
+        }
+        let needed = term.past.needed(now);
+        if report.applied < needed {
+            return Answer::NoLease(Reason::Behind { applied: report.applied, needed });
         }
         let was_live = matches!(term.presences.of(now, from), Presence::Live { .. });
         term.presences.report(now, from, report.starts);
@@ -155,6 +160,7 @@ impl Coordinator {
         *self.lock() = Some(Term {
             number: status.term,
             presences: Presences::begin(now, node, starts),
+            past: Past::default(),
             seen: BTreeMap::new(),
             // The read was confirmed by a quorum after it began.
             until: began + QUORUM_ACK_AGE_MAX,
@@ -172,6 +178,7 @@ impl Coordinator {
         let mut term = self.lock();
         let Some(term) = term.as_mut() else { return };
         term.until = term.until.max(until);
+        term.past.note(now, applied.index);
         if let Some(node) = nodes.get(&me) {
             term.presences.report(now, me, node.starts);
         }

@@ -9,6 +9,7 @@ mod world;
 use std::time::Duration;
 
 use broker::Fault;
+use catalog::{Action, Duty};
 use clusters::DAY_MS;
 use kafka_protocol::messages::ProduceRequest;
 use world::{World, node};
@@ -213,6 +214,25 @@ async fn an_owner_that_applies_nothing_loses_its_lease_though_it_reports() {
     world.until("told", SECOND, || world.state(2, 1).is_none()).await;
     load.abort();
     world.is_exact(10 * SECOND).await;
+}
+
+/// Others can't reach it, but it reaches them.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_applies_nothing_is_lost_though_it_reports() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    tokio::time::sleep(15 * SECOND).await;
+    world.group.hold_back(node(2));
+    tokio::time::sleep(15 * SECOND).await;
+    assert_eq!(world.owner(1), node(2), "there was nothing to apply");
+    let changes_nothing = Action::SetDuty { node: node(3), duty: Duty::Mirrors };
+    world.group.apply(changes_nothing).expect("taken");
+    world.until("given to another", 15 * SECOND, || world.owner(1) != node(2)).await;
+    world.group.catch_up(node(2));
+    world.until("told", SECOND, || world.state(2, 1).is_none()).await;
+    load.abort();
+    world.is_exact(30 * SECOND).await;
 }
 
 #[tokio::test(start_paused = true)]
