@@ -114,7 +114,7 @@ mod tests {
             assert!(first.certificate.is_some());
         }
         apply(&mut catalog, Action::RecordStart { node: JOINER, description: description("two") });
-        let refused = admitted(&catalog, JOINER, Some(other.public())).err().expect("refused");
+        let Err(refused) = admitted(&catalog, JOINER, Some(other.public())) else { panic!("signed") };
         assert!(refused.contains("has started"), "{refused}");
         let without = admitted(&catalog, JOINER, None).expect("where nodes have certificates of their own");
         assert_eq!(without.certificate, None);
