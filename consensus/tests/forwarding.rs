@@ -9,7 +9,7 @@ use catalog::{Action, Outcome, Refusal};
 use consensus::{Consensus, SubmitError};
 use support::SECOND;
 use support::chance::Chance;
-use support::fleet::{Fleet, MS, description};
+use support::fleet::{Fleet, MS};
 use tokio::time::{Instant, sleep};
 
 fn create(name: &str) -> Action {
