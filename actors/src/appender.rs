@@ -5,7 +5,7 @@
 //! give. Ends with its connection: every lane is told, and its partition opens a new one
 //! elsewhere. Never retries, never decides where a partition stands.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -141,6 +141,7 @@ impl Appender {
             lease,
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
+            held: BTreeSet::new(),
             under_way: VecDeque::new(),
         };
         tokio::spawn(task.run(inbox));
@@ -184,6 +185,8 @@ struct Gathered {
     runs: Vec<(LaneKey, u64)>,
     /// Until when it may go without a lease: zero if part of it isn't guarded.
     guarded_until: Duration,
+    /// The lease that all of it began under; None: it goes by the guard alone.
+    pass: Option<Pass>,
 }
 
 struct UnderWay {
@@ -204,6 +207,8 @@ struct Task {
     lanes: BTreeMap<LaneKey, Entry>,
     /// Lanes that may have a batch to give, each once.
     ready: VecDeque<LaneKey>,
+    /// Lanes that had a batch to give and held it back.
+    held: BTreeSet<LaneKey>,
     under_way: VecDeque<UnderWay>,
 }
 
@@ -227,7 +232,7 @@ impl Task {
                         break error;
                     }
                 }
-                () = sleep_until(wake) => self.ready_all_waiting(),
+                () = sleep_until(wake) => self.ready_all_held(),
                 error = self.connection.wait_closed(), if self.under_way.is_empty() => break error,
             }
         };
@@ -273,7 +278,7 @@ impl Task {
         {
             let pass = self.lease.pass();
             let sent_at = self.lease.now();
-            let Gathered { parts, runs, guarded_until } = self.gather(pass, sent_at);
+            let Gathered { parts, runs, guarded_until, pass } = self.gather(pass, sent_at);
             if parts.is_empty() {
                 break;
             }
@@ -296,22 +301,28 @@ impl Task {
         })
     }
 
-    /// One batch a lane, round robin, up to a request's fill. What needs a lease is taken under `pass`.
+    /// One batch a lane, round robin, up to a request's fill. What needs a lease is taken under `pass`, and
+    /// never with lanes that began without it: those mustn't go by it later on.
     fn gather(&mut self, pass: Option<Pass>, uptime: Duration) -> Gathered {
         let (now, now_ms) = (Instant::now(), self.clock.now_ms());
         let mut taken = Vec::new();
         let mut bytes = 0;
         let mut guarded_until = Duration::MAX;
+        let mut first_has_lease = None;
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.lanes.get_mut(&key) else { continue };
-            if !taken.is_empty() && bytes + entry.lane.front_bytes() > self.request_bytes_max {
+            let has_lease = pass.is_some() && entry.pass == pass;
+            let is_full = bytes + entry.lane.front_bytes() > self.request_bytes_max;
+            if first_has_lease.is_some_and(|first| is_full || first != has_lease) {
                 self.ready.push_front(key);
                 break;
             }
             entry.is_ready = false;
-            let has_lease = pass.is_some() && entry.pass == pass;
             let Some(next) = entry.lane.next(now, now_ms, Permit { has_lease, uptime }) else {
+                if entry.lane.quiet_from().is_some() {
+                    self.held.insert(key.clone());
+                }
                 self.reap(&key);
                 continue;
             };
@@ -319,6 +330,7 @@ impl Task {
             guarded_until =
                 guarded_until.min(if next.needs_lease { Duration::ZERO } else { next.guarded_until });
             bytes += batch.size_bytes();
+            first_has_lease.get_or_insert(has_lease);
             make_ready(&mut self.ready, &key, entry);
             taken.push((key, entry.owner.run, batch));
         }
@@ -327,7 +339,8 @@ impl Task {
             (Part { topic: key.topic.clone(), partition: key.partition, batch }, (key, run))
         };
         let (parts, runs) = taken.into_iter().map(part).unzip();
-        Gathered { parts, runs, guarded_until }
+        let pass = pass.filter(|_| first_has_lease == Some(true));
+        Gathered { parts, runs, guarded_until, pass }
     }
 
     fn answered(&mut self, answer: Result<bytes::Bytes, Error>) -> Result<(), Error> {
@@ -388,6 +401,7 @@ impl Task {
             if entry.is_ready {
                 self.ready.retain(|ready| ready != key);
             }
+            self.held.remove(key);
             self.lanes.remove(key);
         }
     }
@@ -395,12 +409,15 @@ impl Task {
     /// The earliest moment at which a lane that waits for quiet may go on; one that is past fires
     /// at once.
     fn wake_at(&self) -> Option<Instant> {
-        self.lanes.values().filter(|e| !e.is_ready).filter_map(|e| e.lane.quiet_from()).min()
+        let held = self.held.iter().filter_map(|key| self.lanes.get(key));
+        held.filter(|e| !e.is_ready).filter_map(|e| e.lane.quiet_from()).min()
     }
 
-    fn ready_all_waiting(&mut self) {
-        for (key, entry) in &mut self.lanes {
-            make_ready(&mut self.ready, key, entry);
+    fn ready_all_held(&mut self) {
+        for key in std::mem::take(&mut self.held) {
+            if let Some(entry) = self.lanes.get_mut(&key) {
+                make_ready(&mut self.ready, &key, entry);
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::catalog_port::CatalogPort;
 use crate::clock::Clocks;
 use crate::credit::CreditLimits;
 use crate::fleet::Member;
+use crate::fleet::lease::LeaseKeeper;
 use crate::fleet::release::Releases;
 use crate::link::Surroundings;
 use crate::observe::Observatory;
@@ -90,8 +91,9 @@ impl Engine {
         credit: CreditLimits,
     ) -> Result<Self, ractor::SpawnErr> {
         let Clocks { wall, uptime } = clocks;
-        let observatory = Arc::new(Observatory::new(wall.clone()));
-        let member = Member::new(port.clone(), uptime, peers, observatory.clone());
+        let lease = LeaseKeeper::new(uptime.clone());
+        let observatory = Arc::new(Observatory::new(wall.clone(), lease.clone()));
+        let member = Member::new(port.clone(), uptime, peers, lease.clone(), observatory.clone());
         let releases = Arc::new(Releases::default());
         let surroundings = Surroundings {
             node: port.node(),
@@ -99,7 +101,7 @@ impl Engine {
             observatory: observatory.clone(),
             clock: wall,
             dial,
-            lease: member.lease().clone(),
+            lease,
             releases: releases.clone(),
             credit,
         };
@@ -147,7 +149,7 @@ impl Engine {
             if owns_none(&self.port.applied().catalog) {
                 return true;
             }
-            let has_company = self.port.applied().catalog.nodes.len() > 1 && self.member.has_others();
+            let has_company = self.port.applied().catalog.nodes.len() > 1 && self.member.has_company().await;
             if !has_company {
                 return false;
             }

@@ -16,6 +16,7 @@ use kafka::client::{Client, Dial};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
@@ -113,8 +114,8 @@ pub struct LinkState {
     /// Actors started so far.
     instances: u32,
     is_reconcile_due: bool,
-    /// The round of [`watch`] that was begun last.
-    watch: Option<AbortHandle>,
+    /// The round of [`watch`] that was begun last, and when.
+    watch: Option<(Instant, AbortHandle)>,
     tasks: Vec<AbortHandle>,
     stop: Option<oneshot::Sender<Doubts>>,
 }
@@ -242,14 +243,14 @@ impl Actor for LinkSupervisor {
         }
         Ok(())
     }
+}
 
-    async fn post_stop(
-        &self,
-        _: ActorRef<LinkMessage>,
-        state: &mut LinkState,
-    ) -> Result<(), ActorProcessingErr> {
-        state.tasks.iter().chain(state.setups.values()).chain(&state.watch).for_each(AbortHandle::abort);
-        Ok(())
+/// Also when the supervisor panics: a plane that goes on beside the next supervisor's would append for a
+/// second owner.
+impl Drop for LinkState {
+    fn drop(&mut self) {
+        let watch = self.watch.iter().map(|(_, round)| round);
+        self.tasks.iter().chain(self.setups.values()).chain(watch).for_each(AbortHandle::abort);
     }
 }
 
@@ -342,9 +343,11 @@ impl LinkState {
         }
     }
 
-    /// One round at a time: a slow broker delays the next.
+    /// One round at a time: a slow broker delays the next. Metadata that is asked for ten times a second
+    /// brings no more rounds: each asks about every idle partition.
     fn watch_idle(&mut self) {
-        if self.watch.as_ref().is_some_and(|round| !round.is_finished()) {
+        let pause = self.plane.metadata_max_age() / 2;
+        if self.watch.as_ref().is_some_and(|(at, round)| !round.is_finished() || at.elapsed() < pause) {
             return;
         }
         let watched = |((topic, partition), p): (&PartitionKey, &RunningPartition)| Watched {
@@ -353,7 +356,8 @@ impl LinkState {
             actor: p.actor.clone(),
         };
         let watched = self.partitions.iter().map(watched).collect();
-        self.watch = Some(tokio::spawn(watch::run(self.plane.clone(), watched)).abort_handle());
+        let round = tokio::spawn(watch::run(self.plane.clone(), watched));
+        self.watch = Some((Instant::now(), round.abort_handle()));
     }
 
     fn metadata_changed(&mut self) {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use catalog::{LinkId, MirrorError, MirrorKey, PartitionKey};
 
 use crate::credit::LinkCredit;
+use crate::fleet::lease::LeaseKeeper;
 
 /// An answer older than this says nothing about now: lag is unknown then.
 const HEARD_WITHIN_MS: i64 = 15_000;
@@ -73,6 +74,8 @@ pub struct PartitionStats {
     /// Since when the mirror has been behind without a break, ms since 1970.
     pub behind_since_ms: AtomicI64,
     pub guarded: AtomicBool,
+    /// It was told to stop long ago and hasn't.
+    pub stops_late: AtomicBool,
     /// Bytes between fetch and acknowledgement.
     pub outstanding_bytes: Arc<AtomicUsize>,
     /// Bytes appended since this process began.
@@ -91,6 +94,7 @@ impl Default for PartitionStats {
             source_heard_ms: unset(),
             behind_since_ms: unset(),
             guarded: AtomicBool::new(false),
+            stops_late: AtomicBool::new(false),
             outstanding_bytes: Arc::default(),
             appended_bytes: AtomicU64::new(0),
         }
@@ -138,7 +142,17 @@ impl PartitionStats {
         }
     }
 
-    fn view(&self, partition: u32, now_ms: i64) -> PartitionView {
+    fn runs(&self) -> bool {
+        matches!(lock(&self.state).0, PartitionState::Running | PartitionState::Filling { .. })
+    }
+
+    /// It runs, and nothing guards what comes next. While it is idle, a lease that ends doesn't end its run:
+    /// its next batch would.
+    fn needs_lease(&self) -> bool {
+        self.runs() && !self.guarded.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn view(&self, partition: u32, now_ms: i64) -> PartitionView {
         let known = |value: &AtomicI64| Some(value.load(Ordering::Relaxed)).filter(|v| *v != UNSET);
         let (state, since_ms) = lock(&self.state).clone();
         let heard = known(&self.source_heard_ms).filter(|at| now_ms - at <= HEARD_WITHIN_MS);
@@ -154,6 +168,11 @@ impl PartitionStats {
             PartitionState::Quieting { until_ms } => (None, Some(*until_ms)),
             _ => (None, None),
         };
+        let stuck = self.stops_late.load(Ordering::Relaxed).then(|| {
+            let message = "it was told to stop long ago and hasn't: if this lasts, restart its node";
+            (MirrorError::Unknown.name(), message.to_owned())
+        });
+        let error = stuck.or(error);
         PartitionView {
             partition,
             state: state.name(),
@@ -232,6 +251,7 @@ pub struct LinkView {
 /// Registry of observable snapshots.
 pub struct Observatory {
     now_ms: crate::clock::WallClock,
+    lease: Arc<LeaseKeeper>,
     inner: Mutex<Inner>,
 }
 
@@ -244,8 +264,8 @@ struct Inner {
 }
 
 impl Observatory {
-    pub fn new(clock: crate::clock::WallClock) -> Self {
-        Self { now_ms: clock, inner: Mutex::default() }
+    pub fn new(clock: crate::clock::WallClock, lease: Arc<LeaseKeeper>) -> Self {
+        Self { now_ms: clock, lease, inner: Mutex::default() }
     }
 
     /// Rows of the partitions of one mirror topic that run here, by partition.
@@ -254,8 +274,14 @@ impl Observatory {
         let inner = lock(&self.inner);
         let source_available = inner.links.get(&mirror.link).is_none_or(|link| link.source_available);
         let rows = inner.mirrors.get(mirror).into_iter().flatten();
+        let without_lease = self.lease.without_for();
         let view = |(partition, stats): (&u32, &Arc<PartitionStats>)| {
-            let view = stats.view(*partition, now_ms);
+            let mut view = stats.view(*partition, now_ms);
+            if let Some(without) = without_lease.filter(|_| stats.needs_lease()) {
+                view.state = PartitionState::WaitingForLease.name();
+                let ended_ms = now_ms - i64::try_from(without.as_millis()).unwrap_or(i64::MAX);
+                view.since_ms = view.since_ms.max(ended_ms);
+            }
             if source_available { view } else { view.without_source() }
         };
         rows.map(view).collect()
@@ -291,9 +317,8 @@ impl Observatory {
     pub fn running(&self) -> u32 {
         let inner = lock(&self.inner);
         let all = inner.mirrors.values().flat_map(BTreeMap::values);
-        let running = all.filter(|stats| {
-            matches!(lock(&stats.state).0, PartitionState::Running | PartitionState::Filling { .. })
-        });
+        let has_lease = self.lease.pass().is_some();
+        let running = all.filter(|stats| stats.runs() && (has_lease || !stats.needs_lease()));
         u32::try_from(running.count()).unwrap_or(u32::MAX)
     }
 
@@ -347,12 +372,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::clock::WallClock;
+    use crate::clock::{Uptime, WallClock};
 
     #[test]
     fn what_a_forgotten_mirror_waited_for_is_forgotten_with_it() {
-        let observatory = Observatory::new(WallClock::new(|| 0));
+        let observatory =
+            Observatory::new(WallClock::new(|| 0), LeaseKeeper::new(Uptime::new(|| Duration::ZERO)));
         let key = |topic: &str| MirrorKey { link: LinkId("l".into()), topic: topic.into() };
         for topic in ["gone", "stays"] {
             observatory.set_setup(&key(topic), Some("the destination".into()));

@@ -236,6 +236,11 @@ impl LinkPlane {
         let _ = self.watch_metadata().wait_for(has_looked).await;
     }
 
+    /// How often metadata is asked for when nobody wants it sooner.
+    pub fn metadata_max_age(&self) -> Duration {
+        self.settings.metadata_max_age
+    }
+
     /// Wants fresher metadata than there is.
     pub fn request_refresh(&self) {
         self.refresh.notify_one();

@@ -57,14 +57,7 @@ impl Catalog {
             Action::FailMirror { mirror, failure } => self.fail_mirror(&mirror, failure, at_ms),
             Action::PauseMirror { mirror } => self.pause_mirror(&mirror, at_ms),
             Action::ResumeMirror { mirror } => self.resume_mirror(&mirror, at_ms),
-            Action::DeleteMirror { mirror } => {
-                let link = self.link_mut(&mirror.link)?;
-                link.mirrors
-                    .remove(&mirror.topic)
-                    .ok_or_else(|| Refusal::not_found("mirror topic", &mirror.topic))?;
-                self.fleet.hand_overs.retain(|key, _| key.mirror != mirror);
-                Ok(Outcome::Done)
-            }
+            Action::DeleteMirror { mirror } => self.delete_mirror(&mirror),
             Action::AddPartitions { mirror, partitions } => self.add_partitions(&mirror, partitions),
             Action::SetPrefix { mirror, partition, assignment_epoch, log_start } => {
                 self.set_prefix(&mirror, partition, assignment_epoch, log_start)
@@ -241,8 +234,23 @@ impl Catalog {
         Ok(Outcome::Done)
     }
 
+    fn delete_mirror(&mut self, key: &MirrorKey) -> Applied {
+        let removed = self.link_mut(&key.link)?.mirrors.remove(&key.topic);
+        let removed = removed.ok_or_else(|| Refusal::not_found("mirror topic", &key.topic))?;
+        let epochs = removed.partitions.iter().filter_map(|partition| partition.assignment.as_ref());
+        let highest = epochs.map(|assignment| assignment.epoch).max().unwrap_or_default();
+        self.fleet.deleted_epoch_max = self.fleet.deleted_epoch_max.max(highest);
+        self.fleet.hand_overs.retain(|hand_over, _| hand_over.mirror != *key);
+        Ok(Outcome::Done)
+    }
+
+    /// What keeps a mirror from being set up. One that is set up fails by partition: then this comes from
+    /// a node that was held up in the middle of a setup, which another has finished since.
     fn fail_mirror(&mut self, key: &MirrorKey, failure: Failure, at_ms: i64) -> Applied {
         let mirror = self.mirror_mut(key)?;
+        if mirror.producer.is_some() {
+            return Err(Refusal::Stale(format!("mirror topic '{}'", key.topic)));
+        }
         for partition in &mut mirror.partitions {
             partition.failure.get_or_insert_with(|| failure.clone());
         }

@@ -14,14 +14,15 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{Fleet, Node};
+use crate::fleet::{Authority, Fleet, FleetId, JoinToken, Node, PartitionKey};
 use crate::model::{Catalog, Cluster, Link, LinkId, NodeId};
 
 /// Version of every value but a whole catalog.
 pub const VERSION: u8 = 1;
 
-/// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address.
-pub const CATALOG_VERSION: u8 = 2;
+/// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address. 2: it
+/// doesn't know which assignment epochs deleted mirrors had.
+pub const CATALOG_VERSION: u8 = 3;
 
 /// Decoding stops beyond this: a bound on what a corrupt length can make us allocate.
 const DECODED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -70,6 +71,7 @@ pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
 pub fn decode_catalog(bytes: &[u8]) -> Result<Catalog, CodecError> {
     match version(bytes)? {
         (CATALOG_VERSION, body) => decode_body(body),
+        (2, body) => decode_body::<CatalogV2>(body).map(Catalog::from),
         (1, body) => decode_body::<CatalogV1>(body).map(Catalog::from),
         (found, _) => Err(CodecError::Version { found, reads: CATALOG_VERSION }),
     }
@@ -120,9 +122,52 @@ impl From<CatalogV1> for Catalog {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+struct CatalogV2 {
+    nodes: BTreeMap<NodeId, Node>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    links: BTreeMap<LinkId, Arc<Link>>,
+    fleet: FleetV2,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FleetV2 {
+    id: Option<FleetId>,
+    authorities: Vec<Authority>,
+    join_tokens: BTreeMap<Arc<str>, JoinToken>,
+    removed: BTreeMap<NodeId, i64>,
+    hand_overs: BTreeMap<PartitionKey, NodeId>,
+}
+
+impl From<CatalogV2> for Catalog {
+    fn from(old: CatalogV2) -> Self {
+        let FleetV2 { id, authorities, join_tokens, removed, hand_overs } = old.fleet;
+        let fleet = Fleet { id, authorities, join_tokens, removed, hand_overs, deleted_epoch_max: 0 };
+        Self { nodes: old.nodes, clusters: old.clusters, links: old.links, fleet }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_catalog_of_the_second_version_is_read() {
+        let removed = BTreeMap::from([(NodeId(9), 5)]);
+        let fleet = FleetV2 {
+            id: Some(FleetId("f".into())),
+            authorities: Vec::new(),
+            join_tokens: BTreeMap::new(),
+            removed,
+            hand_overs: BTreeMap::new(),
+        };
+        let (nodes, clusters, links) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let bytes = encode_as(2, &CatalogV2 { nodes, clusters, links, fleet });
+        assert_eq!(bytes, [2, 0, 0, 0, 1, 1, b'f', 0, 0, 1, 9, 10, 0], "as the second version wrote it");
+        let read = decode_catalog(&bytes).expect("readable");
+        assert_eq!((read.fleet.removed.get(&NodeId(9)), read.fleet.deleted_epoch_max), (Some(&5), 0));
+        assert_eq!(decode_catalog(&encode_catalog(&read)).expect("readable"), read);
+    }
 
     #[test]
     fn a_catalog_of_the_first_version_is_read() {
@@ -140,7 +185,7 @@ mod tests {
         let refused = decode_catalog(&[CATALOG_VERSION + 1, 0]).expect_err("newer");
         assert_eq!(
             refused.to_string(),
-            "written in format 3, this build reads up to 2: use a newer lockstep"
+            "written in format 4, this build reads up to 3: use a newer lockstep"
         );
     }
 }

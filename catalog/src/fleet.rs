@@ -37,6 +37,9 @@ pub struct Fleet {
     pub removed: BTreeMap<NodeId, i64>,
     /// Partitions whose owner is to stop, and who gets them then.
     pub hand_overs: BTreeMap<PartitionKey, NodeId>,
+    /// The highest assignment epoch that a deleted mirror had: one that takes its name goes on above it, so
+    /// that what an owner of the former says late is refused.
+    pub deleted_epoch_max: u64,
 }
 
 /// One mirror partition of the fleet.

@@ -22,7 +22,7 @@ use crate::fleet::PartitionKey;
 use crate::model::{Catalog, NodeId};
 use view::View;
 
-pub use pace::{HAND_OVERS_MAX, RECEIVER_MAX, REST, count_spread};
+pub use pace::{HAND_OVER_MAX, HAND_OVERS_MAX, RECEIVER_MAX, REST, count_spread};
 
 /// Moves in one plan, at most: bounds the entries' size in the Raft log (about 64 bytes each).
 pub const MOVES_MAX: usize = 4_096;
@@ -36,8 +36,11 @@ pub struct Situation {
     pub nodes: BTreeMap<NodeId, Presence>,
     /// Measured bytes per second; a partition that is missing here carries nothing.
     pub rates: BTreeMap<PartitionKey, u64>,
-    /// When the coordinator last saw a partition's owner change. Entries older than [`REST`] may be dropped.
-    pub moved: BTreeMap<PartitionKey, Duration>,
+    /// When a partition was last seen to get another owner, or its first one. Entries older than [`REST`]
+    /// may be dropped.
+    pub changed: BTreeMap<PartitionKey, Duration>,
+    /// Since when a partition is to be handed over.
+    pub handing_over: BTreeMap<PartitionKey, Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub enum Reason {
     OwnerStops,
     /// It was to go to a node that can't take it any more.
     ReceiverGone,
+    /// Its owner, which lives, hasn't released it within [`HAND_OVER_MAX`].
+    NotReleased,
     /// The owner has more partitions than others.
     Count,
     /// The owner carries more bytes per second than others.
@@ -104,6 +109,7 @@ impl Reason {
             Self::OwnerDrains => "owner-drains",
             Self::OwnerStops => "owner-stops",
             Self::ReceiverGone => "receiver-gone",
+            Self::NotReleased => "not-released",
             Self::Count => "count",
             Self::Rate => "rate",
         }

@@ -124,6 +124,35 @@ fn a_failure_reported_under_an_old_epoch_is_refused() {
 }
 
 #[test]
+fn a_setup_that_fails_late_leaves_a_mirror_that_another_node_has_set_up() {
+    let fail = |at_ms| at(at_ms, Action::FailMirror { mirror: key("orders"), failure: failure(0) });
+    let mut catalog = running();
+    assert!(matches!(catalog.apply(fail(4)), Err(Refusal::Stale(_))));
+    assert_eq!(orders(&catalog).status, MirrorStatus::Active);
+    catalog.apply(at(5, mirror("events", 1))).expect("another");
+    let fail = at(6, Action::FailMirror { mirror: key("events"), failure: failure(0) });
+    assert_eq!(catalog.apply(fail), Ok(Outcome::Done));
+}
+
+#[test]
+fn what_is_said_of_a_deleted_mirror_is_refused_of_one_with_its_name() {
+    let mut catalog = running();
+    catalog.apply(at(4, Action::DeleteMirror { mirror: key("orders") })).expect("delete");
+    for action in [mirror("orders", 2), ready(1001)] {
+        catalog.apply(at(5, action)).expect("made anew");
+    }
+    assign(&mut catalog);
+    assert_eq!(orders(&catalog).partitions[0].assignment.as_ref().map(|a| a.epoch), Some(2));
+    let late = Action::FailPartition {
+        mirror: key("orders"),
+        partition: 0,
+        assignment_epoch: 1,
+        failure: failure(5),
+    };
+    assert!(matches!(catalog.apply(at(6, late)), Err(Refusal::Stale(_))));
+}
+
+#[test]
 fn one_failed_partition_marks_the_topic_and_leaves_the_other_running() {
     let mut catalog = running();
     let fail = Action::FailPartition {
@@ -364,8 +393,9 @@ proptest! {
         actions in prop::collection::vec((any_action(), any::<bool>()), 1..120)
     ) {
         let mut catalog = if is_running { running() } else { Catalog::default() };
+        // Also of mirrors that are gone: one that takes the name goes on above them.
+        let mut least = BTreeMap::new();
         for (action, place) in actions {
-            let deletes = matches!(action, Action::DeleteMirror { .. });
             let command = at(1, action);
             prop_assert_eq!(&codec::decode::<Command>(&codec::encode(&command)).expect("own bytes"), &command);
             let before = catalog.clone();
@@ -378,11 +408,13 @@ proptest! {
                 let takes = |node: &Node| node.duty == Duty::Mirrors;
                 prop_assert!(placed(&catalog).assign.is_empty() || !catalog.nodes.values().any(takes));
             }
-            if !deletes {
-                let after = epochs(&catalog);
-                for (key, epoch) in epochs(&before) {
-                    prop_assert!(after.get(&key).is_some_and(|now| *now >= epoch), "{:?}", key);
-                }
+            let after = epochs(&catalog);
+            for (key, epoch) in epochs(&before) {
+                let gone = u64::from(!after.contains_key(&key));
+                least.insert(key, epoch.map_or(0, |epoch| epoch + gone));
+            }
+            for (key, epoch) in after.iter().filter_map(|(key, epoch)| Some((key, (*epoch)?))) {
+                prop_assert!(epoch >= least.get(key).copied().unwrap_or_default(), "{:?}", key);
             }
             check_fleet(&catalog)?;
             let bytes = codec::encode_catalog(&catalog);

@@ -3,7 +3,9 @@
 //! openraft has no pre-vote: a node that was cut off would raise the term over and over, and unseat
 //! a healthy Raft leader when it comes back. So its own timer is off (but for a group of one), and a
 //! node first asks the voters whether they would vote for it. They wouldn't while they hear a Raft
-//! leader, or when they hold more of the log. Asking changes nothing.
+//! leader, or when they hold more of the log. Asking changes nothing. A node without a vote that hears
+//! no Raft leader asks as well, and never stands: if it was removed while it was away, nobody calls it,
+//! and it is told so; if it has moved, it is found.
 //!
 //! [`step`] and [`carried`] decide; [`run`] looks, asks and acts. It never votes.
 
@@ -63,6 +65,8 @@ enum Step {
     /// Nothing to do for so long.
     Wait(Duration),
     AskForVotes,
+    /// As if for votes, to be noticed.
+    ShowUp,
 }
 
 fn step(view: &View, timing: Timing) -> Step {
@@ -72,13 +76,12 @@ fn step(view: &View, timing: Timing) -> Step {
     if view.leads {
         return Step::ShowLife;
     }
-    if !view.voters.iter().any(|voters| voters.contains(&view.me)) {
-        return Step::Wait(timing.lease);
-    }
-    let patience = timing.stagger + if view.led { timing.lease } else { timing.voting };
+    let votes = view.voters.iter().any(|voters| voters.contains(&view.me));
+    let patience = timing.stagger + if view.led || !votes { timing.lease } else { timing.voting };
     match patience.checked_sub(view.silent) {
         Some(left) if !left.is_zero() => Step::Wait(left),
-        _ => Step::AskForVotes,
+        _ if votes => Step::AskForVotes,
+        _ => Step::ShowUp,
     }
 }
 
@@ -107,9 +110,9 @@ pub(crate) async fn run(inner: Weak<Inner>) {
         let wait = match step {
             Step::LetElect => LOOK_ALONE,
             Step::ShowLife => {
-                if inner.raft.trigger().heartbeat().await.is_err() {
+                let Some(Ok(())) = inner.unless_closing(inner.raft.trigger().heartbeat()).await else {
                     return;
-                }
+                };
                 if view.voters.len() > 1 {
                     // Not waited for: it takes votes, and those take heartbeats.
                     tokio::spawn(inner.clone().finish_change());
@@ -120,11 +123,16 @@ pub(crate) async fn run(inner: Weak<Inner>) {
             Step::AskForVotes => {
                 if inner.ask_for_votes(&view).await {
                     stagger = None;
-                    if inner.raft.trigger().elect().await.is_err() {
+                    let Some(Ok(())) = inner.unless_closing(inner.raft.trigger().elect()).await else {
                         return;
-                    }
+                    };
                 }
                 inner.heartbeat
+            }
+            Step::ShowUp => {
+                let mut asked = inner.ask_voters(&view);
+                while asked.join_next().await.is_some() {}
+                inner.lease
             }
         };
         // Holding on to it would keep a group alive that nobody uses any more.
@@ -172,21 +180,12 @@ impl Inner {
                 last,
             }
         });
-        view.await.ok()
+        self.unless_closing(view).await?.ok()
     }
 
     async fn ask_for_votes(self: &Arc<Self>, view: &View) -> bool {
         let mut votes = BTreeSet::from([view.me]);
-        let mut asked = JoinSet::new();
-        let others: BTreeSet<u64> =
-            view.voters.iter().flatten().copied().filter(|id| *id != view.me).collect();
-        for id in others {
-            let (calls, last, within) = (self.calls.clone(), view.last, self.append_timeout);
-            asked.spawn(async move {
-                let answer = calls.call(id, &Request::WouldVote { last }, within).await;
-                matches!(answer, Ok(Answer::WouldVote(true))).then_some(id)
-            });
-        }
+        let mut asked = self.ask_voters(view);
         while !carried(&view.voters, &votes) {
             match asked.join_next().await {
                 Some(answer) => votes.extend(answer.ok().flatten()),
@@ -194,6 +193,21 @@ impl Inner {
             }
         }
         true
+    }
+
+    /// Asks each other voter; those that would vote for this node are named.
+    fn ask_voters(self: &Arc<Self>, view: &View) -> JoinSet<Option<u64>> {
+        let others: BTreeSet<u64> =
+            view.voters.iter().flatten().copied().filter(|id| *id != view.me).collect();
+        let mut asked = JoinSet::new();
+        for id in others {
+            let (calls, last, within) = (self.calls.clone(), view.last, self.append_timeout);
+            asked.spawn(async move {
+                let answer = calls.call(id, &Request::WouldVote { last }, within).await;
+                matches!(answer, Ok(Answer::WouldVote(true))).then_some(id)
+            });
+        }
+        asked
     }
 }
 
@@ -234,10 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_no_vote_never_stands() {
-        assert_eq!(step(&view(&[]), timing()), Step::Wait(700 * MS), "it waits to be added");
-        let view = View { silent: 60_000 * MS, ..view(&[&[2, 3, 4]]) };
-        assert_eq!(step(&view, timing()), Step::Wait(700 * MS));
+    fn whoever_has_no_vote_never_stands_but_asks_when_it_hears_nobody() {
+        assert_eq!(step(&view(&[]), timing()), Step::Wait(750 * MS), "it waits to be added");
+        for led in [true, false] {
+            let silent = |ms| step(&View { silent: ms * MS, led, ..view(&[&[2, 3, 4]]) }, timing());
+            assert_eq!(silent(700), Step::Wait(50 * MS));
+            assert_eq!(silent(60_000), Step::ShowUp);
+        }
     }
 
     #[test]

@@ -77,17 +77,18 @@ impl Inner {
         if let Err(refusal) = within_size(codec::encode(&command).len(), COMMAND_BYTES_MAX) {
             return Submitted::Refused(refusal);
         }
-        match timeout_at(deadline, self.raft.client_write(command)).await {
-            Ok(Ok(response)) => Submitted::applied(response.log_id.index, response.data),
+        let proposed = self.unless_closing(self.raft.client_write(command));
+        match timeout_at(deadline, proposed).await.ok().flatten() {
+            Some(Ok(response)) => Submitted::applied(response.log_id.index, response.data),
             // A Raft leader that loses its place answers like this both when it didn't propose the
             // command and when its successor took it out of this node's log; another node may still
             // hold it then.
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Submitted::InDoubt,
+            Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Submitted::InDoubt,
             // The first answers membership changes only.
-            Ok(Err(
+            Some(Err(
                 RaftError::APIError(ClientWriteError::ChangeMembershipError(_)) | RaftError::Fatal(_),
             ))
-            | Err(_) => Submitted::InDoubt,
+            | None => Submitted::InDoubt,
         }
     }
 
@@ -134,15 +135,17 @@ impl Inner {
     /// again goes on as one (openraft 0.9) without an entry of that start: what was acknowledged before is
     /// in its log, and may not be among what it knows to be committed.
     pub(crate) async fn read_index(&self) -> Answer {
-        match self.raft.get_read_log_id().await {
-            Ok((read, _)) => Answer::ReadIndex(read.max(self.last_log()).map_or(0, |id| id.index)),
-            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to))) => {
+        match self.unless_closing(self.raft.get_read_log_id()).await {
+            Some(Ok((read, _))) => Answer::ReadIndex(read.max(self.last_log()).map_or(0, |id| id.index)),
+            Some(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => {
                 Answer::NotLeader(to.leader_id)
             }
-            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => {
+            Some(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) => {
                 Answer::Failed(Failure::NoQuorum)
             }
-            Err(RaftError::Fatal(_)) => Answer::Failed(Failure::Stopped(self.stopped().unwrap_or_default())),
+            Some(Err(RaftError::Fatal(_))) | None => {
+                Answer::Failed(Failure::Stopped(self.stopped().unwrap_or_default()))
+            }
         }
     }
 

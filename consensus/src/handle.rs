@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) calls: Calls,
     pub(crate) assembly: Mutex<Assembly>,
     pub(crate) leading: Mutex<Leading>,
+    /// It was told to stop.
+    pub(crate) closing: watch::Sender<bool>,
 }
 
 /// What a start may do to a store that holds no group.
@@ -185,6 +187,7 @@ impl Consensus {
                 calls,
                 assembly: Mutex::default(),
                 leading: Mutex::default(),
+                closing: watch::Sender::default(),
             }),
         };
         if let Err(e) = consensus.join_group(start, waits, &options.data_dir, &path).await {
@@ -275,6 +278,7 @@ impl Consensus {
     /// Stops this node's part and waits until the data directory is free for the next process.
     /// Commands under way are answered `Stopped`. May be called again.
     pub async fn shutdown(&self) {
+        self.inner.closing.send_replace(true);
         let mut closed = self.inner.closed.clone();
         let stop = async {
             if let Err(e) = self.inner.raft.shutdown().await {
@@ -284,6 +288,19 @@ impl Consensus {
         };
         if timeout(SHUTDOWN_WAIT, stop).await.is_err() {
             tracing::warn!("consensus: the store is still open {SHUTDOWN_WAIT:?} after the order to stop");
+        }
+    }
+}
+
+impl Inner {
+    /// What openraft answers; none when this node is told to stop. It then isn't asked any more, nor waited
+    /// for: it would log whatever it can't answer as an error.
+    pub(crate) async fn unless_closing<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            biased;
+            _ = closing.wait_for(|closing| *closing) => None,
+            answer = asked => Some(answer),
         }
     }
 }

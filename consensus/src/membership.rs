@@ -123,10 +123,10 @@ impl Inner {
         F: Future<Output = Result<T, RaftError<u64, ClientWriteError<u64, BasicNode>>>>,
     {
         let _only = self.changes.try_acquire().map_err(|_| MemberError::InProgress)?;
-        match timeout(CHANGE_TIMEOUT, change(self.raft.clone())).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(e))) => Err(refused(e)),
-            Ok(Err(RaftError::Fatal(_))) => Err(MemberError::Stopped),
+        match timeout(CHANGE_TIMEOUT, self.unless_closing(change(self.raft.clone()))).await {
+            Ok(Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(RaftError::APIError(e)))) => Err(refused(e)),
+            Ok(Some(Err(RaftError::Fatal(_))) | None) => Err(MemberError::Stopped),
             Err(_) => Err(MemberError::Deadline),
         }
     }
@@ -155,6 +155,10 @@ impl Inner {
     pub(crate) fn keeps_quorum(&self, action: &Action) -> Result<(), Refusal> {
         let Action::RemoveNode { node, .. } = action else { return Ok(()) };
         let applied = self.applied.borrow();
+        if applied.catalog.nodes.len() == 1 {
+            // The last of its fleet, of which the catalog says more.
+            return Ok(());
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         // Whoever is removed already is about to go.

@@ -77,7 +77,8 @@ impl Inner {
             Ok(()) if metrics.has_changed().is_err() => Some(Fatal::Panicked),
             Ok(()) => None,
             Err(fatal) => Some(fatal),
-        }?;
+        };
+        let why = why.or_else(|| self.closing.borrow().then_some(Fatal::Stopped))?;
         Some(self.failure.text().unwrap_or_else(|| match why {
             Fatal::Stopped => "shut down".to_owned(),
             other => format!(

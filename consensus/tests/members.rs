@@ -222,3 +222,18 @@ async fn a_removed_node_is_refused_and_knows_it() {
     assert!(!leader.status().removed);
     assert_eq!(catalog(leader).fleet.removed.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_learner_that_was_removed_while_it_was_away_is_told_when_it_is_back() {
+    let mut fleet = Fleet::of(3, 1).await;
+    let gone = fleet.admit().await;
+    let number = fleet.number_of(gone);
+    fleet.kill(number).await;
+    let leader = fleet.leader().await.clone();
+    leader.submit(Action::RemoveNode { node: gone, lost: true }).await.expect("removed");
+    leader.remove(gone).await.expect("removed");
+    fleet.start(number).await;
+    sleep(10 * SECOND).await;
+    assert!(fleet.nodes[number].get().status().removed, "nobody calls it, so it asks");
+    assert_eq!(fleet.leader().await.status().term, leader.status().term);
+}

@@ -20,6 +20,12 @@ use crate::tls::{self, Tls};
 /// A broker that doesn't take a connection in this time counts as down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The kernel gives a connection up whose peer hasn't acknowledged what was sent to it for so long. By itself
+/// it would try for a quarter of an hour: when a cut network is mended, it would deliver a request that a
+/// frozen process sent long before, after others have ceased to wait for it. As long as a produce request
+/// may take in all; whoever takes over waits longer.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
+
 /// Secrets lie on a local disk; a network file system that hangs must not hang us.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -49,13 +55,20 @@ impl Dial for TcpDial {
     fn dial(&self, address: Arc<str>) -> DialFuture {
         Box::pin(async move {
             let stream = TcpStream::connect(&*address).await?;
-            stream.set_nodelay(true)?;
-            // Bytes that weren't sent die with the connection: the kernel would go on trying to deliver
-            // a request long after its sender counted it as lost.
-            stream.set_zero_linger()?;
+            prepare(&stream)?;
             Ok(Box::new(stream) as BoxedStream)
         })
     }
+}
+
+/// What the kernel is to do with our bytes.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    // Bytes that weren't sent die with the connection: the kernel would go on trying to deliver
+    // a request long after its sender counted it as lost.
+    stream.set_zero_linger()?;
+    let ms = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, ms)?)
 }
 
 /// Makes one cluster's connections.
@@ -163,6 +176,18 @@ fn share_of(lifetime: Duration, random: [u8; NONCE_BYTES]) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a real socket")]
+    async fn the_kernel_keeps_no_request_longer_than_its_sender_waits() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
+        prepare(&stream).expect("options");
+        let ms = rustix::net::sockopt::tcp_user_timeout(&stream).expect("an option");
+        assert_eq!(Duration::from_millis(ms.into()), UNACKNOWLEDGED_MAX);
+        assert_eq!(stream.linger().expect("an option"), Some(Duration::ZERO), "none once it is closed");
+        assert!(stream.nodelay().expect("an option"));
+    }
 
     #[test]
     fn a_connection_ends_before_its_session_and_not_with_its_neighbours() {

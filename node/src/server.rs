@@ -48,6 +48,9 @@ const RUNTIME_STOP_MAX: Duration = Duration::from_millis(200);
 /// Histograms are folded at this pace; they hold every sample until then.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
+/// Well below the time in which others count this node as lost.
+const STOPPED_LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
@@ -122,11 +125,12 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
     let member = tokio::spawn(running.engine.member().clone().run());
     tracing::info!("data plane runs");
 
-    let removed = tokio::select! {
+    let ended = tokio::select! {
         () = signals.next() => None,
         why = trust::removed(&consensus, &running.transport) => Some(why),
+        why = stopped(&consensus) => Some(why),
     };
-    match &removed {
+    match &ended {
         None => tracing::info!("told to stop"),
         Some(why) => tracing::error!("{why}"),
     }
@@ -136,7 +140,18 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
         () = signals.next() => tracing::warn!("told to stop again: not waiting any longer"),
     }
     member.abort();
-    removed.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
+    ended.map_or(Ok(()), |why| Err(anyhow::anyhow!(why)))
+}
+
+/// Returns when consensus has stopped by itself, as its store failed: then nobody can tell this node
+/// anything any more, and others take over what it would go on to append.
+async fn stopped(consensus: &Consensus) -> String {
+    loop {
+        if let Some(why) = consensus.status().stopped {
+            return format!("this node stops: {why}");
+        }
+        tokio::time::sleep(STOPPED_LOOK_EVERY).await;
+    }
 }
 
 /// Opens the node that the data directory holds; in an empty one founds what was asked for.

@@ -47,6 +47,8 @@ pub struct Place {
     room_at: Option<Duration>,
     /// Something is or was in its way until then.
     touched_to: Duration,
+    /// It is or was cut off from all others until then.
+    apart_to: Duration,
     index: u64,
     shown: shown::Shown,
     walked: Walked,
@@ -64,6 +66,7 @@ impl Fleet {
                 doomed_for: AGAIN_AFTER,
                 room_at: None,
                 touched_to: Duration::ZERO,
+                apart_to: Duration::ZERO,
                 index: 0,
                 shown: shown::Shown::default(),
                 walked: Walked::default(),
@@ -116,6 +119,10 @@ impl Fleet {
                 field.cut(sim, self.places[index].seat.name, from, way, until);
                 if !matches!(from, From::Cluster(_)) {
                     self.places[index].touch(until);
+                }
+                if matches!(from, From::Peers | From::Everyone) {
+                    let place = &mut self.places[index];
+                    place.apart_to = place.apart_to.max(until);
                 }
                 if let From::Node(other) = from {
                     let others: Vec<usize> = (0..count).filter(|other| *other != index).collect();
@@ -223,7 +230,7 @@ impl Fleet {
             tracing::info!("catalog: index {} at {}", applied.index, self.places[index].seat.name);
             judge.see(Seen::Applied(&applied));
             if self.applied.as_ref().is_none_or(|highest| highest.index < applied.index) {
-                judge.see(Seen::Owners(&applied, &self.well(now)));
+                judge.see(Seen::Owners(&applied, &self.well(index, now)));
                 has_prefix |= field.mirrors.learn(&applied);
                 self.applied = Some(applied);
             }
@@ -231,8 +238,12 @@ impl Fleet {
         has_prefix
     }
 
-    /// Nodes that nothing is or was in the way of lately.
-    fn well(&self, now: Duration) -> BTreeSet<NodeId> {
+    /// Nodes that nothing is or was in the way of lately. A change shows first at the coordinator that made it
+    /// (`by`): one that was cut off itself, but for the majority that it needs, can't tell who was.
+    fn well(&self, by: usize, now: Duration) -> BTreeSet<NodeId> {
+        if self.places[by].apart_to.saturating_add(WELL_AFTER) >= now {
+            return BTreeSet::new();
+        }
         let well = self.places.iter().filter(|place| place.touched_to.saturating_add(WELL_AFTER) < now);
         well.filter_map(|place| Some(place.seat.view()?.node)).collect()
     }

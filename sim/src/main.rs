@@ -52,8 +52,11 @@ mod wire;
 mod world;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+use crate::processes::Until;
 
 #[derive(Debug, Parser)]
 #[command(name = "sim", about = "Lockstep in a world that a seed decides")]
@@ -88,8 +91,22 @@ enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
     },
-    /// Seeds that once failed
-    Regressions,
+    /// Runs seeds for a while
+    Swarm {
+        /// The first one
+        #[arg(long)]
+        seed: u64,
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+        /// Processes at once; as many as there are processors by default
+        #[arg(long)]
+        at_once: Option<usize>,
+    },
+    /// Runs seeds again
+    Replay {
+        /// All that once failed by default
+        seeds: Vec<u64>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -97,10 +114,14 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::One { seed } => run::run(seed),
         Command::Seeds { seed, count, at_once } => {
-            processes::seeds(seed, count, at_once.unwrap_or_else(processors))
+            processes::seeds(seed, Until::Count(count), at_once.unwrap_or_else(processors))
+        }
+        Command::Swarm { seed, minutes, at_once } => {
+            let until = Until::Elapsed(Duration::from_secs(minutes * 60));
+            processes::seeds(seed, until, at_once.unwrap_or_else(processors))
         }
         Command::Meta { seed, count } => processes::meta(seed, count),
-        Command::Regressions => processes::regressions(),
+        Command::Replay { seeds } => processes::replay(&seeds),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

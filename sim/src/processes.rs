@@ -52,6 +52,7 @@ fn repeat(seed: u64) -> String {
 /// Of all seeds.
 #[derive(Default)]
 struct Total {
+    count: u64,
     simulated: Duration,
     failed: Vec<u64>,
     coverage: Coverage,
@@ -59,18 +60,31 @@ struct Total {
     faults: BTreeMap<String, u64>,
 }
 
-/// Runs `count` seeds from `first` on, a few at a time. One seed shows its trace.
+/// How many seeds are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    Count(u64),
+    /// No further one begins after that time of the machine's.
+    Elapsed(Duration),
+}
+
+/// Runs seeds from `first` on, a few at a time. A single one shows its trace.
 ///
 /// # Errors
 /// When a seed fails.
-pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
+pub fn seeds(first: u64, until: Until, at_once: usize) -> Result<()> {
     let begun = Instant::now();
     let next = AtomicU64::new(0);
     let total = Mutex::new(Total::default());
+    let is_single = until == Until::Count(1);
     let worker = || -> Result<()> {
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
-            if place >= count {
+            let is_over = match until {
+                Until::Count(count) => place >= count,
+                Until::Elapsed(time) => begun.elapsed() >= time,
+            };
+            if is_over {
                 return Ok(());
             }
             let seed = first.wrapping_add(place);
@@ -78,7 +92,8 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
             let text = String::from_utf8_lossy(&output.stdout);
             let last = text.lines().last().unwrap_or_default();
             let mut total = total.lock().expect("no panic while held");
-            if count == 1 {
+            total.count += 1;
+            if is_single {
                 print!("{text}");
             } else {
                 println!("{last}");
@@ -89,7 +104,7 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
                 *total.faults.entry(kind.to_owned()).or_default() += 1;
             }
             if !output.status.success() {
-                if count > 1 {
+                if !is_single {
                     let lines: Vec<&str> = text.lines().collect();
                     lines[lines.len().saturating_sub(LINES_SHOWN)..]
                         .iter()
@@ -105,15 +120,16 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
         let workers: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker never panics"))
     })?;
-    let Total { simulated, failed, coverage, faults } = total.into_inner().expect("no panic while held");
+    let Total { count, simulated, failed, coverage, faults } =
+        total.into_inner().expect("no panic while held");
     let wall = begun.elapsed().as_secs_f64();
-    if count > 1 {
+    if !is_single {
         print!("{coverage}");
         let faults: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         println!("faults: {}", faults.join(", "));
     }
     println!(
-        "{count} seeds, {} failed, in {wall:.1} s: {:.0} seeds a minute, {:.0} simulated hours an hour",
+        "{count} seeds from {first} on, {} failed, in {wall:.1} s: {:.0} seeds a minute, {:.0} simulated hours an hour",
         failed.len(),
         count as f64 * 60.0 / wall,
         simulated.as_secs_f64() / wall
@@ -122,24 +138,37 @@ pub fn seeds(first: u64, count: u64, at_once: usize) -> Result<()> {
     Ok(())
 }
 
-/// Runs all seeds that once failed.
+/// Runs `chosen` seeds again, or if none is chosen all that once failed.
 ///
 /// # Errors
-/// The first that fails again.
-pub fn regressions() -> Result<()> {
-    for line in REGRESSIONS.lines().filter(|line| !line.starts_with('#')) {
-        let (seed, what) = line.split_once(' ').context("a line of regressions.txt is `seed what`")?;
-        let seed = seed.parse().context("a seed in regressions.txt")?;
+/// When one of them fails.
+pub fn replay(chosen: &[u64]) -> Result<()> {
+    let known = once_failed()?;
+    let all: Vec<u64> = if chosen.is_empty() { known.keys().copied().collect() } else { chosen.to_vec() };
+    let mut failed = Vec::new();
+    for seed in all {
+        let what = known.get(&seed).map(|what| format!(" (once: {what})")).unwrap_or_default();
         let output = one(seed)?;
-        ensure!(
-            output.status.success(),
-            "{}{}\nonce it was: {what}",
-            String::from_utf8_lossy(&output.stderr),
-            repeat(seed)
-        );
-        println!("still right: seed {seed} ({what})");
+        if output.status.success() {
+            println!("seed {seed} is right{what}");
+        } else {
+            println!("seed {seed} FAILS{what}");
+            eprintln!("{}{}", String::from_utf8_lossy(&output.stderr), repeat(seed));
+            failed.push(seed);
+        }
     }
+    ensure!(failed.is_empty(), "failed: seeds {failed:?}");
     Ok(())
+}
+
+/// With what, by seed.
+fn once_failed() -> Result<BTreeMap<u64, &'static str>> {
+    let lines = REGRESSIONS.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.map(|line| {
+        let (seed, what) = line.split_once(' ').context("a line of regressions.txt is `seed what`")?;
+        Ok((seed.parse().context("a seed in regressions.txt")?, what))
+    });
+    pairs.collect()
 }
 
 /// Of a fault that struck, from its line.
@@ -202,6 +231,12 @@ mod tests {
         assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some((2, "b", "c")));
         assert_eq!(first_difference("a\n", "a\nb\n"), Some((2, "(the end)", "b")));
         assert_eq!(first_difference("a", "a\n"), Some((1, "a", "a")));
+    }
+
+    #[test]
+    fn each_line_of_the_regressions_is_a_seed_and_what_it_was() {
+        let known = once_failed().expect("readable");
+        assert!(!known.is_empty() && known.values().all(|what| what.contains(' ')), "{known:?}");
     }
 
     #[test]

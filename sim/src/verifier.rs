@@ -69,6 +69,12 @@ impl Verifier {
         self.state().is_asked = true;
     }
 
+    /// It was asked to, and hasn't yet.
+    pub fn is_reading(&self) -> bool {
+        let state = self.state();
+        state.is_asked && state.read.is_none()
+    }
+
     pub fn has_read(&self) -> bool {
         self.state().read.is_some()
     }

@@ -33,6 +33,8 @@ const LOOK_EVERY_STEPS: u64 = 5;
 const SOCKET_SEGMENTS_MAX: usize = 65_536;
 /// Whether all has come right is looked at this often.
 const END_EVERY_STEPS: u64 = 250;
+/// The verifier reads everything within that, once all has come right, be it at the last moment.
+const READ_MAX: Duration = Duration::from_secs(30);
 /// Between two ambushes: one fault's effects are over before the next, as often as not.
 const AMBUSH_EVERY: Duration = Duration::from_millis(500);
 
@@ -60,7 +62,7 @@ impl World<'_> {
             .rng_seed(Chance::of(seed, "network").next())
             .enable_random_order()
             .tick_duration(STEP)
-            .simulation_duration(options.busy + *options.quiet.end() + STEP)
+            .simulation_duration(options.busy + *options.quiet.end() + READ_MAX + STEP)
             .min_message_latency(STEP)
             .max_message_latency(options.latency_max)
             .tcp_capacity(SOCKET_SEGMENTS_MAX)
@@ -148,14 +150,20 @@ impl World<'_> {
     fn is_over(&self, now: Duration) -> bool {
         let (busy, quiet) = (self.options.busy, &self.options.quiet);
         if now < busy + *quiet.start() || !self.steps.is_multiple_of(END_EVERY_STEPS) {
-            return now >= busy + *quiet.end();
+            return now >= self.last_moment();
         }
         let has_come_right = self.operator.is_done() && self.has_come_right();
         if has_come_right {
             self.operator.rest();
             self.verifier.ask();
         }
-        has_come_right && self.verifier.has_read()
+        now >= self.last_moment() || (has_come_right && self.verifier.has_read())
+    }
+
+    /// When all must have come right, and so much later where it is being read.
+    fn last_moment(&self) -> Duration {
+        let latest = self.options.busy + *self.options.quiet.end();
+        if self.verifier.is_reading() { latest + READ_MAX } else { latest }
     }
 
     fn has_come_right(&self) -> bool {

@@ -22,7 +22,7 @@ pub mod client;
 pub mod compare;
 #[cfg(feature = "differential")]
 pub mod differential;
-#[cfg(feature = "witness")]
+#[cfg(feature = "node")]
 pub mod fleet;
 #[cfg(feature = "witness")]
 pub mod load;

@@ -86,6 +86,11 @@ impl Node {
         })
     }
 
+    /// What every later start and call of the CLI runs.
+    pub fn replace_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
     /// Flags of every later start.
     pub fn set(&mut self, settings: Vec<String>) {
         self.settings = settings;
@@ -262,7 +267,7 @@ impl Node {
         Ok(Answer { status: answer.status().as_u16(), retry_after, body })
     }
 
-    fn get_text(&self, path: &str) -> Result<String> {
+    pub fn get_text(&self, path: &str) -> Result<String> {
         let url = format!("{}{path}", self.url());
         let mut answer = http_agent().get(&url).call().with_context(|| format!("GET {url}"))?;
         let text = answer.body_mut().read_to_string().with_context(|| format!("read {url}"))?;

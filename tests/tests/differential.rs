@@ -15,9 +15,9 @@ use tokio::runtime::Runtime;
 const FIXED_SEED: u64 = 1;
 const SEQUENCES_ALL: u64 = 200;
 /// Of the fixed seed, in a normal run.
-const SEQUENCES_FIXED: u64 = 50;
+const SEQUENCES_FIXED: u64 = 30;
 /// Of the run's own seed: a taste. Looking for what nobody has seen yet is the nightly run's.
-const SEQUENCES_FRESH: u64 = 10;
+const SEQUENCES_FRESH: u64 = 4;
 /// One sequence alone, of the run's seed.
 const SEQUENCE_VARIABLE: &str = "LOCKSTEP_TEST_SEQUENCE";
 /// A directory that real answers are kept in.

@@ -7,8 +7,9 @@ use tests::fleet::stage::{PARTITIONS, Stage, THREE};
 use tests::poll_until;
 use tests::scenario::Scenario;
 
-/// A share is handed over within seconds; a busy machine takes the rest.
-const SHARE_LIMIT: Duration = Duration::from_secs(60);
+/// A share is handed over within seconds, or after a minute where partitions have moved lately, as the Raft
+/// leader remembers: here it has just changed. A busy machine takes the rest.
+const SHARE_LIMIT: Duration = Duration::from_secs(120);
 const SHARE_POLL: Duration = Duration::from_millis(250);
 /// One second is promised and measured by the bench; here processes wait for two cores.
 const HAND_OVER_MAX: Duration = Duration::from_secs(4);
@@ -20,21 +21,20 @@ fn nodes_restart_move_drain_join_and_go_without_stopping_a_mirror() {
     Scenario::run("fleet-changes", |scenario| {
         let mut stage = Stage::start(scenario, THREE)?;
         roll(&mut stage)?;
-        drain(&mut stage)?;
         join(&mut stage)?;
+        let drained = drain(&mut stage)?;
         change_address(&mut stage)?;
+        undo_drain(&mut stage, &drained)?;
         remove(&mut stage)?;
         stage.finish()
     });
 }
 
-fn everybody(stage: &Stage) -> Vec<String> {
-    stage.fleet.names()
-}
-
-/// SIGTERM, start, next.
+/// SIGTERM, start, next; the Raft leader last.
 fn roll(stage: &mut Stage) -> Result<()> {
-    for name in everybody(stage) {
+    let leader = stage.fleet.raft_leader()?;
+    let others = stage.fleet.names().into_iter().filter(|name| *name != leader);
+    for name in others.chain([leader.clone()]) {
         let paused = stage.event(&format!("restart of {name}"), &[&name], |stage| {
             stage.fleet.stop(&name)?;
             stage.fleet.restart(&name)?;
@@ -45,8 +45,8 @@ fn roll(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn drain(stage: &mut Stage) -> Result<()> {
-    let name = stage.fleet.busiest()?;
+fn drain(stage: &mut Stage) -> Result<String> {
+    let name = stage.fleet.follower()?;
     let paused = stage.event(&format!("drain of {name}"), &[&name], |stage| {
         stage.fleet.any()?.cli(&["node", "drain", &name, "--wait=30s"])?;
         let member = stage.fleet.member(&name)?;
@@ -54,10 +54,15 @@ fn drain(stage: &mut Stage) -> Result<()> {
         Ok(())
     })?;
     ensure!(paused.touched_max <= HAND_OVER_MAX, "the drain stopped a mirror: {paused:?}");
-    stage.event(&format!("drain of {name} undone"), &[&name], |stage| {
-        stage.fleet.any()?.cli(&["node", "drain", &name, "--undo"])?;
-        wait_share(stage, &name)
+    Ok(name)
+}
+
+fn undo_drain(stage: &mut Stage, name: &str) -> Result<()> {
+    let paused = stage.event(&format!("drain of {name} undone"), &[name], |stage| {
+        stage.fleet.any()?.cli(&["node", "drain", name, "--undo"])?;
+        wait_share(stage, name)
     })?;
+    ensure!(paused.touched_max <= HAND_OVER_MAX, "the end of the drain stopped a mirror: {paused:?}");
     Ok(())
 }
 

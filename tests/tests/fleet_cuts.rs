@@ -1,16 +1,18 @@
-//! Cables are cut: between a node and all others, and between an owner and the destination alone.
+//! Cables are cut: between a node and all others, between two nodes alone, and between an owner and the
+//! destination alone.
 //! While a node is cut off, two nodes append to the same partitions.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tests::fleet::Fleet;
 use tests::fleet::stage::{Setup, Stage, THREE};
 use tests::scenario::{self, Scenario};
 
 const SETUP: Setup = Setup { gated: true, ..THREE };
 
-/// Its partitions were taken over long ago, and leases have ended.
-const CUT: Duration = Duration::from_secs(10);
+/// Lost after 2 s, without a lease after 3 s: its partitions were taken over when it can speak again.
+const CUT: Duration = Duration::from_secs(7);
 /// Longer than any request may take.
 const CUT_LONG: Duration = Duration::from_secs(45);
 
@@ -20,9 +22,15 @@ fn a_cut_cable_costs_no_record_and_doubles_none() {
         let mut stage = Stage::start(scenario, SETUP)?;
         let held = if scenario::all_cells() { CUT_LONG } else { CUT };
         let owner = stage.fleet.busiest()?;
-        cut_off(&mut stage, "cut between an owner and its peers", &owner, held)?;
+        cut_off(&mut stage, "cut between an owner and its peers", &owner, held, |fleet| {
+            fleet.isolate(&owner)
+        })?;
         let leader = stage.fleet.raft_leader()?;
-        cut_off(&mut stage, "cut between the Raft leader and its peers", &leader, held)?;
+        let cut = |fleet: &mut Fleet| fleet.isolate(&leader);
+        cut_off(&mut stage, "cut between the Raft leader and its peers", &leader, held, cut)?;
+        let (leader, follower) = (stage.fleet.raft_leader()?, stage.fleet.follower()?);
+        let cut = |fleet: &mut Fleet| fleet.part(&leader, &follower);
+        cut_off(&mut stage, "cut between the Raft leader and a follower alone", &follower, held, cut)?;
         let owner = stage.fleet.busiest()?;
         stage.event("cut between an owner and the destination", &[&owner], |stage| {
             let pid = stage.fleet.node(&owner)?.pid()?;
@@ -36,9 +44,16 @@ fn a_cut_cable_costs_no_record_and_doubles_none() {
     });
 }
 
-fn cut_off(stage: &mut Stage, what: &str, name: &str, held: Duration) -> Result<()> {
+/// The named node is lost to the Raft leader for a time.
+fn cut_off(
+    stage: &mut Stage,
+    what: &str,
+    name: &str,
+    held: Duration,
+    cut: impl FnOnce(&mut Fleet) -> Result<()>,
+) -> Result<()> {
     stage.event(what, &[name], |stage| {
-        stage.fleet.isolate(name)?;
+        cut(&mut stage.fleet)?;
         std::thread::sleep(held);
         let others = stage.fleet.members_told_by_other_than(name)?;
         let cut_off = others.iter().find(|member| member.name == name).context("it is a member")?;

@@ -2,11 +2,13 @@
 
 mod bench;
 mod check;
+mod copies;
 mod deploy;
 mod exec;
 mod kafka;
 mod mutants;
 mod nightly;
+mod older;
 mod prerequisites;
 mod sim;
 mod suite;
@@ -52,6 +54,9 @@ enum Command {
         /// Kills of the node in the test of kills; a normal run has 20
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         kills: u32,
+        /// The commit whose binary shares a fleet with this one's
+        #[arg(long, default_value = "HEAD^", value_name = "COMMIT")]
+        older: String,
     },
 }
 
@@ -63,7 +68,7 @@ fn main() -> ExitCode {
         Command::Test { seed } => suite::run(seed),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Deploy(command) => deploy::run(command),
-        Command::Nightly { minutes, kills } => nightly::run(minutes, kills),
+        Command::Nightly { minutes, kills, older } => nightly::run(minutes, kills, &older),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,13 +4,17 @@
 //! Each bug is a patch in `sim/mutants/`. One that no longer applies fails the command: then the code that
 //! it breaks has changed, and the patch must follow.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::workspace_root;
 
+use crate::copies::{self, git};
 use crate::exec;
 use crate::sim::PROFILE;
 
@@ -23,22 +27,38 @@ struct Mutant {
 }
 
 /// # Errors
-/// When a mutant isn't caught by one of `count` seeds from `first` on, or a patch doesn't apply.
-pub fn run(first: u64, count: u64) -> Result<()> {
-    let copy = copy_of_head()?;
+/// When one of them (all, if none is named) isn't caught by an invariant within `count` seeds from `first`
+/// on, or a patch doesn't apply.
+pub fn run(named: &[String], first: u64, count: u64) -> Result<()> {
+    let chosen = choose(mutants()?, named)?;
+    // Changes that aren't in the last commit are none that a mutant is judged by.
+    let copy = copies::check_out("HEAD", &copies::folder(FOLDER))?;
     let mut missed = Vec::new();
-    for mutant in mutants()? {
+    for mutant in chosen {
         let binary = build(&copy, &mutant)?;
-        match hunt(&binary, first, count)? {
-            Some((seed, why)) => println!("{}: caught by seed {seed}: {why}", mutant.name),
+        let is_caught = match hunt(&binary, first, count)? {
+            Some(found) => {
+                println!("{}: {found}", mutant.name);
+                found.is_by_invariant()
+            }
             None => {
                 println!("{}: NOT caught by {count} seeds from {first} on", mutant.name);
-                missed.push(mutant.name);
+                false
             }
+        };
+        if !is_caught {
+            missed.push(mutant.name);
         }
     }
     ensure!(missed.is_empty(), "not caught: {missed:?}");
     Ok(())
+}
+
+fn choose(all: Vec<Mutant>, named: &[String]) -> Result<Vec<Mutant>> {
+    for name in named {
+        ensure!(all.iter().any(|mutant| mutant.name == *name), "no patch sim/mutants/{name}.patch");
+    }
+    Ok(all.into_iter().filter(|mutant| named.is_empty() || named.contains(&mutant.name)).collect())
 }
 
 fn mutants() -> Result<Vec<Mutant>> {
@@ -56,58 +76,82 @@ fn mutants() -> Result<Vec<Mutant>> {
     Ok(found)
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> Result<()> {
-    let (is_fine, text) = exec::capture(Command::new("git").args(arguments).current_dir(folder))?;
-    ensure!(is_fine, "git {}: {}", arguments.join(" "), text.trim());
-    Ok(())
-}
-
-/// Of the last commit: changes that aren't in it are none that a mutant is judged by.
-fn copy_of_head() -> Result<PathBuf> {
-    let root = workspace_root();
-    let copy = root.join("target").join(FOLDER).join("workspace");
-    let (found, head) = exec::capture(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&root))?;
-    ensure!(found, "not a git checkout: {head}");
-    if copy.join(".git").exists() {
-        git(&copy, &["checkout", "--quiet", "--force", "--detach", head.trim()])?;
-    } else {
-        git(&root, &["worktree", "prune"])?;
-        git(
-            &root,
-            &["worktree", "add", "--quiet", "--force", "--detach", &copy.to_string_lossy(), head.trim()],
-        )?;
-    }
-    Ok(copy)
-}
-
 fn build(copy: &Path, mutant: &Mutant) -> Result<PathBuf> {
     git(copy, &["checkout", "--quiet", "--", "."])?;
     git(copy, &["apply", &mutant.patch.to_string_lossy()])
         .with_context(|| format!("{} no longer applies", mutant.patch.display()))?;
-    let target = workspace_root().join("target").join(FOLDER);
+    let target = copies::folder(FOLDER);
     let built = exec::run(
         exec::cargo(&["build", "--package", "sim", "--profile", PROFILE])
             .current_dir(copy)
-            .env("CARGO_TARGET_DIR", &target),
+            .env("CARGO_TARGET_DIR", &target)
+            // A patch changes a few lines: what else a crate holds needn't be compiled again.
+            .env("CARGO_INCREMENTAL", "1"),
     );
     git(copy, &["checkout", "--quiet", "--", "."])?;
     built.with_context(|| format!("{} doesn't build", mutant.name))?;
     Ok(target.join(PROFILE).join("sim"))
 }
 
-/// The first seed that an invariant fails, and what it says.
-fn hunt(binary: &Path, first: u64, count: u64) -> Result<Option<(u64, String)>> {
-    for seed in (0..count).map(|place| first.wrapping_add(place)) {
-        let output = Command::new(binary).args(["one", "--seed", &seed.to_string()]).output()?;
-        if output.status.success() {
-            continue;
-        }
-        let text = String::from_utf8_lossy(&output.stderr);
-        let said = text.lines().find_map(|line| line.split_once(&format!("seed {seed}: ")));
-        let Some((_, why)) = said.filter(|(_, why)| why.contains(" is violated: ")) else {
-            bail!("seed {seed} fails by no invariant: {}", text.trim());
-        };
-        return Ok(Some((seed, why.to_owned())));
+/// What the first seed that fails said.
+struct Found {
+    seed: u64,
+    why: String,
+}
+
+impl Found {
+    /// A bug that a panic or a hang gives away shows nothing of the invariants.
+    fn is_by_invariant(&self) -> bool {
+        self.why.contains(" is violated: ")
     }
-    Ok(None)
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, why } = self;
+        if self.is_by_invariant() {
+            write!(f, "caught by seed {seed}: {why}")
+        } else {
+            write!(f, "NOT caught: seed {seed} fails by no invariant: {why}")
+        }
+    }
+}
+
+/// The first seed that fails, as many at once as there are processors.
+fn hunt(binary: &Path, first: u64, count: u64) -> Result<Option<Found>> {
+    let next = AtomicU64::new(0);
+    let is_found = AtomicBool::new(false);
+    let hunter = || -> Result<Option<Found>> {
+        while !is_found.load(Ordering::Relaxed) {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            if place >= count {
+                break;
+            }
+            let found = run_one(binary, first.wrapping_add(place))?;
+            if found.is_some() {
+                is_found.store(true, Ordering::Relaxed);
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    };
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let found = thread::scope(|scope| {
+        let hunters: Vec<_> = (0..at_once).map(|_| scope.spawn(hunter)).collect();
+        let found = hunters.into_iter().map(|hunter| hunter.join().expect("a hunter never panics"));
+        found.collect::<Result<Vec<_>>>()
+    })?;
+    // Seeds begin in their order and end before this does, so that it is the first of all.
+    Ok(found.into_iter().flatten().min_by_key(|found| found.seed.wrapping_sub(first)))
+}
+
+fn run_one(binary: &Path, seed: u64) -> Result<Option<Found>> {
+    let output = Command::new(binary).args(["one", "--seed", &seed.to_string()]).output()?;
+    if output.status.success() {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let said = text.lines().find_map(|line| line.split_once(&format!("seed {seed}: ")));
+    let why = said.map_or_else(|| text.trim().to_owned(), |(_, why)| why.to_owned());
+    Ok(Some(Found { seed, why }))
 }

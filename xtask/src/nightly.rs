@@ -1,18 +1,20 @@
 //! `cargo xtask nightly`: the image, then the tests on real Kafka, in all variants, with new seeds until
-//! the time is up. The log in `docs/evidence/` says which commit held under which seeds, and how long each test
+//! the time is up, each time with the upgrade of a fleet from an older commit. The log in `docs/evidence/` says which commit held under which seeds, and how long each test
 //! took; of a failure it keeps what the test wrote.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use harness::workspace_root;
 
+use crate::copies;
 use crate::deploy;
 use crate::exec;
+use crate::older;
 use crate::prerequisites;
 use crate::suite::{build_binary, fresh_seed, kafka_tests};
 
@@ -20,19 +22,24 @@ use crate::suite::{build_binary, fresh_seed, kafka_tests};
 const ALL_CELLS_VARIABLE: &str = "LOCKSTEP_TEST_ALL_CELLS";
 /// Read by the tests crate: kills of the node in one test, where a normal run has 20.
 const KILLS_VARIABLE: &str = "LOCKSTEP_TEST_KILLS";
+/// Read by the tests crate: the binary that shares a fleet with the one under test.
+const OLDER_VARIABLE: &str = "LOCKSTEP_OLDER_BIN";
 /// Of what a failed test wrote before and after its reasons begin: before them stand the ends of all
 /// logs, and what they quote may be long.
 const KEPT_BEFORE: usize = 100;
 const KEPT_AFTER: usize = 150;
 
-pub fn run(minutes: u64, kills: u32) -> Result<()> {
+pub fn run(minutes: u64, kills: u32, older: &str) -> Result<()> {
     prerequisites::ensure_all()?;
     let commit = commit()?;
+    let older_commit = copies::git(&workspace_root(), &["rev-parse", "--verify", older])?;
     let binary = build_binary()?;
+    let older = older::build(&older_commit)?;
     let folder = workspace_root().join("docs").join("evidence");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let log = folder.join(format!("nightly-{}.log", utc("%Y%m%dT%H%MZ")?));
     append(&log, &format!("commit {commit}, {minutes} minutes, all cells, {kills} kills"))?;
+    append(&log, &format!("older commit {older_commit}"))?;
 
     let image = deploy::check_image(deploy::RELEASE);
     let outcome = image.as_ref().map_or_else(|error| format!("FAILED: {error:#}"), ToString::to_string);
@@ -44,11 +51,7 @@ pub fn run(minutes: u64, kills: u32) -> Result<()> {
     while started.elapsed() < limit {
         let seed = fresh_seed();
         let begun = Instant::now();
-        // Integration tests only: unit tests don't read the seed.
-        let more = ["--no-fail-fast", "--test", "*"];
-        let mut tests = kafka_tests(seed, &binary, &more);
-        tests.env(ALL_CELLS_VARIABLE, "1").env(KILLS_VARIABLE, kills.to_string());
-        let (passed, output) = exec::capture(&mut tests)?;
+        let (passed, output) = round(seed, &binary, &older, kills)?;
         rounds += 1;
         let outcome = if passed { "passed" } else { "FAILED" };
         let seconds = begun.elapsed().as_secs();
@@ -65,6 +68,17 @@ pub fn run(minutes: u64, kills: u32) -> Result<()> {
         bail!("{failed} of {rounds} rounds failed");
     }
     image.map(|_| ())
+}
+
+fn round(seed: u64, binary: &PathBuf, older: &Path, kills: u32) -> Result<(bool, String)> {
+    // Integration tests only: unit tests don't read the seed.
+    let mut tests = kafka_tests(seed, binary, &["--no-fail-fast", "--test", "*"]);
+    tests.env(ALL_CELLS_VARIABLE, "1").env(KILLS_VARIABLE, kills.to_string());
+    let (passed, mut output) = exec::capture(&mut tests)?;
+    let mut upgrade = kafka_tests(seed, binary, &["--test", "fleet_upgrade"]);
+    let (upgraded, more) = exec::capture(upgrade.arg("--ignored").env(OLDER_VARIABLE, older))?;
+    output.push_str(&more);
+    Ok((passed && upgraded, output))
 }
 
 /// The commit that is tested, and whether the files still are that commit's.

@@ -9,15 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use catalog::placement::{self, Plan, Planned, Presence, REST, Situation};
+use catalog::placement::{self, HAND_OVER_MAX, Plan, Planned, Presence, Situation};
 use catalog::voters;
-use catalog::{Catalog, Duty, NodeId, PartitionKey, Refusal};
-use consensus::{MemberError, Status, SubmitError};
+use catalog::{Catalog, Duty, NodeId, Refusal};
+use consensus::{Applied, MemberError, Status, SubmitError};
 use metrics::counter;
 use tokio::sync::watch;
 
+use super::changes::Changes;
 use super::presence::{Past, Presences};
-use super::rates::Told;
+use super::rates::{ALL_TOLD_AFTER, Told};
 use super::report::{Answer, Reason, Report};
 use crate::catalog_port::CatalogPort;
 use crate::clock::Uptime;
@@ -51,6 +52,8 @@ pub struct Coordinator {
     port: Arc<dyn CatalogPort>,
     clock: Uptime,
     term: Mutex<Option<Term>>,
+    /// Kept while others lead, too: nothing is moved twice in a minute because the Raft leader changes.
+    changes: Mutex<Changes>,
     /// Who is there has changed.
     changed: watch::Sender<()>,
 }
@@ -58,6 +61,7 @@ pub struct Coordinator {
 /// What is known since this node began to lead.
 struct Term {
     number: u64,
+    began: Duration,
     presences: Presences,
     past: Past,
     /// As of the last tick.
@@ -65,14 +69,14 @@ struct Term {
     /// Until when it is trusted that this node leads.
     until: Duration,
     told: Told,
-    moved: BTreeMap<PartitionKey, Duration>,
     /// Nodes whose partitions a command that may be under way gives to others.
     losing: BTreeSet<NodeId>,
 }
 
 impl Coordinator {
     pub fn new(port: Arc<dyn CatalogPort>, clock: Uptime) -> Self {
-        Self { port, clock, term: Mutex::default(), changed: watch::Sender::default() }
+        let (term, changes, changed) = (Mutex::default(), Mutex::default(), watch::Sender::default());
+        Self { port, clock, term, changes, changed }
     }
 
     /// Answers a node's report.
@@ -126,6 +130,7 @@ impl Coordinator {
         loop {
             let status = self.port.status();
             let now = self.clock.now();
+            self.changes().look(now, &self.port.applied());
             if now.saturating_sub(last) > STALL_MAX {
                 *self.lock() = None;
             }
@@ -159,13 +164,13 @@ impl Coordinator {
         tracing::info!(term = status.term, "this node coordinates the fleet");
         *self.lock() = Some(Term {
             number: status.term,
+            began,
             presences: Presences::begin(now, node, starts),
             past: Past::default(),
             seen: BTreeMap::new(),
             // The read was confirmed by a quorum after it began.
             until: began + QUORUM_ACK_AGE_MAX,
             told: Told::default(),
-            moved: BTreeMap::new(),
             losing: BTreeSet::new(),
         });
         self.tick(now, began + QUORUM_ACK_AGE_MAX);
@@ -190,16 +195,21 @@ impl Coordinator {
             term.seen = seen;
             self.changed.send_replace(());
         }
-        term.moved.retain(|_, at| now < *at + REST);
     }
 
     /// None while this node doesn't lead.
-    fn situation(&self, catalog: &Catalog) -> Option<Situation> {
+    fn situation(&self, applied: &Arc<Applied>) -> Option<Situation> {
         let now = self.clock.now();
         let mut term = self.lock();
         let term = term.as_mut().filter(|term| now < term.until)?;
-        let nodes = term.presences.of_all(now, catalog.nodes.keys().copied());
-        Some(Situation { now, nodes, rates: term.told.rates(catalog), moved: term.moved.clone() })
+        let nodes = term.presences.of_all(now, applied.catalog.nodes.keys().copied());
+        // Half of the rates would make those busy who told theirs first.
+        let all_told = now >= term.began + ALL_TOLD_AFTER;
+        let rates = if all_told { term.told.rates(&applied.catalog) } else { BTreeMap::new() };
+        let mut changes = self.changes();
+        changes.look(now, applied);
+        let (changed, handing_over) = (changes.recent().clone(), changes.handing_over());
+        Some(Situation { now, nodes, rates, changed, handing_over })
     }
 
     async fn place(&self) {
@@ -208,7 +218,7 @@ impl Coordinator {
             changed.mark_unchanged();
             let current = applied.borrow_and_update().clone();
             let began = self.clock.now();
-            let planned = self.situation(&current.catalog).map(|situation| {
+            let planned = self.situation(&current).map(|situation| {
                 let plan = placement::plan(&current.catalog, &situation);
                 let losers = losers(&current.catalog, &plan);
                 (plan, losers)
@@ -236,7 +246,7 @@ impl Coordinator {
         loop {
             let change = {
                 let applied = self.port.applied();
-                let (situation, members) = (self.situation(&applied.catalog), self.port.members());
+                let (situation, members) = (self.situation(&applied), self.port.members());
                 let known = situation.zip(members);
                 known.and_then(|(situation, members)| voters::plan(&applied.catalog, &situation, &members))
             };
@@ -255,15 +265,18 @@ impl Coordinator {
     /// Breaks when consensus has stopped.
     async fn propose(&self, plan: Plan, losers: BTreeSet<NodeId>) -> std::ops::ControlFlow<()> {
         tracing::info!("placement: {plan}");
-        let now = self.clock.now();
+        for Planned { step, .. } in
+            plan.hand_over.iter().filter(|p| p.reason == placement::Reason::NotReleased)
+        {
+            let (topic, partition, owner) = (&step.mirror.topic, step.partition, step.node);
+            tracing::warn!(%topic, partition, %owner, "not released within {HAND_OVER_MAX:?}: the hand-over is called off");
+        }
         let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for Planned { reason, .. } in plan.assign.iter().chain(&plan.hand_over) {
+            *reasons.entry(reason.name()).or_default() += 1;
+        }
         if let Some(term) = self.lock().as_mut() {
             term.losing = losers;
-            for Planned { step, reason } in plan.assign.iter().chain(&plan.hand_over) {
-                let key = PartitionKey { mirror: step.mirror.clone(), partition: step.partition };
-                term.moved.insert(key, now);
-                *reasons.entry(reason.name()).or_default() += 1;
-            }
         }
         for action in plan.into_actions() {
             match self.port.submit(action).await {
@@ -289,6 +302,10 @@ impl Coordinator {
             term.losing.clear();
         }
         std::ops::ControlFlow::Continue(())
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Term>> {

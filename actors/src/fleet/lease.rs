@@ -15,9 +15,14 @@ use tokio::sync::watch;
 use super::coordinator::QUORUM_ACK_AGE_MAX;
 use crate::clock::Uptime;
 
-/// How long a grant lasts, from when the report that asked for it was sent: seven reports may be lost.
+/// How long a grant lasts, from when the report that asked for it was sent: five reports may be lost. It
+/// ends before its node counts as lost, and before a new coordinator, that others had to elect first, could
+/// take anything from the node of an isolated one. Until then the node may still send old records, which
+/// make a broker forget the producer, and with it what guards the next owner's batches.
 /// The next owner of an unguarded partition waits as long.
-pub const LEASE: Duration = Duration::from_secs(3);
+pub const LEASE: Duration = Duration::from_millis(2_200);
+
+const _: () = assert!(LEASE.as_millis() < super::presence::LOST_AFTER.as_millis());
 
 /// How long whoever lost a partition without being seen to stop may still begin to write to it, by its
 /// lease and by those that an isolated coordinator still grants.
@@ -123,6 +128,13 @@ impl LeaseKeeper {
 
     pub fn pass(&self) -> Option<Pass> {
         self.lock().pass(self.clock.now())
+    }
+
+    /// How long there has been no lease; none while there is one.
+    pub fn without_for(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        let lease = self.lock();
+        lease.pass(now).is_none().then(|| now.saturating_sub(lease.until))
     }
 
     /// By the clock that the lease runs by.
@@ -232,7 +244,9 @@ mod tests {
         let pass = keeper.pass();
         let (unguarded, guarded) = (keeper.gate(pass, ms(0)), keeper.gate(None, ms(3_500)));
         assert!(unguarded() && guarded());
+        assert_eq!(keeper.without_for(), None);
         now.set(ms(3_000));
+        assert_eq!(keeper.without_for(), Some(ms(0)));
         assert!(!unguarded() && guarded());
         keeper.granted(grant(0, 3_000));
         assert!(keeper.pass().is_some() && !unguarded(), "another lease");

@@ -4,11 +4,13 @@
 //! - [`reporter`]: tells the coordinator and takes its answers. [`report`]: what they say, as bytes.
 //! - [`coordinator`]: hears the reports, has plans carried out. [`presence`]: who is there, [`rates`]:
 //!   what partitions carry, as values.
+//! - [`changes`]: which partitions have just changed hands; every node knows.
 //! - [`lease`]: the right to append what no broker guards.
 //! - [`release`]: partitions that have stopped here for others.
 //!
 //! Who may write is the catalog's: nothing here starts or stops a mirror.
 
+pub mod changes;
 pub mod coordinator;
 pub mod lease;
 pub mod presence;
@@ -18,6 +20,7 @@ pub mod report;
 pub mod reporter;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::{NodeId, codec};
@@ -31,6 +34,10 @@ use coordinator::Coordinator;
 use lease::LeaseKeeper;
 use report::{Answer, Reason, Request};
 use reporter::Reporter;
+
+/// Three reports: the others have been heard of by then, and the answer to one's own has come.
+const COMPANY_WAIT: Duration = Duration::from_millis(1_200);
+const COMPANY_LOOK: Duration = Duration::from_millis(50);
 
 /// Handle to a node's part in its fleet.
 #[derive(Clone)]
@@ -47,9 +54,9 @@ impl Member {
         port: Arc<dyn CatalogPort>,
         clock: Uptime,
         peers: Arc<dyn Call>,
+        lease: Arc<LeaseKeeper>,
         observatory: Arc<Observatory>,
     ) -> Self {
-        let lease = LeaseKeeper::new(clock.clone());
         let coordinator = Arc::new(Coordinator::new(port.clone(), clock.clone()));
         let others = Arc::default();
         let reporter = Reporter {
@@ -63,10 +70,6 @@ impl Member {
         };
         follow(&*port, &lease);
         Self { port, coordinator, reporter: Arc::new(reporter), lease, others }
-    }
-
-    pub fn lease(&self) -> &Arc<LeaseKeeper> {
-        &self.lease
     }
 
     /// Runs until it is dropped, or consensus stops. It must be on time: whoever is late with its
@@ -97,6 +100,19 @@ impl Member {
             Err(error) => Answer::NoLease(Reason::Malformed(error.to_string())),
         };
         answer.encode().into()
+    }
+
+    /// Waits until somebody is there who may take partitions; false when nobody is for so long that they
+    /// must have been heard of. A coordinator that has just begun knows of nobody yet.
+    pub async fn has_company(&self) -> bool {
+        let deadline = tokio::time::Instant::now() + COMPANY_WAIT;
+        while !self.has_others() {
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(COMPANY_LOOK).await;
+        }
+        true
     }
 
     /// Whether anybody was there lately who may take partitions.

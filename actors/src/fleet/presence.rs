@@ -6,8 +6,8 @@ use std::time::Duration;
 use catalog::NodeId;
 use catalog::placement::Presence;
 
-/// A node that hasn't reported for so long is lost: five reports in a row missed.
-pub const LOST_AFTER: Duration = Duration::from_secs(2);
+/// A node that hasn't reported for so long is lost: six reports in a row missed.
+pub const LOST_AFTER: Duration = Duration::from_millis(2_600);
 
 /// A node that lacks what the coordinator had so long ago isn't reached by the Raft leader: it could take no
 /// lease and learn of no assignment, whatever it reports.

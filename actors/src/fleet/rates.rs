@@ -20,6 +20,9 @@ const STEP_DIVISOR: u64 = 4;
 /// Rates in one report, at most: some 50 KiB. All of 20,000 busy partitions are told within 16 s.
 const TOLD_MAX: usize = 512;
 
+/// How long a coordinator hears before it goes by rates.
+pub const ALL_TOLD_AFTER: Duration = Duration::from_secs(20);
+
 /// What a node measures, and what it has told.
 #[derive(Debug, Default)]
 pub struct Measured {

@@ -1,9 +1,11 @@
 //! A link's partitions on this node: how one is started, stopped, and forgotten.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use catalog::command::Released;
+use catalog::placement::HAND_OVER_MAX;
 use catalog::{Catalog, Link};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 use super::{LinkMessage, LinkState, RESTART_WAIT, RunningPartition};
 use crate::doubts::Doubts;
 use crate::meters::MirrorMeters;
+use crate::observe::PartitionStats;
 use crate::partition::machine::{AMBIGUITY_WAIT, TAKEOVER_WAIT};
 use crate::partition::{
     PartitionArguments, PartitionMessage, PartitionMirror, Question, Quiet, topic_partition,
@@ -84,11 +87,11 @@ impl LinkState {
         let (answer, stopped) = oneshot::channel();
         let (actor, key, assignment_epoch) =
             (partition.actor.clone(), key.clone(), partition.assignment_epoch);
-        let myself = myself.clone();
+        let (myself, stats) = (myself.clone(), partition.stats.clone());
         tokio::spawn(async move {
             let told = actor.cast(PartitionMessage::Stop(answer)).is_ok();
             // An actor that is gone without an answer leaves doubt.
-            let in_doubt = !told || stopped.await.unwrap_or(true);
+            let in_doubt = !told || end_of(stopped, &key, &stats).await;
             let _ = myself.cast(LinkMessage::PartitionStopped { key, assignment_epoch, in_doubt });
         });
     }
@@ -124,6 +127,19 @@ impl LinkState {
     }
 }
 
+/// Whether anything was in doubt when it had stopped. One that takes too long is shown as stuck.
+async fn end_of(mut stopped: oneshot::Receiver<bool>, key: &PartitionKey, stats: &PartitionStats) -> bool {
+    if let Ok(in_doubt) = tokio::time::timeout(HAND_OVER_MAX, &mut stopped).await {
+        return in_doubt.unwrap_or(true);
+    }
+    let (topic, partition) = key;
+    tracing::error!(%topic, partition, "a partition hasn't stopped after {HAND_OVER_MAX:?}");
+    stats.stops_late.store(true, Ordering::Relaxed);
+    let in_doubt = stopped.await.unwrap_or(true);
+    stats.stops_late.store(false, Ordering::Relaxed);
+    in_doubt
+}
+
 /// What an owner that has stopped, or never ran, says of its partition.
 pub fn released(link: &Link, owned: &Start, doubts: &Doubts) -> Released {
     let Start { key: (topic, partition), assignment_epoch, .. } = owned;
@@ -137,4 +153,26 @@ pub fn released(link: &Link, owned: &Start, doubts: &Doubts) -> Released {
 fn takeover_wait(catalog: &Catalog) -> Duration {
     let only_one = catalog.nodes.len() <= 1 && catalog.fleet.removed.is_empty();
     if only_one { AMBIGUITY_WAIT } else { TAKEOVER_WAIT }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_that_does_not_stop_says_so_until_it_has() {
+        let stats = Arc::new(PartitionStats::default());
+        let (answer, stopped) = oneshot::channel();
+        let waits = tokio::spawn({
+            let stats = stats.clone();
+            async move { end_of(stopped, &("orders".into(), 3), &stats).await }
+        });
+        tokio::time::sleep(HAND_OVER_MAX - Duration::from_millis(1)).await;
+        assert_eq!(stats.view(3, 0).error, None);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(stats.view(3, 0).error.is_some_and(|(_, message)| message.contains("told to stop")));
+        answer.send(false).expect("heard");
+        assert!(!waits.await.expect("no panic"));
+        assert_eq!(stats.view(3, 0).error, None);
+    }
 }

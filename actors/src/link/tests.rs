@@ -53,21 +53,30 @@ impl Dial for NoNetwork {
     }
 }
 
-/// Runs a supervisor of `link` until its partitions are seen, and stops it in order.
-async fn doubts_left(link: Link, doubts: Doubts) -> Doubts {
+struct Supervised {
+    supervisor: ActorRef<LinkMessage>,
+    ended: tokio::task::JoinHandle<()>,
+    dial: std::sync::Weak<NoNetwork>,
+}
+
+/// A supervisor of `link` once its partitions are seen.
+async fn supervised(link: Link, doubts: Doubts) -> Supervised {
     let client = || {
         let configs = BTreeMap::from([("bootstrap.servers".to_owned(), "a:1".to_owned())]);
         ClientConfig::from_configs(&configs).expect("a client")
     };
     let clock = WallClock::new(|| 0);
-    let observatory = Arc::new(Observatory::new(clock.clone()));
+    let lease = LeaseKeeper::alone(Uptime::new(|| Duration::ZERO));
+    let observatory = Arc::new(Observatory::new(clock.clone(), lease.clone()));
+    let dial = Arc::new(NoNetwork);
+    let dialled = Arc::downgrade(&dial);
     let surroundings = Surroundings {
         node: HERE,
         catalog: Arc::new(NoCatalog(tokio::sync::watch::Sender::default())),
         observatory: observatory.clone(),
         clock,
-        dial: Arc::new(NoNetwork),
-        lease: LeaseKeeper::alone(Uptime::new(|| Duration::ZERO)),
+        dial,
+        lease,
         releases: Arc::default(),
         credit: CreditLimits::default(),
     };
@@ -85,11 +94,33 @@ async fn doubts_left(link: Link, doubts: Doubts) -> Doubts {
     while !link.mirrors.keys().all(running) {
         tokio::task::yield_now().await;
     }
+    Supervised { supervisor, ended, dial: dialled }
+}
+
+/// Runs a supervisor of `link` until its partitions are seen, and stops it in order.
+async fn doubts_left(link: Link, doubts: Doubts) -> Doubts {
+    let Supervised { supervisor, ended, .. } = supervised(link, doubts).await;
     let (answer, stopped) = oneshot::channel();
     supervisor.cast(LinkMessage::Stop(answer)).expect("it runs");
     let left = tokio::time::timeout(STOP_LIMIT, stopped).await.expect("in time").expect("an answer");
     ended.await.expect("its end");
     left
+}
+
+/// As one that panics does: nothing is called on its way out.
+#[tokio::test]
+async fn a_supervisor_that_is_gone_at_once_leaves_nothing_that_could_append() {
+    let link = fixture::link(&[("orders", vec![fixture::owned_by(HERE, false)])]);
+    let Supervised { supervisor, ended, dial } = supervised(link, Doubts::default()).await;
+    assert!(dial.strong_count() > 0, "clients hold it");
+    supervisor.kill();
+    ended.await.expect("its end");
+    let gone = async {
+        while dial.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(STOP_LIMIT, gone).await.expect("its clients go with it");
 }
 
 /// Whether a next owner of partition 0 of each topic has something to wait out.

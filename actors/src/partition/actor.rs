@@ -99,8 +99,9 @@ pub struct PartitionMirror;
 pub struct PartitionActorState {
     arguments: PartitionArguments,
     machine: Machine,
-    /// The look under way, or the last one.
-    look: Option<AbortHandle>,
+    /// The look under way and its run. Let go with its answer: the handle would keep all that the task
+    /// needed, which is more than everything else of a partition at rest.
+    look: Option<(u64, AbortHandle)>,
     /// Waits for a lease.
     lease_wait: Option<AbortHandle>,
     /// Of the current run.
@@ -158,6 +159,9 @@ impl Actor for PartitionMirror {
                 Event::Stop
             }
         };
+        if let Event::Footed { run, .. } | Event::NotFooted { run, .. } = &event {
+            state.look.take_if(|(of, _)| of == run);
+        }
         state.log(&event);
         let end = state.arguments.stats.mirror_end.load(Ordering::Relaxed);
         let progressed = std::mem::replace(&mut state.last_end, end) < end;
@@ -172,9 +176,9 @@ impl PartitionActorState {
         for effect in effects {
             match effect {
                 Effect::Look { run, quiet } => {
-                    self.look = Some(look::start(&self.arguments, myself, run, quiet));
+                    self.look = Some((run, look::start(&self.arguments, myself, run, quiet)));
                 }
-                Effect::StopLook => self.look.iter().for_each(AbortHandle::abort),
+                Effect::StopLook => self.look.iter().for_each(|(_, look)| look.abort()),
                 Effect::Begin { run } => self.begin(myself, run).await,
                 Effect::StopFetch => self.stop_feed().await,
                 Effect::FinishLane => self.order_lane(|key, run| Order::Finish { key, run }).await,

@@ -17,6 +17,9 @@ use crate::verdict::{self, Verdict};
 /// ([`crate::appender::PRODUCE_TIMEOUT`]), which covers the answer's margin and the way.
 pub const AMBIGUITY_WAIT: Duration = Duration::from_secs(20);
 
+// The kernel delivers nothing later.
+const _: () = assert!(kafka::dial::UNACKNOWLEDGED_MAX.as_millis() < AMBIGUITY_WAIT.as_millis());
+
 /// The same after an owner on another node that wasn't seen to stop: it may go on sending until its
 /// lease has ended.
 pub const TAKEOVER_WAIT: Duration = AMBIGUITY_WAIT.saturating_add(OUTLASTS);

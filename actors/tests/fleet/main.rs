@@ -236,6 +236,68 @@ async fn an_owner_that_applies_nothing_is_lost_though_it_reports() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_moved_rests_though_another_node_becomes_raft_leader() {
+    let world = World::start(2, 6).await;
+    world.group.lead(None);
+    tokio::time::sleep(SECOND).await;
+    (0..6).for_each(|partition| world.take_away(partition, 2));
+    tokio::time::sleep(SECOND).await;
+    (0..6).for_each(|partition| world.take_away(partition, 1));
+    let moved = tokio::time::Instant::now();
+    for leader in [2, 1, 2] {
+        world.group.lead(Some(node(leader)));
+        tokio::time::sleep(15 * SECOND).await;
+        assert!((0..6).all(|partition| world.owner(partition) == node(1)), "after {:?}", moved.elapsed());
+    }
+    world
+        .until("shared out", 30 * SECOND, || (0..6).filter(|p| world.owner(*p) == node(2)).count() == 3)
+        .await;
+    assert!(moved.elapsed() >= 60 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_mirror_that_nothing_guards_shows_that_it_has_no_lease() {
+    let world = World::start(2, 2).await;
+    let load = world.produce(OLD);
+    world.flows().await;
+    load.abort();
+    world.until("the mirror has caught up", 5 * SECOND, || world.is_whole()).await;
+    let states =
+        |world: &World| [world.state(1, 0), world.state(2, 1)].map(|state| state.unwrap_or_default());
+    assert_eq!(states(&world), ["RUNNING"; 2]);
+    world.group.lead(None);
+    tokio::time::sleep(3_010 * SECOND / 1_000).await;
+    assert_eq!(states(&world), ["WAITING_FOR_LEASE"; 2]);
+    let row = world.group.engine(node(1)).observatory().partitions(&clusters::mirror()).remove(0);
+    assert!(row.since_ms > 0, "since its lease ended: {row:?}");
+    world.group.lead(Some(node(2)));
+    world.until("run again", 3 * SECOND, || states(&world) == ["RUNNING"; 2]).await;
+    world.is_exact(SECOND).await;
+}
+
+/// It lives and reports, and never hears that it is to stop.
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_that_its_owner_never_releases_is_called_off() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    tokio::time::sleep(3 * SECOND).await;
+    let (stuck, before) = (node(2), world.assignment(1));
+    world.group.hold_back(stuck);
+    world.hand_over(1, 3);
+    tokio::time::sleep(29 * SECOND).await;
+    assert!(!world.group.catalog().fleet.hand_overs.is_empty());
+    tokio::time::sleep(7 * SECOND).await;
+    assert!(world.group.catalog().fleet.hand_overs.is_empty());
+    assert_eq!(world.owner(1), stuck);
+    assert!(world.assignment(1).epoch > before.epoch, "what it says of the former one counts no more");
+    world.group.catch_up(stuck);
+    world.until("goes on", 2 * SECOND, || world.state(2, 1) == Some("RUNNING")).await;
+    load.abort();
+    world.is_exact(10 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fleet_at_rest_agrees_on_nothing() {
     let world = World::start(3, 6).await;
     tokio::time::sleep(30 * SECOND).await;

@@ -10,12 +10,13 @@ use crate::model::{Assignment, Catalog, MirrorPartition, NodeId};
 impl Catalog {
     pub(super) fn assign(&mut self, moves: &[Move]) -> Applied {
         self.check_moves(moves)?;
+        let first = self.fleet.deleted_epoch_max + 1;
         for m in moves {
             let partition = &mut self.mirror_mut(&m.mirror)?.partitions[m.partition as usize];
             let (epoch, unclean) = match &partition.assignment {
                 // The former owner was not seen to stop.
                 Some(before) => (before.epoch + 1, true),
-                None => (1, false),
+                None => (first, false),
             };
             partition.assignment = Some(Assignment { node: m.node, epoch, unclean });
             self.fleet.hand_overs.remove(&key(m));

@@ -19,7 +19,7 @@ pub(super) fn mend(view: &mut View<'_>, plan: &mut Plan) -> bool {
         (partition.idle, Reverse(partition.rate), *index)
     });
     let nodes = view.takers().count();
-    let homeless = needs.iter().filter(|(_, need)| *need != Need::Keep).count();
+    let homeless = needs.iter().filter(|(_, need)| !matches!(need, Need::Keep(_))).count();
     let counted: usize = view.takers().map(|(_, seat)| seat.count).sum();
     let share = (counted + homeless).div_ceil(nodes.max(1));
     for (index, need) in &needs {
@@ -37,13 +37,13 @@ fn settle(view: &mut View<'_>, plan: &mut Plan, index: usize, need: Need, share:
         Need::Assign(_) => partition.heading.filter(|to| takes(view, *to)).or_else(|| at_once(view, share)),
         Need::HandOver(Reason::OwnerDrains) => with_room(view, share),
         Need::HandOver(_) => at_once(view, share),
-        Need::Keep => None,
+        Need::Keep(_) => None,
     };
     let Some(node) = to else {
-        if matches!(need, Need::Keep | Need::HandOver(Reason::ReceiverGone))
+        if let Need::Keep(reason) | Need::HandOver(reason @ Reason::ReceiverGone) = need
             && let Some(owner) = partition.owner()
         {
-            plan.hand_over.push(Planned { step: partition.to(owner), reason: Reason::ReceiverGone });
+            plan.hand_over.push(Planned { step: partition.to(owner), reason });
         }
         return;
     };
@@ -55,7 +55,7 @@ fn settle(view: &mut View<'_>, plan: &mut Plan, index: usize, need: Need, share:
             plan.hand_over.push(Planned { step, reason });
             view.under_way += 1;
         }
-        Need::Keep => {}
+        Need::Keep(_) => {}
     }
     if let Some(seat) = view.seats.get_mut(&node) {
         seat.put(rate);

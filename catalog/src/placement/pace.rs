@@ -5,6 +5,11 @@ use std::time::Duration;
 /// Without a failure or a drain no partition moves again before it has stayed this long.
 pub const REST: Duration = Duration::from_secs(60);
 
+/// An owner that hasn't released a partition after so long is stuck: the hand-over is called off, and begun
+/// anew if it is still needed. Twice what a broker that doesn't answer makes an owner wait before it has
+/// stopped.
+pub const HAND_OVER_MAX: Duration = Duration::from_secs(30);
+
 /// Hand-overs under way in all, at most: each opens a partition at both clusters anew, so that this also
 /// bounds the requests which a change of members adds there.
 pub const HAND_OVERS_MAX: usize = 1_024;

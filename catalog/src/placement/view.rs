@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pace::{self, REST};
+use super::pace::{self, HAND_OVER_MAX, REST};
 use super::{Presence, Reason, Situation};
 use crate::command::Move;
 use crate::fleet::{Duty, PartitionKey};
@@ -37,9 +37,13 @@ pub(super) struct Partition<'a> {
     pub assignment: Option<&'a Assignment>,
     /// Who gets it by a hand-over under way.
     pub heading: Option<NodeId>,
+    /// It should have been released long ago.
+    late: bool,
     pub rate: u64,
     /// Failed or paused: nobody waits for it.
     pub idle: bool,
+    /// When it came to its owner, if that was lately.
+    came: Option<Duration>,
     /// When it may move again without need; none: at once.
     pub rests_until: Option<Duration>,
 }
@@ -48,8 +52,8 @@ pub(super) struct Partition<'a> {
 pub(super) enum Need {
     Assign(Reason),
     HandOver(Reason),
-    /// Its owner, to whom this falls back, may as well go on.
-    Keep,
+    /// Its owner, to whom this falls back, is to go on.
+    Keep(Reason),
 }
 
 impl Seat {
@@ -126,20 +130,26 @@ impl<'a> View<'a> {
         self.partitions.reserve_exact(mirrors().map(|(_, topic)| topic.partitions.len()).sum());
         let mut headings = Beside::new(&catalog.fleet.hand_overs);
         let mut rates = Beside::new(&situation.rates);
-        let mut moved = Beside::new(&situation.moved);
+        let mut handing_over = Beside::new(&situation.handing_over);
+        let mut changed = Beside::new(&situation.changed);
         for (link, topic) in mirrors() {
             for (index, partition) in (0u32..).zip(&topic.partitions) {
                 let at = (&link.id, &topic.name, index);
-                let rests_until =
-                    moved.at(at).map(|moved| moved.saturating_add(REST)).filter(|end| *end > self.now);
+                let assignment = partition.assignment.as_ref();
+                let came = changed.at(at).copied();
+                // Nothing moved when it got its first owner.
+                let moved = came.filter(|_| assignment.is_some_and(|a| a.epoch > 1));
+                let rests_until = moved.map(|at| at.saturating_add(REST)).filter(|end| *end > self.now);
                 self.partitions.push(Partition {
                     link,
                     topic,
                     index,
-                    assignment: partition.assignment.as_ref(),
+                    assignment,
                     heading: headings.at(at).copied(),
+                    late: handing_over.at(at).is_some_and(|since| self.now >= *since + HAND_OVER_MAX),
                     rate: rates.at(at).copied().unwrap_or(0),
                     idle: partition.failure.is_some() || topic.status == MirrorStatus::Paused,
+                    came,
                     rests_until,
                 });
             }
@@ -151,14 +161,14 @@ impl<'a> View<'a> {
         for partition in &self.partitions {
             let home = match self.need(partition) {
                 Some(Need::Assign(_) | Need::HandOver(_)) => None,
-                Some(Need::Keep) => partition.owner(),
+                Some(Need::Keep(_)) => partition.owner(),
                 None => partition.heading.or(partition.owner()),
             };
             let Some(seat) = home.and_then(|home| self.seats.get_mut(&home)) else { continue };
             let now = self.now;
-            let just_came = |until| now.saturating_add(REST).saturating_sub(until) < pace::SLOW_START_STEP;
-            let arrives = partition.heading.is_some()
-                || (seat.is_young(now) && partition.rests_until.is_some_and(just_came));
+            let just_came = |at| now.saturating_sub(at) < pace::SLOW_START_STEP;
+            let arrives =
+                partition.heading.is_some() || (seat.is_young(now) && partition.came.is_some_and(just_came));
             seat.put(partition.rate);
             seat.room = seat.room.saturating_sub(usize::from(arrives));
         }
@@ -175,9 +185,11 @@ impl<'a> View<'a> {
             self.seats.get(to).is_some_and(|seat| seat.duty == Duty::Mirrors && !seat.is_lost())
         };
         match (partition.heading, owner.duty) {
+            // Only its owner could stop it: another one would begin beside it.
+            (Some(_), _) if partition.late => Some(Need::Keep(Reason::NotReleased)),
             (Some(to), _) if fits(&to) => None,
             (Some(_), _) if leaves => Some(Need::HandOver(Reason::ReceiverGone)),
-            (Some(_), _) => Some(Need::Keep),
+            (Some(_), _) => Some(Need::Keep(Reason::ReceiverGone)),
             (None, Duty::Stops) if leaves => Some(Need::HandOver(Reason::OwnerStops)),
             (None, Duty::Drains) if leaves => Some(Need::HandOver(Reason::OwnerDrains)),
             (None, _) => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use catalog::placement::{HAND_OVERS_MAX, RECEIVER_MAX, REST, Reason};
 use catalog::*;
 
-use crate::world::World;
+use crate::world::{World, of};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1024 * 1024;
@@ -206,6 +206,26 @@ fn no_partition_moves_twice_within_a_minute_however_rates_jump() {
             assert!(*at - before >= REST, "{key:?} moved {:?} after the last time", *at - before);
         }
     }
+}
+
+#[test]
+fn a_partition_that_has_just_got_its_first_owner_may_move_and_one_that_moved_rests() {
+    let mut world = World::of(2);
+    world.topic("orders", 100);
+    let plan = world.plan();
+    world.propose(plan);
+    world.join(3);
+    assert_eq!(world.plan().hand_over.len(), 8, "nothing ran before: nothing has moved");
+    world.settle();
+    assert_eq!(world.counts(), [34, 33, 33]);
+    world.lost(2);
+    let plan = world.plan();
+    world.propose(plan);
+    world.live(2);
+    let just_moved = |step| world.situation.changed[&of(step)] == world.situation.now;
+    let back = world.plan().hand_over;
+    assert_eq!(back.len(), 8);
+    assert!(!back.iter().any(|planned| just_moved(&planned.step)));
 }
 
 #[test]

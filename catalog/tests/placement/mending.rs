@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use catalog::placement::{HAND_OVERS_MAX, MOVES_MAX, Plan, Reason};
+use catalog::placement::{HAND_OVER_MAX, HAND_OVERS_MAX, MOVES_MAX, Plan, Reason};
 use catalog::*;
 
 use crate::world::{World, key, mirror};
@@ -160,6 +160,37 @@ fn a_hand_over_to_a_node_that_is_lost_is_taken_back() {
     world.propose(plan);
     assert!(world.catalog.fleet.hand_overs.is_empty());
     assert_eq!(world.catalog.owner(&key("orders", 0)), Some(NodeId(1)));
+}
+
+#[test]
+fn a_hand_over_that_its_owner_does_not_release_is_called_off_and_begun_anew_only_if_it_is_needed() {
+    for drains in [false, true] {
+        let mut world = three(9);
+        if drains {
+            world.duty(1, Duty::Drains);
+        }
+        let epoch = |world: &World| {
+            world.catalog.mirror(&mirror("orders")).expect("there").partitions[0]
+                .assignment
+                .as_ref()
+                .map(|a| a.epoch)
+        };
+        let (node, before) = (NodeId(2), epoch(&world));
+        let step = command::Move { mirror: mirror("orders"), partition: 0, node, expected_epoch: before };
+        world.done(Action::HandOver { moves: vec![step] });
+        world.situation.handing_over.insert(key("orders", 0), world.situation.now);
+        let of_it = |plan: &Plan| plan.to_string().matches("orders[0]").count();
+        world.situation.now += HAND_OVER_MAX - Duration::from_millis(1);
+        assert_eq!(of_it(&world.plan()), 0, "its owner may take so long");
+        world.situation.now += Duration::from_millis(1);
+        let plan = world.plan();
+        assert!(plan.to_string().contains("orders[0] -> 0000000000000001 (not-released)"), "{plan}");
+        world.propose(plan);
+        assert!(!world.catalog.fleet.hand_overs.contains_key(&key("orders", 0)));
+        assert!(epoch(&world) > before, "a release that is still on its way counts no more");
+        world.situation.handing_over.clear();
+        assert_eq!(of_it(&world.plan()), usize::from(drains));
+    }
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl World {
     }
 
     fn changed(&mut self, key: PartitionKey, node: NodeId) {
-        self.situation.moved.insert(key.clone(), self.situation.now);
+        self.situation.changed.insert(key.clone(), self.situation.now);
         self.changes.push((self.situation.now, key, node));
     }
 

@@ -54,9 +54,12 @@ impl Assembly {
 impl Inner {
     pub(crate) async fn serve(self: Arc<Self>, from: NodeId, request: Bytes) -> Bytes {
         let answer = match self.admit(from, &request) {
-            Ok(request) => timeout(SERVE_TIMEOUT, self.answer(from, request))
-                .await
-                .unwrap_or(Answer::Failed(Failure::Deadline)),
+            Ok(request) => {
+                match timeout(SERVE_TIMEOUT, self.unless_closing(self.answer(from, request))).await {
+                    Ok(answer) => answer.unwrap_or_else(|| self.has_stopped()),
+                    Err(_) => Answer::Failed(Failure::Deadline),
+                }
+            }
             Err(failure) => Answer::Failed(failure),
         };
         codec::encode(&answer).into()

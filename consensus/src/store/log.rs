@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::ops::RangeBounds;
+use std::time::Duration;
 
 use catalog::codec;
 use openraft::storage::{LogFlushed, RaftLogStorage};
@@ -10,6 +11,9 @@ use redb::ReadableTable;
 
 use super::{LOG, PURGED_KEY, RAFT, Store, StoreError, VOTE_KEY, decode, seal};
 use crate::raft::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
+
+/// A snapshot is a few MB and saved in one commit; a disk that is slower than this has failed.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(30);
 
 impl Store {
     pub(super) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<Entry>, StoreError> {
@@ -130,7 +134,15 @@ impl RaftLogStorage<Types> for Store {
         self.truncate_from(log_id.index).map_err(|e| self.write_failed(e))
     }
 
+    /// openraft lets its state machine install a snapshot while it purges what that holds: whichever comes
+    /// first must not leave a hole after a crash.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let mut held = self.0.held.subscribe();
+        let is_held = held.wait_for(|held| *held >= Some(log_id.index));
+        if tokio::time::timeout(SNAPSHOT_MAX, is_held).await.is_err() {
+            let message = format!("no snapshot that holds entry {log_id} was saved within {SNAPSHOT_MAX:?}");
+            return Err(self.write_failed(StoreError::Inconsistent(message)));
+        }
         self.purge_to(log_id).map_err(|e| self.write_failed(e))
     }
 }

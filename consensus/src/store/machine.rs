@@ -91,7 +91,10 @@ impl Store {
             table.insert(SNAPSHOT_META_KEY, seal::seal(codec::encode(meta)).as_slice())?;
             table.insert(SNAPSHOT_CATALOG_KEY, seal::seal(catalog.to_vec()).as_slice())?;
             Ok(())
-        })
+        })?;
+        let last = meta.last_log_id.map(|id| id.index);
+        self.0.held.send_modify(|held| *held = last.max(*held));
+        Ok(())
     }
 
     pub(super) fn snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, StoreError> {

@@ -134,6 +134,8 @@ struct Inner {
     path: PathBuf,
     failure: Failure,
     committed: Mutex<Committed>,
+    /// The last entry that a durable snapshot holds.
+    held: watch::Sender<Option<u64>>,
     _dir: Option<DataDir>,
     _closed: watch::Sender<()>,
 }
@@ -219,7 +221,11 @@ impl Store {
     ) -> Result<(Self, watch::Receiver<()>), StoreError> {
         let (closed, receiver) = watch::channel(());
         let (path, failure, committed) = (path.to_owned(), Failure::default(), Mutex::default());
-        let store = Self(Arc::new(Inner { db, path, failure, committed, _dir: dir, _closed: closed }));
+        let held = watch::Sender::default();
+        let store = Self(Arc::new(Inner { db, path, failure, committed, held, _dir: dir, _closed: closed }));
+        // One that can't be read is told of by `load`.
+        let snapshot = store.snapshot().ok().flatten();
+        store.0.held.send_replace(snapshot.and_then(|(meta, _)| meta.last_log_id).map(|id| id.index));
         let saved = store.read_raft(COMMITTED_KEY)?.flatten();
         *store.committed() = Committed { last: saved, saved };
         Ok((store, receiver))

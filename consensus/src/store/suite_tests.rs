@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::testing::{StoreBuilder, Suite};
 use redb::backends::{FileBackend, InMemoryBackend};
 use tempfile::NamedTempFile;
@@ -13,6 +14,8 @@ fn fresh(backend: impl redb::StorageBackend) -> (Store, Machine) {
     let db = database(backend).expect("an empty database");
     found(&db, &Identity { node_id: 7, node_name: "a".into() }, Founding::Group).expect("found");
     let (store, _closed) = Store::new(db, None, Path::new("memory")).expect("a store");
+    // The suite purges what no snapshot holds.
+    store.0.held.send_replace(Some(u64::MAX));
     let machine = Machine::new(store.clone(), None);
     (store, machine)
 }
@@ -45,4 +48,21 @@ fn store_in_memory_passes_openrafts_suite() {
 #[test]
 fn store_on_disk_passes_openrafts_suite() {
     Suite::test_all(OnDisk).expect("conformance");
+}
+
+/// As openraft does it when a snapshot arrives: its state machine installs it in a task of its own.
+#[tokio::test]
+async fn entries_are_purged_once_a_snapshot_that_holds_them_is_durable() {
+    let (mut store, mut machine) = fresh(InMemoryBackend::new());
+    store.0.held.send_replace(None);
+    let at = |index| openraft::LogId::new(openraft::CommittedLeaderId::new(1, 7), index);
+    let mut purging = store.clone();
+    let purge = tokio::spawn(async move { purging.purge(at(5)).await });
+    tokio::task::yield_now().await;
+    assert_eq!(store.get_log_state().await.expect("a state").last_purged_log_id, None, "not yet");
+    let bytes = catalog::codec::encode_catalog(&catalog::Catalog::default());
+    let meta = crate::raft::SnapshotMeta { last_log_id: Some(at(5)), ..Default::default() };
+    machine.install_snapshot(&meta, Box::new(std::io::Cursor::new(bytes))).await.expect("installed");
+    purge.await.expect("no panic").expect("purged");
+    assert_eq!(store.get_log_state().await.expect("a state").last_purged_log_id, Some(at(5)));
 }

@@ -7,15 +7,18 @@
 //! - [`watch`]: how long each partition of the mirror stood still.
 
 pub mod gate;
+#[cfg(feature = "witness")]
 pub mod stage;
+#[cfg(feature = "witness")]
 pub mod ticker;
+#[cfg(feature = "witness")]
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use self::gate::Gate;
@@ -51,7 +54,11 @@ pub struct Member {
 impl Fleet {
     /// Founds a fleet of `count` nodes, `node-1` and so on, and waits until it has settled.
     pub fn found(parent: &Path, count: usize, gated: bool) -> Result<Fleet> {
-        let binary = find_binary()?;
+        Fleet::found_binary(find_binary()?, parent, count, gated)
+    }
+
+    /// [`found`](Self::found) with the binary at this path.
+    pub fn found_binary(binary: PathBuf, parent: &Path, count: usize, gated: bool) -> Result<Fleet> {
         eprintln!("a fleet of {}", binary.display());
         let gates = gated.then(BTreeMap::new);
         let parent = parent.to_path_buf();
@@ -168,6 +175,22 @@ impl Fleet {
         self.node(name)?.restart()
     }
 
+    /// SIGKILL to all of them.
+    pub fn kill_all(&mut self) -> Result<()> {
+        self.nodes.values_mut().filter(|node| node.is_running()).try_for_each(Node::kill9)
+    }
+
+    /// Starts all of them at once, and waits until each is ready.
+    pub fn restart_all(&mut self) -> Result<()> {
+        std::thread::scope(|scope| {
+            let starts: Vec<_> = self.nodes.values_mut().map(|node| scope.spawn(|| node.restart())).collect();
+            starts.into_iter().try_for_each(|start| match start.join() {
+                Ok(started) => started,
+                Err(_) => bail!("a node's start panicked"),
+            })
+        })
+    }
+
     pub fn stop(&mut self, name: &str) -> Result<()> {
         self.node(name)?.sigterm()
     }
@@ -205,7 +228,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Undoes every [`isolate`](Self::isolate).
+    /// No byte passes between these two, while everybody else reaches both.
+    pub fn part(&mut self, one: &str, other: &str) -> Result<()> {
+        for (name, peer) in [(one, other), (other, one)] {
+            let pid = self.node(peer)?.pid()?;
+            let gates = self.gates.as_ref().context("this fleet has no gates")?;
+            gates.get(name).with_context(|| format!("no gate in front of {name}"))?.cut(pid);
+        }
+        Ok(())
+    }
+
+    /// Undoes every [`isolate`](Self::isolate) and every [`part`](Self::part).
     pub fn heal(&self) {
         self.gates.iter().flat_map(BTreeMap::values).for_each(Gate::heal);
     }

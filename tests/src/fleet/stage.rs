@@ -2,6 +2,7 @@
 //! flow again, partitions that weren't touched never paused, and in the end both topics are the same.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,6 +15,7 @@ use super::watch::Watch;
 use crate::cluster::{KafkaCluster, KafkaConfig};
 use crate::load::{Load, LoadConfig, PROFILES, create_topic};
 use crate::mirror::ends_table;
+use crate::node::find_binary;
 use crate::pair::{Age, FRESH, LINK, TOPIC, WEST};
 use crate::poll_until;
 use crate::scenario::Scenario;
@@ -26,6 +28,9 @@ pub const PARTITIONS: i32 = 12;
 const RECORDS_PER_SECOND: u32 = 300;
 /// What shows a pause of a second well enough.
 pub const TICK: Duration = Duration::from_millis(100);
+
+/// One may have been on its way.
+const TICKS_AFTER: u32 = 3;
 
 /// Guarded partitions are taken over within 5 s, unguarded ones within 30 s; a broker that is killed at
 /// the same time, and a busy machine, take the rest.
@@ -48,6 +53,7 @@ pub struct Run {
 #[derive(Clone, Debug, Default)]
 pub struct Paused {
     pub touched_max: Duration,
+    pub untouched: u32,
     pub untouched_max: Duration,
     /// Handed over between nodes that weren't touched.
     pub moved: u32,
@@ -65,6 +71,7 @@ pub struct Stage<'a> {
     pub watch: Watch,
     load: Load,
     ticker: Ticker,
+    tick: Duration,
 }
 
 /// What is to be set up.
@@ -84,10 +91,15 @@ pub const THREE: Setup = Setup { age: FRESH, nodes: 3, destination_brokers: 1, g
 
 impl<'a> Stage<'a> {
     pub fn start(scenario: &'a Scenario, setup: Setup) -> Result<Stage<'a>> {
+        Stage::start_binary(scenario, setup, find_binary()?)
+    }
+
+    /// [`start`](Self::start) with all nodes of the binary at this path.
+    pub fn start_binary(scenario: &'a Scenario, setup: Setup, binary: PathBuf) -> Result<Stage<'a>> {
         let Setup { age, nodes, gated, .. } = setup;
         let (east, west, west_gate) = start_clusters(scenario, setup)?;
         create_topic(&east.bootstrap(), TOPIC, PARTITIONS, &[("retention.ms", "-1")])?;
-        let fleet = Fleet::found(scenario.directory(), nodes, gated)?;
+        let fleet = Fleet::found_binary(binary, scenario.directory(), nodes, gated)?;
         scenario.note("brokers and fleet run");
         let west_address = match &west_gate {
             Some(gate) => gate.address().to_string(),
@@ -110,7 +122,7 @@ impl<'a> Stage<'a> {
         })?;
         let ticker = Ticker::start(&east.bootstrap(), TOPIC, PARTITIONS, setup.tick, age.age())?;
         let watch = Watch::start(&east.bootstrap(), &west.bootstrap(), TOPIC);
-        let stage = Stage { scenario, east, west, west_gate, fleet, watch, load, ticker };
+        let stage = Stage { scenario, east, west, west_gate, fleet, watch, load, ticker, tick: setup.tick };
         stage.wait_flowing().context("before the first event")?;
         stage.fleet.wait_settled(nodes)?;
         stage.wait_guarded(age.guarded)?;
@@ -132,6 +144,8 @@ impl<'a> Stage<'a> {
         let begun = Instant::now();
         strike(self).with_context(|| what.to_owned())?;
         let struck = begun.elapsed();
+        // Each partition has something by now that was written after the stroke.
+        std::thread::sleep(self.tick * TICKS_AFTER);
         self.wait_flowing().with_context(|| format!("after {what}"))?;
         let flowing = begun.elapsed();
         let after = self.wait_runs().with_context(|| format!("after {what}"))?;
@@ -140,8 +154,8 @@ impl<'a> Stage<'a> {
         check_active(self.fleet.any()?, WEST, LINK, TOPIC)?;
         eprintln!(
             "{what}: took {struck:.1?}, everything flowed after {flowing:.1?}; longest pause of a touched \
-             partition {:.1?}, of another {:.1?}; {} of these moved",
-            paused.touched_max, paused.untouched_max, paused.moved
+             partition {:.1?}, of {} others {:.1?}; {} of these moved",
+            paused.touched_max, paused.untouched, paused.untouched_max, paused.moved
         );
         self.scenario.note(what);
         Ok(paused)
@@ -223,7 +237,7 @@ impl<'a> Stage<'a> {
 
     /// As [`finish`](Self::finish), and leaves everything running.
     pub fn compare(self) -> Result<Quiet> {
-        let Stage { scenario, east, west, fleet, watch, load, ticker, west_gate } = self;
+        let Stage { scenario, east, west, fleet, watch, load, ticker, west_gate, .. } = self;
         drop(watch);
         let acknowledged = load.stop()?.total() + ticker.stop()?.total();
         let wanted = RawReader::new(&east.bootstrap())?.ends(TOPIC)?;
@@ -278,6 +292,7 @@ fn judge(
             stall <= HICCUP_MAX,
             "partition {partition} ({was:?}, then {is:?}) wasn't touched and stood for {stall:?}"
         );
+        paused.untouched += 1;
         paused.untouched_max = paused.untouched_max.max(stall);
     }
     Ok(paused)
@@ -320,7 +335,8 @@ mod tests {
         let before = runs(&[("a", "1"), ("b", "1"), ("b", "1")]);
         let none = BTreeMap::new();
         let taken_over = runs(&[("b", "2"), ("b", "1"), ("b", "1")]);
-        assert_eq!(judge(&before, &taken_over, &none, &["a"]).unwrap().moved, 0);
+        let paused = judge(&before, &taken_over, &none, &["a"]).unwrap();
+        assert_eq!((paused.moved, paused.untouched), (0, 2));
         let moved_too = runs(&[("b", "2"), ("c", "2"), ("b", "1")]);
         assert_eq!(judge(&before, &moved_too, &none, &["a"]).unwrap().moved, 1);
         let again = runs(&[("b", "2"), ("b", "3"), ("b", "1")]);

@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use harness::workspace_root;
 
-use super::{load_average, machine_line};
+use super::{load_average, machine_line, write_evidence};
 use crate::exec;
 use crate::nightly::{commit, utc};
 use crate::suite::{build_binary, fresh_seed, kafka_tests};
@@ -60,14 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         begun.elapsed().as_secs_f32() / 60.0,
         machine_line()?,
     );
-    let report = report(&setting, &figures);
-    let folder = workspace_root().join("docs").join("evidence");
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let stamp: String = started.chars().filter(|letter| !"-:".contains(*letter)).collect();
-    let path = folder.join(format!("fleet-{stamp}.md"));
-    fs::write(&path, &report).with_context(|| format!("write {}", path.display()))?;
-    println!("{report}\nreport: {}", path.strip_prefix(workspace_root()).unwrap_or(&path).display());
-    Ok(())
+    write_evidence("fleet", &started, &report(&setting, &figures))
 }
 
 /// Lines `FIGURE guarded Raft leader 3120`.

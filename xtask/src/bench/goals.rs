@@ -140,11 +140,11 @@ fn pairs<'a>(
     })
 }
 
-fn at_most(what: String, limit: f64, measured: Option<f64>) -> Goal {
+pub fn at_most(what: String, limit: f64, measured: Option<f64>) -> Goal {
     goal(what, format!("≤ {limit}"), measured, |value| value <= limit)
 }
 
-fn at_least(what: String, limit: f64, measured: Option<f64>) -> Goal {
+pub fn at_least(what: String, limit: f64, measured: Option<f64>) -> Goal {
     goal(what, format!("≥ {limit}"), measured, |value| value >= limit)
 }
 

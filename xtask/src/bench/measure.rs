@@ -16,9 +16,10 @@ const STALL_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Who works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pids {
-    pub mirror: u32,
+    /// The process that mirrors, or all of them.
+    pub mirror: Vec<u32>,
     pub source: u32,
     pub destination: u32,
 }
@@ -43,12 +44,24 @@ struct Sample {
     steal_seconds: f64,
 }
 
+impl Pids {
+    fn mirror_cpu(&self) -> Result<Cpu> {
+        self.mirror
+            .iter()
+            .try_fold(Cpu::default(), |sum, pid| Ok(sum.plus(proc::cpu(*pid).context("the mirror")?)))
+    }
+
+    fn memory_peak_bytes(&self) -> Result<u64> {
+        self.mirror.iter().map(|pid| proc::memory_peak_bytes(*pid)).sum()
+    }
+}
+
 impl Sample {
-    fn take(pids: Pids, records: i64) -> Result<Sample> {
+    fn take(pids: &Pids, records: i64) -> Result<Sample> {
         Ok(Sample {
             at: Instant::now(),
             records,
-            mirror: proc::cpu(pids.mirror).context("the mirror")?,
+            mirror: pids.mirror_cpu()?,
             source: proc::cpu(pids.source).context("the source's broker")?,
             destination: proc::cpu(pids.destination).context("the destination's broker")?,
             steal_seconds: proc::steal_seconds()?,
@@ -68,9 +81,9 @@ pub fn copy(
     let first = loop {
         let records = destination.records(topic, partitions)?;
         if records > 0 {
-            break Sample::take(pids, records)?;
+            break Sample::take(&pids, records)?;
         }
-        proc::cpu(pids.mirror).context("the mirror")?;
+        pids.mirror_cpu()?;
         ensure!(started.elapsed() < FIRST_RECORD_LIMIT, "no record came within {FIRST_RECORD_LIMIT:?}");
         std::thread::sleep(POLL);
     };
@@ -83,7 +96,7 @@ pub fn copy(
             (seen, moved) = (records, Instant::now());
         }
         if records >= expected.records || first.at.elapsed() > expected.limit {
-            break Sample::take(pids, records)?;
+            break Sample::take(&pids, records)?;
         }
         if moved.elapsed() > STALL_LIMIT {
             bail!("stopped at {records} of {} records", expected.records);
@@ -91,7 +104,7 @@ pub fn copy(
     };
     ensure!(last.records > first.records, "no record came after the first look");
     let cut = last.records < expected.records;
-    let memory_peak_bytes = proc::memory_peak_bytes(pids.mirror)?;
+    let memory_peak_bytes = pids.memory_peak_bytes()?;
     Ok(figures(started, first, last, expected.record_bytes, cut, memory_peak_bytes))
 }
 

@@ -14,6 +14,8 @@ mod profile;
 mod proxy;
 mod report;
 mod runner;
+mod scale;
+mod scale_out;
 mod stage;
 mod stats;
 
@@ -79,11 +81,18 @@ pub struct Arguments {
 enum Other {
     /// How long partitions stand still when a node of three is killed or stopped
     Fleet(fleet::Arguments),
+    /// What thousands of mirror partitions cost a fleet, and how soon they flow after losses
+    Scale(scale::Arguments),
+    /// One copy by a fleet of one, of two and of three nodes: what sharing costs
+    ScaleOut(scale_out::Arguments),
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(Other::Fleet(arguments)) = &arguments.other {
-        return fleet::run(arguments);
+    match &arguments.other {
+        Some(Other::Fleet(arguments)) => return fleet::run(arguments),
+        Some(Other::Scale(arguments)) => return scale::run(arguments),
+        Some(Other::ScaleOut(arguments)) => return scale_out::run(arguments),
+        None => {}
     }
     // Before our own builds add to it.
     let load = load_average()?;
@@ -124,7 +133,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         deadline: started + limit,
         count: 0,
     };
-    let path = report_path(&setting)?;
+    let path = report_path("bench", &setting.started)?;
     let mut runs = Vec::new();
     for scene in plan::warm_up(&scenes, scale) {
         bench.warm_up(&scene)?;
@@ -184,11 +193,20 @@ impl Drop for Directory {
     }
 }
 
-fn report_path(setting: &Setting) -> Result<PathBuf> {
+/// Where the evidence of a kind lies that was begun at this time.
+fn report_path(kind: &str, started: &str) -> Result<PathBuf> {
     let folder = workspace_root().join("docs").join("evidence");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let stamp: String = setting.started.chars().filter(|letter| !"-:".contains(*letter)).collect();
-    Ok(folder.join(format!("bench-{stamp}.md")))
+    let stamp: String = started.chars().filter(|letter| !"-:".contains(*letter)).collect();
+    Ok(folder.join(format!("{kind}-{stamp}.md")))
+}
+
+/// Shows a report, and keeps it.
+fn write_evidence(kind: &str, started: &str, report: &str) -> Result<()> {
+    let path = report_path(kind, started)?;
+    fs::write(&path, report).with_context(|| format!("write {}", path.display()))?;
+    println!("{report}\nreport: {}", path.strip_prefix(workspace_root()).unwrap_or(&path).display());
+    Ok(())
 }
 
 fn write_report(path: &Path, setting: &Setting, runs: &[Run], started: Instant) -> Result<()> {

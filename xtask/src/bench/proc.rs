@@ -20,6 +20,13 @@ impl Cpu {
         self.user_seconds + self.system_seconds
     }
 
+    pub fn plus(self, other: Cpu) -> Cpu {
+        Cpu {
+            user_seconds: self.user_seconds + other.user_seconds,
+            system_seconds: self.system_seconds + other.system_seconds,
+        }
+    }
+
     pub fn since(self, earlier: Cpu) -> Cpu {
         Cpu {
             user_seconds: self.user_seconds - earlier.user_seconds,
@@ -54,9 +61,18 @@ pub fn threads(pid: u32) -> Result<BTreeMap<String, Cpu>> {
 
 /// The most memory the process ever had resident.
 pub fn memory_peak_bytes(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// What is resident now.
+pub fn memory_bytes(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+fn status_bytes(pid: u32, field: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("process {pid} has ended"))?;
-    parse_memory_peak(&text).with_context(|| format!("{path} has no VmHWM"))
+    parse_bytes(&text, field).with_context(|| format!("{path} has no {field}"))
 }
 
 /// Time in which this machine wanted to run and its host ran others.
@@ -83,8 +99,8 @@ fn parse_name(stat: &str) -> Option<String> {
     Some(rest.rsplit_once(')')?.0.to_owned())
 }
 
-fn parse_memory_peak(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn parse_bytes(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -118,10 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_peak_is_read_in_bytes() {
+    fn memory_is_read_in_bytes() {
         let status = "Name:\tx\nVmPeak:\t  999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1024 kB\n";
-        assert_eq!(parse_memory_peak(status), Some(2 * 1024 * 1024));
-        assert_eq!(parse_memory_peak("Name:\tx\n"), None);
+        let parse = |field| parse_bytes(status, field);
+        assert_eq!((parse("VmHWM:"), parse("VmRSS:")), (Some(2 * 1024 * 1024), Some(1024 * 1024)));
+        assert_eq!(parse("VmSwap:"), None);
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub fn summary(runs: &[Run]) -> String {
     text
 }
 
-fn json(value: &impl Serialize) -> String {
+pub fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"unprintable\": \"{error}\"}}"))
 }
 
@@ -118,7 +118,7 @@ fn keys(runs: &[Run], part: Part) -> Vec<Key> {
     keys
 }
 
-fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     // A terminal's width must not break Markdown's lines.
     table.load_style(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
@@ -129,7 +129,7 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     table.to_string()
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+pub fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
@@ -242,7 +242,7 @@ fn probes_table(runs: &[Run], keys: &[Key]) -> String {
     table(&head, keys.iter().map(row))
 }
 
-fn goals_table(goals: &[Goal]) -> String {
+pub fn goals_table(goals: &[Goal]) -> String {
     let row = |goal: &Goal| {
         let Goal { what, wanted, measured, verdict } = goal.clone();
         vec![what, wanted, measured, verdict.label().to_owned()]
@@ -265,8 +265,11 @@ fn profiles(runs: &[Run]) -> impl Iterator<Item = (Key, &Profile)> {
 }
 
 fn profile_section(key: Key, profile: &Profile) -> String {
-    let mut text =
-        format!("\n## Where Lockstep's CPU time goes: {}\n\nFunctions: {}.\n\n", key.place(), profile.source);
+    format!("\n## Where Lockstep's CPU time goes: {}\n\n{}", key.place(), profile_body(profile))
+}
+
+pub fn profile_body(profile: &Profile) -> String {
+    let mut text = format!("Functions: {}.\n\n", profile.source);
     let places: Vec<String> =
         profile.places.iter().map(|(share, place)| format!("{place} {share:.0} %")).collect();
     if !places.is_empty() {

@@ -1,7 +1,7 @@
 //! Runs scenes: loads a topic, lets the contenders mirror it in turn, cleans up after each.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::measure::{self, Expected, Pids};
 use super::mirror::{Mirror, Programs, Task};
 use super::outcome::{Copied, Key, Outcome, Probed, Run};
-use super::plan::{Contender, Kind, Scene, System};
+use super::plan::{Contender, Kind, Scene, Shape, System};
 use super::proc;
 use super::profile::Profiler;
 use super::stage::Stage;
@@ -43,9 +43,9 @@ pub struct Bench {
 
 /// What `raw-path load` says it wrote.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-struct Loaded {
-    records: i64,
-    raw_bytes: f64,
+pub struct Loaded {
+    pub records: i64,
+    pub raw_bytes: f64,
     stored_bytes: f64,
 }
 
@@ -94,27 +94,8 @@ impl Bench {
     }
 
     fn load(&self, scene: &Scene, topic: &str) -> Result<Loaded> {
-        let mut command = Command::new(&self.programs.raw_path);
-        command
-            .args(["load", "--broker", self.stage.source.plain(), "--topic", topic])
-            .args(["--partitions", &scene.partitions.to_string()])
-            .args(["--shape", scene.shape.argument(), "--seed", &self.seed.to_string()])
-            // At least a batch, so that a mirror that has it is known to run.
-            .args(["--bytes", &scene.bytes.max(1).to_string()]);
-        let started = Instant::now();
-        let loaded: Loaded = answer(&mut command)?;
-        // What the disk still has to do would disturb the first runs.
-        exec::capture(&mut Command::new("sync"))?;
-        eprintln!(
-            "\nloaded {} on {} partitions: {} records, {:.2} GB, {:.2} GB stored, {:.0} s",
-            scene.shape.label(),
-            scene.partitions,
-            loaded.records,
-            loaded.raw_bytes / 1e9,
-            loaded.stored_bytes / 1e9,
-            started.elapsed().as_secs_f64()
-        );
-        Ok(loaded)
+        let Scene { shape, partitions, bytes, .. } = *scene;
+        load(&self.programs.raw_path, self.stage.source.plain(), topic, partitions, shape, bytes, self.seed)
     }
 
     fn run(&mut self, scene: &Scene, of: Contender, topic: &str, loaded: Loaded) -> Result<Outcome> {
@@ -171,7 +152,7 @@ impl Bench {
         started: Instant,
     ) -> Result<Copied> {
         let pids = Pids {
-            mirror: mirror.pid()?,
+            mirror: vec![mirror.pid()?],
             source: self.stage.source.pid()?,
             destination: self.stage.destination.pid()?,
         };
@@ -179,7 +160,8 @@ impl Bench {
         let expected = Expected { records: loaded.records, record_bytes, limit };
         let destination = self.stage.destination.client()?;
         let (topic, partitions) = (task.mirror_topic(), task.partitions);
-        let profiler = (task.kind == Kind::Profile).then(|| Profiler::attach(pids.mirror, &task.directory));
+        let pid = mirror.pid()?;
+        let profiler = (task.kind == Kind::Profile).then(|| Profiler::attach(pid, &task.directory));
         // Watched from before the mirror has its task: the first records come at once.
         let watcher = std::thread::spawn(move || {
             measure::copy(destination, &topic, partitions, pids, expected, started)
@@ -227,6 +209,37 @@ impl Bench {
             .args(["--records", &records.to_string(), "--gap-ms", PROBE_GAP_MS]);
         answer(&mut command)
     }
+}
+
+/// Fills a topic that is there and empty.
+pub fn load(
+    raw_path: &Path,
+    broker: &str,
+    topic: &str,
+    partitions: i32,
+    shape: Shape,
+    bytes: u64,
+    seed: u64,
+) -> Result<Loaded> {
+    let mut command = Command::new(raw_path);
+    command
+        .args(["load", "--broker", broker, "--topic", topic, "--partitions", &partitions.to_string()])
+        .args(["--shape", shape.argument(), "--seed", &seed.to_string()])
+        // At least a batch, so that a mirror that has it is known to run.
+        .args(["--bytes", &bytes.max(1).to_string()]);
+    let started = Instant::now();
+    let loaded: Loaded = answer(&mut command)?;
+    // What the disk still has to do would disturb the first runs.
+    exec::capture(&mut Command::new("sync"))?;
+    eprintln!(
+        "\nloaded {} on {partitions} partitions: {} records, {:.2} GB, {:.2} GB stored, {:.0} s",
+        shape.label(),
+        loaded.records,
+        loaded.raw_bytes / 1e9,
+        loaded.stored_bytes / 1e9,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(loaded)
 }
 
 /// Every round begins with another contender, so that none always follows the same one.
