@@ -182,9 +182,9 @@ mod tests {
         let mut lease = Lease::default();
         assert_eq!(lease.pass(ms(0)), None, "nothing was granted yet");
         assert!(lease.granted(grant(0, 1_000), ms(1_900)));
-        assert!(lease.pass(ms(3_999)).is_some());
-        assert_eq!(lease.pass(ms(4_000)), None);
-        assert!(!lease.granted(grant(0, 1_000), ms(4_000)), "an answer that comes too late grants nothing");
+        assert!(lease.pass(ms(3_199)).is_some());
+        assert_eq!(lease.pass(ms(3_200)), None);
+        assert!(!lease.granted(grant(0, 1_000), ms(3_200)), "an answer that comes too late grants nothing");
     }
 
     #[test]
@@ -195,10 +195,10 @@ mod tests {
         assert!(lease.applied(7, false, ms(300)));
         // It goes on by older grants while newer ones wait.
         lease.granted(grant(9, 400), ms(500));
-        assert!(lease.pass(ms(2_999)).is_some());
-        assert_eq!(lease.pass(ms(3_000)), None);
-        assert!(lease.applied(9, false, ms(3_100)));
-        assert!(lease.pass(ms(3_399)).is_some());
+        assert!(lease.pass(ms(2_199)).is_some());
+        assert_eq!(lease.pass(ms(2_200)), None);
+        assert!(lease.applied(9, false, ms(2_300)));
+        assert!(lease.pass(ms(2_599)).is_some());
     }
 
     #[test]
@@ -206,8 +206,8 @@ mod tests {
         let mut lease = Lease::default();
         lease.granted(grant(0, 0), ms(1));
         let first = lease.pass(ms(1));
-        lease.granted(grant(0, 2_900), ms(2_950));
-        assert_eq!(lease.pass(ms(5_000)), first);
+        lease.granted(grant(0, 2_100), ms(2_150));
+        assert_eq!(lease.pass(ms(4_000)), first);
         lease.granted(grant(0, 6_000), ms(6_001));
         let second = lease.pass(ms(6_001));
         assert!(second.is_some() && second != first);
@@ -245,10 +245,10 @@ mod tests {
         let (unguarded, guarded) = (keeper.gate(pass, ms(0)), keeper.gate(None, ms(3_500)));
         assert!(unguarded() && guarded());
         assert_eq!(keeper.without_for(), None);
-        now.set(ms(3_000));
+        now.set(ms(2_200));
         assert_eq!(keeper.without_for(), Some(ms(0)));
         assert!(!unguarded() && guarded());
-        keeper.granted(grant(0, 3_000));
+        keeper.granted(grant(0, 2_200));
         assert!(keeper.pass().is_some() && !unguarded(), "another lease");
         now.set(ms(3_500));
         assert!(!guarded());

@@ -132,8 +132,8 @@ mod tests {
     fn a_new_coordinator_knows_of_itself_and_gives_the_others_time() {
         let presences = Presences::begin(ms(100), ME, 3);
         assert_eq!(presences.of(ms(100), ME), live(100));
-        assert_eq!(presences.of(ms(2_099), OTHER), Presence::Unknown);
-        assert_eq!(presences.of(ms(2_100), OTHER), lost(2_100));
+        assert_eq!(presences.of(ms(2_699), OTHER), Presence::Unknown);
+        assert_eq!(presences.of(ms(2_700), OTHER), lost(2_700));
     }
 
     #[test]
@@ -141,8 +141,8 @@ mod tests {
         let mut presences = Presences::begin(ms(0), ME, 1);
         presences.report(ms(50), OTHER, 1);
         presences.report(ms(450), OTHER, 1);
-        assert_eq!(presences.of(ms(2_449), OTHER), live(50));
-        assert_eq!(presences.of(ms(2_450), OTHER), lost(2_450));
+        assert_eq!(presences.of(ms(3_049), OTHER), live(50));
+        assert_eq!(presences.of(ms(3_050), OTHER), lost(3_050));
         presences.report(ms(9_000), OTHER, 1);
         assert_eq!(presences.of(ms(9_001), OTHER), live(9_000));
     }

@@ -265,5 +265,5 @@ fn after_a_takeover_from_another_node_every_doubt_lasts_as_long_as_its_lease_may
     machine.on(Event::LaneEnded { run: 1, end: lost(true) }, now, false);
     let effects = machine.on(Event::Woken { token: 1 }, now, false);
     assert_eq!(effects, [Effect::Look { run: 2, quiet: Quiet::OnceAnswered { wait } }]);
-    assert_eq!(wait, Duration::from_secs(24));
+    assert_eq!(wait, Duration::from_millis(23_200));
 }
