@@ -275,7 +275,7 @@ async fn an_idle_mirror_that_nothing_guards_shows_that_it_has_no_lease() {
     world.is_exact(SECOND).await;
 }
 
-/// It lives and reports, and never hears that it is to stop.
+/// It lives and reports, and can tell nobody that it has stopped.
 #[tokio::test(start_paused = true)]
 async fn a_hand_over_that_its_owner_never_releases_is_called_off() {
     let world = World::start(3, 3).await;
@@ -283,7 +283,7 @@ async fn a_hand_over_that_its_owner_never_releases_is_called_off() {
     world.flows().await;
     tokio::time::sleep(3 * SECOND).await;
     let (stuck, before) = (node(2), world.assignment(1));
-    world.group.hold_back(stuck);
+    world.group.mute(stuck);
     world.hand_over(1, 3);
     tokio::time::sleep(29 * SECOND).await;
     assert!(!world.group.catalog().fleet.hand_overs.is_empty());
@@ -291,7 +291,7 @@ async fn a_hand_over_that_its_owner_never_releases_is_called_off() {
     assert!(world.group.catalog().fleet.hand_overs.is_empty());
     assert_eq!(world.owner(1), stuck);
     assert!(world.assignment(1).epoch > before.epoch, "what it says of the former one counts no more");
-    world.group.catch_up(stuck);
+    world.group.unmute(stuck);
     world.until("goes on", 2 * SECOND, || world.state(2, 1) == Some("RUNNING")).await;
     load.abort();
     world.is_exact(10 * SECOND).await;
