@@ -39,6 +39,14 @@ pub enum CodecError {
     Trailing(usize),
 }
 
+impl CodecError {
+    /// A newer build's kinds of commands, which come without a new version, look like this.
+    pub fn may_be_a_newer_kind(&self) -> bool {
+        use bincode::error::DecodeError::{OtherString, UnexpectedVariant};
+        matches!(self, Self::Malformed(UnexpectedVariant { .. } | OtherString(_)))
+    }
+}
+
 fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<DECODED_BYTES_MAX>()
 }

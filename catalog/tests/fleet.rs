@@ -147,23 +147,52 @@ fn a_join_token_lets_one_node_in() {
 }
 
 #[test]
-fn a_node_whose_answer_was_lost_joins_again_with_the_same_token_even_when_it_has_expired() {
+fn a_node_whose_answer_was_lost_joins_again_with_the_same_token_until_it_expires() {
     let mut catalog = founded();
     done(&mut catalog, issue("t"));
     done(&mut catalog, admit(TWO, "n2", Some("t")));
-    for at_ms in [2, EXPIRES_MS, EXPIRES_MS + 1] {
-        assert_eq!(apply(&mut catalog, at_ms, admit(TWO, "n2", Some("t"))), Ok(Outcome::Unchanged));
+    let again = || admit(TWO, "n2", Some("t"));
+    for at_ms in [2, EXPIRES_MS - 1] {
+        assert_eq!(apply(&mut catalog, at_ms, again()), Ok(Outcome::Unchanged));
     }
+    let expired = apply(&mut catalog, EXPIRES_MS, again()).expect_err("expired");
+    assert!(expired.to_string().contains("has expired; make a new one"), "{expired}");
+    done(&mut catalog, issue("fresh"));
+    done(&mut catalog, admit(TWO, "n2", Some("fresh")));
+    let used = apply(&mut catalog, 1, admit(THREE, "n3", Some("fresh"))).expect_err("used");
+    assert!(used.to_string().contains("was used already"), "{used}");
 }
 
 #[test]
-fn a_member_uses_no_second_token_up() {
+fn a_token_lets_nobody_in_as_a_member_that_has_started() {
     let mut catalog = founded();
     done(&mut catalog, issue("a"));
     done(&mut catalog, issue("b"));
     done(&mut catalog, admit(TWO, "n2", Some("a")));
-    assert_eq!(apply(&mut catalog, 1, admit(TWO, "n2", Some("b"))), Ok(Outcome::Unchanged));
+    done(&mut catalog, start(TWO, "n2"));
+    let refused = apply(&mut catalog, 1, admit(TWO, "n2", Some("b"))).expect_err("a member");
+    assert!(refused.to_string().contains("is a member already"), "{refused}");
+    assert_eq!(
+        apply(&mut catalog, 1, admit(TWO, "n2", Some("a"))),
+        Ok(Outcome::Unchanged),
+        "the one it used"
+    );
     done(&mut catalog, admit(THREE, "n3", Some("b")));
+}
+
+#[test]
+fn a_build_that_knows_less_than_the_fleet_neither_joins_nor_starts() {
+    let mut catalog = founded();
+    done(&mut catalog, admit(TWO, "n2", None));
+    done(&mut catalog, start(TWO, "n2"));
+    let older = |name: &str| NodeDescription { level: LEVEL - 1, ..description(name) };
+    let joins = Action::AdmitNode { node: THREE, description: older("n3"), token: None };
+    let starts = Action::RecordStart { node: TWO, description: older("n2") };
+    for action in [joins, starts] {
+        let refused = apply(&mut catalog, 1, action).expect_err("older");
+        assert!(refused.to_string().contains("older than what the fleet's members run"), "{refused}");
+    }
+    assert_eq!(catalog.level(), LEVEL);
 }
 
 #[test]
@@ -507,8 +536,8 @@ fn a_command_is_proposed_only_when_every_member_knows_its_level() {
     let level_1 = Action::Assign { moves: Vec::new() };
     assert_eq!((level_1.level(), duty(ONE, Duty::Drains).level()), (1, 2));
     assert_eq!(catalog.may_propose(&duty(ONE, Duty::Drains)), Ok(()));
-    let old = NodeDescription { level: 1, ..description("n2") };
-    done(&mut catalog, Action::RecordStart { node: TWO, description: old });
+    // It hasn't started since the others were upgraded.
+    catalog.nodes.get_mut(&TWO).expect("a member").level = 1;
     assert_eq!(catalog.level(), 1);
     assert_eq!(catalog.may_propose(&level_1), Ok(()));
     let refused = catalog.may_propose(&duty(ONE, Duty::Drains)).expect_err("n2 is old");

@@ -38,6 +38,13 @@ pub enum OpenError {
         file.display()
     )]
     Corrupt { file: PathBuf, what: String, source: Option<Cause> },
+    /// A kind of entry that a newer build wrote looks like this, too.
+    #[error(
+        "{} was written by a newer lockstep, or is damaged ({what}): start this node with the newest version that it \
+         ran or that its fleet runs; only if that says so too let the node join again as a new one",
+        file.display()
+    )]
+    Unreadable { file: PathBuf, what: String, source: CodecError },
     #[error("no space left for {}: free some and start again", path.display())]
     DiskFull { path: PathBuf, source: io::Error },
     #[error("no permission to read and write {}: it must belong to the user that runs lockstep", path.display())]
@@ -142,6 +149,9 @@ impl OpenError {
                 Self::NewerFormat { file: file.to_owned(), found: found.into(), reads: reads.into() }
             }
             StoreError::Inconsistent(what) => Self::corrupt(file, what),
+            StoreError::Codec { what, source } if source.may_be_a_newer_kind() => {
+                Self::Unreadable { file: file.to_owned(), what: format!("{what} can't be read"), source }
+            }
             StoreError::Codec { what, source } => Self::Corrupt {
                 file: file.to_owned(),
                 what: format!("{what} can't be read"),
@@ -175,5 +185,22 @@ impl OpenError {
                 source: Some(Box::new(other)),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_a_kind_that_isnt_known_asks_for_a_newer_build_first() {
+        let newer = catalog::codec::encode(&200_u32);
+        let source = catalog::codec::decode::<catalog::Action>(&newer).expect_err("no such kind");
+        let what = "log entry 7".to_owned();
+        let words = OpenError::store(Path::new("store"), StoreError::Codec { what, source }).to_string();
+        assert!(
+            words.starts_with("store was written by a newer lockstep, or is damaged (log entry 7"),
+            "{words}"
+        );
     }
 }

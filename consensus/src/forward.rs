@@ -106,12 +106,7 @@ impl Inner {
         let within = deadline.saturating_duration_since(Instant::now());
         let within_ms = u64::try_from(within.saturating_sub(ANSWER_TIME).as_millis()).unwrap_or(u64::MAX);
         let request = Request::Submit { action: action.clone(), within_ms };
-        let submitted = match self.calls.call(leader, &request, within).await {
-            Ok(Answer::Submitted(submitted)) => submitted,
-            Err(e) if surely_not_done(&e) => Submitted::NotProposed(None),
-            Ok(_) | Err(_) => Submitted::InDoubt,
-        };
-        Ok(submitted)
+        Ok(submitted(self.calls.call(leader, &request, within).await))
     }
 
     pub(crate) async fn read(&self) -> Result<Arc<Applied>, SubmitError> {
@@ -189,6 +184,16 @@ impl Inner {
     }
 }
 
+/// What became of a command that another node was to propose.
+fn submitted(answer: Result<Answer, NoAnswer>) -> Submitted {
+    match answer {
+        Ok(Answer::Submitted(submitted)) => submitted,
+        Err(NoAnswer::Failed(node, Failure::Unreadable(_))) => Submitted::Refused(unknown_to(node)),
+        Err(e) if surely_not_done(&e) => Submitted::NotProposed(None),
+        Ok(_) | Err(_) => Submitted::InDoubt,
+    }
+}
+
 /// Whether the member surely didn't do what it was asked.
 fn surely_not_done(error: &NoAnswer) -> bool {
     match error {
@@ -204,6 +209,13 @@ fn surely_not_done(error: &NoAnswer) -> bool {
     }
 }
 
+/// Asked again it would say the same.
+fn unknown_to(leader: catalog::NodeId) -> Refusal {
+    Refusal::Illegal(format!(
+        "node {leader} is the Raft leader and runs a version of lockstep that doesn't know this yet: upgrade it first"
+    ))
+}
+
 fn within_size(bytes: usize, max: usize) -> Result<(), Refusal> {
     if bytes <= max {
         return Ok(());
@@ -212,4 +224,22 @@ fn within_size(bytes: usize, max: usize) -> Result<(), Refusal> {
         field: "command".to_owned(),
         message: format!("{bytes} bytes, {max} at most: split it"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use catalog::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn what_an_older_raft_leader_cant_read_is_refused_and_not_tried_again() {
+        let failed = |failure| submitted(Err(NoAnswer::Failed(NodeId(7), failure)));
+        let refused = failed(Failure::Unreadable("a kind that isn't known".into()));
+        let Submitted::Refused(refusal) = refused else { panic!("{refused:?}") };
+        let words = refusal.to_string();
+        assert!(words.contains("node 0000000000000007") && words.contains("upgrade it first"), "{words}");
+        assert!(matches!(failed(Failure::Removed), Submitted::NotProposed(None)));
+        assert!(matches!(failed(Failure::Deadline), Submitted::InDoubt));
+    }
 }

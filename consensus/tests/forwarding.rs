@@ -9,7 +9,7 @@ use catalog::{Action, Outcome, Refusal};
 use consensus::{Consensus, SubmitError};
 use support::SECOND;
 use support::chance::Chance;
-use support::fleet::{Fleet, MS, description};
+use support::fleet::{Fleet, MS};
 use tokio::time::{Instant, sleep};
 
 fn create(name: &str) -> Action {
@@ -49,8 +49,8 @@ async fn a_learner_takes_commands_too() {
 #[tokio::test(start_paused = true)]
 async fn the_raft_leader_proposes_nothing_that_a_member_does_not_know() {
     let fleet = Fleet::of(3, 1).await;
-    let old = catalog::command::NodeDescription { level: 1, ..description(7) };
-    let admit = Action::AdmitNode { node: catalog::NodeId(7), description: old, token: None };
+    // Of the first level, as before a fleet is founded.
+    let admit = Action::StartNode { node: catalog::NodeId(7), name: "node-7".into() };
     fleet.leader().await.submit(admit).await.expect("admitted");
     let follower = fleet.nodes[fleet.a_follower().await].get();
     let before = fleet.leader().await.status().last_applied;

@@ -17,7 +17,7 @@ use metrics::counter;
 use tokio::sync::watch;
 
 use super::changes::Changes;
-use super::presence::Presences;
+use super::presence::{Past, Presences};
 use super::rates::{ALL_TOLD_AFTER, Told};
 use super::report::{Answer, Reason, Report};
 use crate::catalog_port::CatalogPort;
@@ -63,6 +63,7 @@ struct Term {
     number: u64,
     began: Duration,
     presences: Presences,
+    past: Past,
     /// As of the last tick.
     seen: BTreeMap<NodeId, Presence>,
     /// Until when it is trusted that this node leads.
@@ -91,6 +92,10 @@ impl Coordinator {
         };
         if node.starts != report.starts {
             return Answer::NoLease(Reason::OtherStart { reported: report.starts, last: node.starts });
+        }
+        let needed = term.past.needed(now);
+        if report.applied < needed {
+            return Answer::NoLease(Reason::Behind { applied: report.applied, needed });
         }
         let was_live = matches!(term.presences.of(now, from), Presence::Live { .. });
         term.presences.report(now, from, report.starts);
@@ -161,6 +166,7 @@ impl Coordinator {
             number: status.term,
             began,
             presences: Presences::begin(now, node, starts),
+            past: Past::default(),
             seen: BTreeMap::new(),
             // The read was confirmed by a quorum after it began.
             until: began + QUORUM_ACK_AGE_MAX,
@@ -177,6 +183,7 @@ impl Coordinator {
         let mut term = self.lock();
         let Some(term) = term.as_mut() else { return };
         term.until = term.until.max(until);
+        term.past.note(now, applied.index);
         if let Some(node) = nodes.get(&me) {
             term.presences.report(now, me, node.starts);
         }

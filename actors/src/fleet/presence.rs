@@ -1,6 +1,6 @@
-//! Who is there, as a value: judged by the times of reports and by nothing else.
+//! Who is there, as a value: judged by the times of reports, and by whether nodes get on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use catalog::NodeId;
@@ -8,6 +8,33 @@ use catalog::placement::Presence;
 
 /// A node that hasn't reported for so long is lost: six reports in a row missed.
 pub const LOST_AFTER: Duration = Duration::from_millis(2_600);
+
+/// A node that lacks what the coordinator had so long ago isn't reached by the Raft leader: it could take no
+/// lease and learn of no assignment, whatever it reports.
+pub const BEHIND_MAX: Duration = Duration::from_secs(10);
+
+/// What the coordinator had applied, and when.
+#[derive(Debug, Default)]
+pub struct Past(VecDeque<(Duration, u64)>);
+
+impl Past {
+    /// Called with every tick, which bounds it.
+    pub fn note(&mut self, now: Duration, applied: u64) {
+        if self.0.back().is_none_or(|(_, last)| *last != applied) {
+            self.0.push_back((now, applied));
+        }
+        // One that is old enough stays.
+        while self.0.get(1).is_some_and(|(at, _)| *at + BEHIND_MAX <= now) {
+            self.0.pop_front();
+        }
+    }
+
+    /// What a node that is there must have applied; nothing before the coordinator has led for so long.
+    pub fn needed(&self, now: Duration) -> u64 {
+        let old = self.0.iter().take_while(|(at, _)| *at + BEHIND_MAX <= now);
+        old.last().map_or(0, |(_, applied)| *applied)
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Heard {
@@ -126,6 +153,21 @@ mod tests {
         presences.report(ms(50), OTHER, 1);
         presences.report(ms(450), OTHER, 2);
         assert_eq!(presences.of(ms(460), OTHER), live(450));
+    }
+
+    #[test]
+    fn a_node_must_have_what_the_coordinator_had_ten_seconds_ago() {
+        let mut past = Past::default();
+        assert_eq!(past.needed(ms(0)), 0);
+        past.note(ms(1_000), 7);
+        past.note(ms(1_200), 7);
+        past.note(ms(5_000), 9);
+        assert_eq!([10_999, 11_000, 14_999, 15_000].map(|at| past.needed(ms(at))), [0, 7, 7, 9]);
+        for at in 0..1_000 {
+            past.note(ms(20_000 + 200 * at), 10 + at);
+        }
+        assert_eq!(past.needed(ms(219_800)), 10 + 949);
+        assert!(past.0.len() <= 52, "{}", past.0.len());
     }
 
     #[test]

@@ -49,6 +49,10 @@ pub enum Reason {
     BeingTakenOver,
     #[error("the request can't be read: {0}")]
     Malformed(String),
+    #[error(
+        "only {applied} is applied here, and {needed} had been a while ago: the Raft leader doesn't reach this node"
+    )]
+    Behind { applied: u64, needed: u64 },
 }
 
 impl Request {

@@ -28,6 +28,8 @@ struct Inner {
     cut: BTreeMap<NodeId, Instant>,
     /// Members that hear each other, and to which no entries come.
     behind: BTreeSet<NodeId>,
+    /// Members whose commands reach nobody, though they hear and report.
+    mute: BTreeSet<NodeId>,
     seats: BTreeMap<NodeId, watch::Sender<Arc<Applied>>>,
     engines: BTreeMap<NodeId, Engine>,
 }
@@ -50,9 +52,9 @@ impl Group {
     pub fn new(nodes: impl Iterator<Item = NodeId>) -> Arc<Self> {
         let seats: BTreeMap<NodeId, _> = nodes.map(|node| (node, watch::Sender::default())).collect();
         let leader = seats.keys().next().copied();
-        let (cut, behind) = (BTreeMap::new(), BTreeSet::new());
+        let (cut, behind, mute) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         let (applied, engines) = (Applied::default(), BTreeMap::new());
-        Arc::new(Self(Mutex::new(Inner { applied, leader, term: 1, cut, behind, seats, engines })))
+        Arc::new(Self(Mutex::new(Inner { applied, leader, term: 1, cut, behind, mute, seats, engines })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -105,6 +107,14 @@ impl Group {
         inner.publish();
     }
 
+    pub fn mute(&self, node: NodeId) {
+        self.lock().mute.insert(node);
+    }
+
+    pub fn unmute(&self, node: NodeId) {
+        self.lock().mute.remove(&node);
+    }
+
     pub fn lead(&self, node: Option<NodeId>) {
         let mut inner = self.lock();
         inner.leader = node;
@@ -136,6 +146,9 @@ impl CatalogPort for Port {
         Box::pin(async move {
             tokio::time::sleep(COMMIT).await;
             self.available()?;
+            if self.group.lock().mute.contains(&self.node) {
+                return Err(SubmitError::NoLeader { leader: None });
+            }
             Ok(self.group.apply(action)?)
         })
     }

@@ -9,6 +9,7 @@ mod world;
 use std::time::Duration;
 
 use broker::Fault;
+use catalog::{Action, Duty};
 use clusters::DAY_MS;
 use kafka_protocol::messages::ProduceRequest;
 use world::{World, node};
@@ -215,6 +216,25 @@ async fn an_owner_that_applies_nothing_loses_its_lease_though_it_reports() {
     world.is_exact(10 * SECOND).await;
 }
 
+/// Others can't reach it, but it reaches them.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_applies_nothing_is_lost_though_it_reports() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    tokio::time::sleep(15 * SECOND).await;
+    world.group.hold_back(node(2));
+    tokio::time::sleep(15 * SECOND).await;
+    assert_eq!(world.owner(1), node(2), "there was nothing to apply");
+    let changes_nothing = Action::SetDuty { node: node(3), duty: Duty::Mirrors };
+    world.group.apply(changes_nothing).expect("taken");
+    world.until("given to another", 15 * SECOND, || world.owner(1) != node(2)).await;
+    world.group.catch_up(node(2));
+    world.until("told", SECOND, || world.state(2, 1).is_none()).await;
+    load.abort();
+    world.is_exact(30 * SECOND).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_has_moved_rests_though_another_node_becomes_raft_leader() {
     let world = World::start(2, 6).await;
@@ -255,7 +275,7 @@ async fn an_idle_mirror_that_nothing_guards_shows_that_it_has_no_lease() {
     world.is_exact(SECOND).await;
 }
 
-/// It lives and reports, and never hears that it is to stop.
+/// It lives and reports, and can tell nobody that it has stopped.
 #[tokio::test(start_paused = true)]
 async fn a_hand_over_that_its_owner_never_releases_is_called_off() {
     let world = World::start(3, 3).await;
@@ -263,7 +283,7 @@ async fn a_hand_over_that_its_owner_never_releases_is_called_off() {
     world.flows().await;
     tokio::time::sleep(3 * SECOND).await;
     let (stuck, before) = (node(2), world.assignment(1));
-    world.group.hold_back(stuck);
+    world.group.mute(stuck);
     world.hand_over(1, 3);
     tokio::time::sleep(29 * SECOND).await;
     assert!(!world.group.catalog().fleet.hand_overs.is_empty());
@@ -271,7 +291,7 @@ async fn a_hand_over_that_its_owner_never_releases_is_called_off() {
     assert!(world.group.catalog().fleet.hand_overs.is_empty());
     assert_eq!(world.owner(1), stuck);
     assert!(world.assignment(1).epoch > before.epoch, "what it says of the former one counts no more");
-    world.group.catch_up(stuck);
+    world.group.unmute(stuck);
     world.until("goes on", 2 * SECOND, || world.state(2, 1) == Some("RUNNING")).await;
     load.abort();
     world.is_exact(10 * SECOND).await;

@@ -33,6 +33,7 @@ impl Catalog {
     pub(super) fn record_start(&mut self, id: NodeId, description: NodeDescription) -> Applied {
         self.not_removed(id)?;
         self.may_start(id, &description.name)?;
+        self.knows_enough(&description)?;
         self.started(id, description);
         Ok(Outcome::Done)
     }
@@ -66,30 +67,54 @@ impl Catalog {
         at_ms: i64,
     ) -> Applied {
         self.not_removed(id)?;
-        if let Some(token) = &token {
-            self.token_admits(token, id, at_ms)?;
+        self.knows_enough(&description)?;
+        let uses = match &token {
+            Some(token) => self.token_admits(token, id, at_ms)?,
+            None => false,
+        };
+        let is_member = self.nodes.contains_key(&id);
+        if !is_member {
+            self.name_is_free(id, &description.name)?;
+            self.nodes.insert(id, node(description, 0, Duty::Mirrors));
         }
-        if self.nodes.contains_key(&id) {
-            return Ok(Outcome::Unchanged);
-        }
-        self.name_is_free(id, &description.name)?;
-        if let Some(token) = token.and_then(|token| self.fleet.join_tokens.get_mut(&token)) {
+        if uses && let Some(token) = token.and_then(|token| self.fleet.join_tokens.get_mut(&token)) {
             token.used_by = Some(id);
         }
-        self.nodes.insert(id, node(description, 0, Duty::Mirrors));
-        Ok(Outcome::Done)
+        Ok(if uses || !is_member { Outcome::Done } else { Outcome::Unchanged })
     }
 
-    fn token_admits(&self, token: &Arc<str>, id: NodeId, at_ms: i64) -> Result<(), Refusal> {
+    /// Whether the node uses it up by that; else it is the one that it came in with.
+    fn token_admits(&self, token: &Arc<str>, id: NodeId, at_ms: i64) -> Result<bool, Refusal> {
         let refused = |why: &str| {
             Refusal::Illegal(format!("join token '{token}' {why}; make a new one with 'lockstep node token'"))
         };
         let held = self.fleet.join_tokens.get(token).ok_or_else(|| refused("isn't known, or has expired"))?;
         match held.used_by {
             Some(user) if user != id => Err(refused("was used already")),
-            None if held.expires_ms <= at_ms => Err(refused("has expired")),
-            _ => Ok(()),
+            _ if held.expires_ms <= at_ms => Err(refused("has expired")),
+            Some(_) => Ok(false),
+            // Whoever knows a token and a member's id isn't that member.
+            None if self.nodes.get(&id).is_some_and(|node| node.starts > 0) => {
+                Err(Refusal::Illegal(format!(
+                    "node {id} is a member already and has started; a node joins with an empty data directory"
+                )))
+            }
+            None => Ok(true),
         }
+    }
+
+    /// An older build can't read a log with kinds of commands that it doesn't know.
+    fn knows_enough(&self, description: &NodeDescription) -> Result<(), Refusal> {
+        let (level, needed) = (description.level, self.level());
+        // A founder says by its first start what it knows.
+        if self.nodes.is_empty() || level >= needed {
+            return Ok(());
+        }
+        Err(Refusal::Illegal(format!(
+            "node '{}' runs a version of lockstep that is older than what the fleet's members run (level {level}, \
+             they are at {needed}): give it the version that they run",
+            description.name
+        )))
     }
 
     pub(super) fn set_duty(&mut self, id: NodeId, duty: Duty) -> Applied {

@@ -57,6 +57,13 @@ impl Gate for Door {
 fn admitted(catalog: &Catalog, joiner: NodeId, public_key: Option<&[u8]>) -> Result<Admitted, String> {
     let fleet = catalog.fleet.id.clone().ok_or("this fleet isn't founded yet, try again")?;
     let authorities = &catalog.fleet.authorities;
+    // It signs for itself. Whoever asks again knows a secret and its id, and may be anybody.
+    if public_key.is_some() && catalog.nodes.get(&joiner).is_some_and(|node| node.starts > 0) {
+        return Err(format!(
+            "node {joiner} is a member already and has started; if its data directory is lost, let it join as a \
+             new node, with an empty one"
+        ));
+    }
     let certificate = public_key
         .map(|key| authority::sign(authorities, &fleet, joiner, key, now_ms()))
         .transpose()
@@ -69,4 +76,47 @@ fn admitted(catalog: &Catalog, joiner: NodeId, public_key: Option<&[u8]>) -> Res
         authorities: authorities.iter().map(|authority| authority.certificate.clone()).collect(),
         members: members.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use catalog::command::NodeDescription;
+    use catalog::{Command, FleetId};
+    use peers::identity::NodeKey;
+
+    use super::*;
+
+    const FOUNDER: NodeId = NodeId(1);
+    const JOINER: NodeId = NodeId(2);
+
+    fn apply(catalog: &mut Catalog, action: Action) {
+        catalog.apply(Command { at_ms: 1, action }).expect("applied");
+    }
+
+    fn description(name: &str) -> NodeDescription {
+        let (name, version) = (name.into(), "test".into());
+        NodeDescription { name, address: None, level: catalog::fleet::LEVEL, version }
+    }
+
+    #[test]
+    fn nobody_gets_a_certificate_for_a_member_that_has_started() {
+        let mut catalog = Catalog::default();
+        let fleet = FleetId("fleet".into());
+        let authority = authority::found(&fleet, now_ms()).expect("an authority");
+        apply(&mut catalog, Action::RecordStart { node: FOUNDER, description: description("one") });
+        apply(&mut catalog, Action::FoundFleet { fleet, authority });
+        let admit = Action::AdmitNode { node: JOINER, description: description("two"), token: None };
+        apply(&mut catalog, admit);
+        let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let [key, other] = dirs.each_ref().map(|dir| NodeKey::open_or_create(dir.path()).expect("a key"));
+        for _ in 0..2 {
+            let first = admitted(&catalog, JOINER, Some(key.public())).expect("its answer may be lost");
+            assert!(first.certificate.is_some());
+        }
+        apply(&mut catalog, Action::RecordStart { node: JOINER, description: description("two") });
+        let Err(refused) = admitted(&catalog, JOINER, Some(other.public())) else { panic!("signed") };
+        assert!(refused.contains("has started"), "{refused}");
+        let without = admitted(&catalog, JOINER, None).expect("where nodes have certificates of their own");
+        assert_eq!(without.certificate, None);
+    }
 }
