@@ -65,6 +65,7 @@ pub fn kafka_tests(seed: u64, binary: &PathBuf, more: &[&str]) -> Command {
     let mut command = cargo(&["test", "-p", "tests"]);
     command
         .args(more)
+        .arg("--no-fail-fast")
         // Each test tells what it found equal, and how long it took.
         .args(["--", "--test-threads=1", "--show-output"])
         .env(SEED_VARIABLE, seed.to_string())
