@@ -16,13 +16,14 @@ fn members_are_missed_found_again_and_removed() {
     let mut fleet = Fleet::found(directory.path(), 3, true).unwrap();
     let leader = fleet.raft_leader().unwrap();
     fleet.isolate(&leader).unwrap();
+    let other = fleet.other_than(&leader).expect("two run on");
     let replaced = poll_until(SEEN_LIMIT, POLL, || {
-        let members = fleet.members_told_by_other_than(&leader).ok()?;
+        let members = fleet.members_told_by(&other).ok()?;
         let missed = members.iter().any(|member| member.name == leader && !member.live);
         let led = members.iter().any(|member| member.raft_role == "LEADER" && member.name != leader);
         (missed && led).then_some(())
     });
-    assert!(replaced.is_some(), "{:?}", fleet.members_told_by_other_than(&leader));
+    assert!(replaced.is_some(), "{:?}", fleet.members_told_by(&other));
     fleet.heal();
     fleet.wait_settled(3).unwrap();
 
