@@ -263,7 +263,10 @@ async fn a_batch_that_was_held_back_ends_the_lane_without_doubt() {
     assert_eq!(w.send(), [100]);
     w.lane.held_back();
     assert!(w.send().is_empty());
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::HeldBack, in_doubt: false, others_until: None }));
+    assert_eq!(
+        w.lane.end(),
+        Some(&LaneEnd { stop: LaneStop::HeldBack, in_doubt: false, others_until: None })
+    );
 }
 
 /// A process that was frozen, or cut off and idle: another owner may have sent old data meanwhile, which
@@ -283,7 +286,10 @@ async fn without_a_lease_it_must_have_been_seen_lately_that_a_lane_is_guarded() 
     w.permit.has_lease = false;
     w.queue(&[NOW_MS]).await;
     assert!(w.send().is_empty());
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Unproven, in_doubt: false, others_until: None }));
+    assert_eq!(
+        w.lane.end(),
+        Some(&LaneEnd { stop: LaneStop::Unproven, in_doubt: false, others_until: None })
+    );
 }
 
 #[tokio::test]

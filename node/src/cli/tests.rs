@@ -43,6 +43,7 @@ fn what_the_documentation_says_is_taken() {
         "lockstep mirror resume --pattern a.* --link l --dry-run",
         "lockstep mirror delete t --link l --yes",
         "lockstep mirror delete t --link l --delete-topic --dry-run",
+        "lockstep node recover --data-dir d --although-others-answer --yes",
         "lockstep status -o json",
         "lockstep verify --link l",
         "lockstep verify a b --link l --cluster west --last 10 --max-bytes-per-second 1000 --timeout 2min -o yaml",
