@@ -341,3 +341,28 @@ async fn a_guarded_mirror_that_was_idle_without_a_raft_leader_goes_on_at_once() 
     load.abort();
     world.is_exact(SECOND).await;
 }
+
+/// Its lane holds the batch back, and nothing else comes that would make it look again.
+#[tokio::test(start_paused = true)]
+async fn old_data_behind_fresh_goes_by_itself_when_the_takeover_was_waited_out() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    tokio::time::sleep(3 * SECOND).await;
+    let zombie = node(2);
+    world.group.cut_off(zombie);
+    world.until("given to another", 3 * SECOND, || world.owner(1) != zombie).await;
+    tokio::time::sleep(SECOND).await;
+    load.abort();
+    world.until("the mirror has caught up", 5 * SECOND, || world.is_whole()).await;
+    let (end, begun) = (world.mirror_end(1), tokio::time::Instant::now());
+    let load = world.produce(OLD);
+    tokio::time::sleep(SECOND / 100).await;
+    load.abort();
+    tokio::time::sleep(18 * SECOND).await;
+    assert_eq!(world.mirror_end(1), end, "what was under way may still arrive");
+    world.until("it goes", 8 * SECOND, || world.mirror_end(1) > end).await;
+    assert!(begun.elapsed() >= 20 * SECOND, "{:?}", begun.elapsed());
+    world.group.bring_back(zombie);
+    world.is_exact(10 * SECOND).await;
+}
