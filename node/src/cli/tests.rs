@@ -128,6 +128,7 @@ fn describe_says_unknown_where_nothing_is_known() {
         node: Some("n1".into()),
         state: state.into(),
         guarded: Some(true),
+        unclean: false,
         fills_to: None,
         error: None,
         error_message: None,
