@@ -258,6 +258,8 @@ impl Connection {
             [call] => Ok(vec![self.ask(call)?]),
             [waits, other] => {
                 beside.post(waits)?;
+                // An end that answers what was asked later isn't asleep.
+                self.versions()?;
                 std::thread::sleep(PARKED);
                 let other = self.ask(other);
                 Ok(vec![beside.take(waits)?, other?])
