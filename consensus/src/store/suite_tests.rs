@@ -8,12 +8,13 @@ use redb::backends::{FileBackend, InMemoryBackend};
 use tempfile::NamedTempFile;
 
 use super::{Founding, Identity, Machine, Store, database, found};
+use crate::options::Pace;
 use crate::raft::{StorageError, Types};
 
 fn fresh(backend: impl redb::StorageBackend) -> (Store, Machine) {
     let db = database(backend).expect("an empty database");
     found(&db, &Identity { node_id: 7, node_name: "a".into() }, Founding::Group).expect("found");
-    let (store, _closed) = Store::new(db, None, Path::new("memory")).expect("a store");
+    let (store, _closed) = Store::new(db, None, Path::new("memory"), Pace::default()).expect("a store");
     // The suite purges what no snapshot holds.
     store.0.held.send_replace(Some(u64::MAX));
     let machine = Machine::new(store.clone(), None);
