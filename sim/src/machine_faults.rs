@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::faults::{Fault, Kind};
+use crate::fleet_faults::{From, OfFleet, Way};
 use crate::time::Rate;
 
 /// In so many seeds of a hundred.
@@ -27,6 +28,12 @@ const NEAR_MS: u64 = 5_000;
 /// A disk that others use, too; one that fails soon.
 const COMMIT_TAKES_MS: [std::ops::RangeInclusive<u64>; 3] = [5..=100, 100..=1_000, 1_000..=6_000];
 const SLOW_MS: std::ops::RangeInclusive<u64> = 500..=25_000;
+
+/// A clock that is set does harm when it is all that a node goes by: cut off from its peers, for longer than
+/// an unclean takeover of an unguarded partition takes.
+const CUT_OFF_PERCENT: u64 = 50;
+const CUT_OFF_BEFORE_MS: std::ops::RangeInclusive<u64> = 0..=2_500;
+const CUT_OFF_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
 
 /// Where a fault falls is drawn as a number, as in [`Kind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +92,22 @@ pub fn draw(chance: &mut Chance, busy: Duration, nodes: u64) -> (Vec<Rate>, Vec<
         at: Duration::from_millis(chance.between(1..=last_ms)),
         kind: Kind::Machine(OfMachine::draw(chance)),
     };
-    let faults = (0..chance.between(1..=FAULTS_MAX)).map(|_| fault(chance)).collect();
+    let mut faults: Vec<Fault> = (0..chance.between(1..=FAULTS_MAX)).map(|_| fault(chance)).collect();
+    if nodes > 1 {
+        let cuts: Vec<Fault> = faults.iter().filter_map(|fault| cut_off(chance, fault)).collect();
+        faults.extend(cuts);
+    }
     (rates, faults)
+}
+
+/// Just before its clock is set, a node hears nothing of its peers any more.
+fn cut_off(chance: &mut Chance, set: &Fault) -> Option<Fault> {
+    let Kind::Machine(OfMachine::ClockSet { which, .. }) = set.kind else { return None };
+    let before = Duration::from_millis(chance.between(CUT_OFF_BEFORE_MS));
+    let lasts = Duration::from_millis(chance.between(CUT_OFF_MS));
+    let cut = OfFleet::Cut { which, from: From::Peers, way: Way::Both, lasts };
+    let at = set.at.saturating_sub(before).max(Duration::from_millis(1));
+    chance.percent(CUT_OFF_PERCENT).then_some(Fault { at, kind: Kind::Fleet(cut) })
 }
 
 impl fmt::Display for OfMachine {
