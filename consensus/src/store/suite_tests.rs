@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::RaftSnapshotBuilder;
+use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::testing::{StoreBuilder, Suite};
 use redb::backends::{FileBackend, InMemoryBackend};
 use tempfile::NamedTempFile;
