@@ -161,7 +161,7 @@ impl Consensus {
         }
         // A group that was never founded, because bootstrap was interrupted, has no members either.
         let waits = waiting || matches!(start, Start::Enter);
-        let (store, closed) = Store::new(db, dir, &path).map_err(store_failed)?;
+        let (store, closed) = Store::new(db, dir, &path, options.pace.clone()).map_err(store_failed)?;
         let failure = store.failure();
         let snapshot = store.load().map_err(store_failed)?;
         let machine = Machine::new(store.clone(), snapshot);

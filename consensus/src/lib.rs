@@ -4,7 +4,7 @@
 //! proposes a change, [`Consensus::watch`] shows what was applied, [`Consensus::read`] reads what
 //! no later leader can contradict. An acknowledged command is on disk and stays (CT-6).
 //!
-//! - [`Options`]: where the data is, timing, and the seams: peers, clock, entropy.
+//! - [`Options`]: where the data is, timing, and the seams: peers, clock, entropy, the disk's pace.
 //! - `handle`: founding, entering, opening, stopping; `status`: what can be said at once.
 //! - `forward`: submitting and reading on any node, through the Raft leader.
 //! - `campaign`: when a node stands for election; `handover`: making another the Raft leader.
@@ -38,7 +38,7 @@ mod store;
 
 pub use error::{MemberError, OpenError, RecoverError, SubmitError};
 pub use handle::Consensus;
-pub use options::{Clock, Entropy, Options};
+pub use options::{Clock, Entropy, Options, Pace};
 pub use recover::{Prospect, Recovered, recover, recover_on, would_recover};
 pub use status::Status;
 pub use store::Applied;

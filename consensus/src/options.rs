@@ -1,7 +1,9 @@
 //! What a node chooses about its consensus: place, timing, and the seams for simulation.
 
 use std::fmt;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -47,6 +49,33 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// Source of chance: fresh node ids, election timeouts.
 pub type Entropy = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// What a durable commit waits for before it begins. Nothing, by default; a simulated disk may be slow.
+#[derive(Clone, Default)]
+pub struct Pace(Option<Arc<dyn Fn() -> PaceFuture + Send + Sync>>);
+
+type PaceFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Pace {
+    pub fn new<F>(wait: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self(Some(Arc::new(move || Box::pin(wait()))))
+    }
+
+    pub(crate) async fn wait(&self) {
+        if let Some(wait) = &self.0 {
+            wait().await;
+        }
+    }
+}
+
+impl fmt::Debug for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pace")
+    }
+}
+
 #[derive(Clone)]
 pub struct Options {
     /// Holds `raft.redb` and the lock; belongs to one process at a time.
@@ -66,6 +95,8 @@ pub struct Options {
     pub log_kept_entries: u64,
     pub clock: Clock,
     pub entropy: Entropy,
+    /// Of the disk.
+    pub pace: Pace,
     /// The way to the other members; by default there is none, and the node is alone.
     pub peers: Arc<dyn Call>,
 }
@@ -84,6 +115,7 @@ impl Options {
             log_kept_entries: LOG_KEPT_ENTRIES,
             clock: Arc::new(wall_clock_ms),
             entropy: system_entropy(),
+            pace: Pace::default(),
             peers: Arc::new(Alone),
         }
     }

@@ -117,7 +117,7 @@ fn find(
     let identity = store::identity(&db)
         .map_err(failed)?
         .ok_or_else(|| OpenError::NotBootstrapped { data_dir: options.data_dir.clone() })?;
-    let (store, _closed) = Store::new(db, dir, path).map_err(failed)?;
+    let (store, _closed) = Store::new(db, dir, path, options.pace.clone()).map_err(failed)?;
     let held = store.held().map_err(failed)?;
     let me = NodeId(identity.node_id);
     let last = fit(&held, me)?;

@@ -13,7 +13,7 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 49] = [
+const PATHS: [Path; 52] = [
     path("written by idempotent producers", &["sim: an idempotent producer of "]),
     path("written by plain producers", &["sim: a plain producer of "]),
     path("prefix filled", &["actors: cutting off the filler"]),
@@ -58,6 +58,9 @@ const PATHS: [Path; 49] = [
     path("node removed", &["operator: RemoveNode", "is done"]),
     path("node ends by itself: removed", &["sim: node: was removed"]),
     path("disk full", &["fault: disk full"]),
+    path("commit waits for a slow disk", &["sim: disk: a commit waits for"]),
+    path("clock set ahead", &["sim: fault: clock set", " ahead"]),
+    path("clock set behind", &["sim: fault: clock set", " behind"]),
     path("network split", &["over: Cut"]),
     path("stopped: RETENTION_GAP", &["actors: ERROR ", "RETENTION_GAP"]),
     path("stopped: UNEXPECTED_TRUNCATION", &["actors: ERROR ", "UNEXPECTED_TRUNCATION"]),

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use redb::StorageBackend;
 
@@ -43,6 +44,8 @@ struct State {
     is_fallen: bool,
     /// Takes no more changes.
     is_full: bool,
+    /// So long each commit waits for it.
+    commit_takes: Duration,
 }
 
 enum Write {
@@ -63,6 +66,7 @@ impl Disk {
             doom: None,
             is_fallen: false,
             is_full: false,
+            commit_takes: Duration::ZERO,
         })))
     }
 
@@ -97,6 +101,21 @@ impl Disk {
 
     pub fn is_full(&self) -> bool {
         self.state().is_full
+    }
+
+    /// From now on each commit waits for it so long.
+    pub fn set_slow(&self, commit_takes: Duration) {
+        self.state().commit_takes = commit_takes;
+    }
+
+    /// What a commit waits for before it begins.
+    pub async fn pace(self) {
+        let takes = self.state().commit_takes;
+        // A disk that is as ever costs no turn: what nothing is in the way of stays as it was.
+        if !takes.is_zero() {
+            tracing::info!("disk: a commit waits for {takes:?}");
+            tokio::time::sleep(takes).await;
+        }
     }
 
     /// Another disk in its place.

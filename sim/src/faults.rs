@@ -14,6 +14,7 @@ use crate::chance::Chance;
 use crate::clusters::Side;
 use crate::disk::Crash;
 pub use crate::fleet_faults::OfFleet;
+pub use crate::machine_faults::OfMachine;
 use crate::mischief::{APIS, LIES, REFUSALS, Trick};
 
 const FAULTS_MAX: u64 = 16;
@@ -41,6 +42,8 @@ pub enum Kind {
     Node { which: u64, crash: Crash, changes: Option<u64>, down_for: Duration },
     /// Something that only a fleet of several nodes knows.
     Fleet(OfFleet),
+    /// Of what a node runs on.
+    Machine(OfMachine),
     /// A broker ends and comes back.
     Broker { side: Side, broker: i32, stop: Stop, down_for: Duration },
     /// A partition's leadership goes to another replica that is in sync.
@@ -193,6 +196,7 @@ impl Kind {
         match self {
             Self::Node { .. } => "node ends",
             Self::Fleet(fault) => fault.name(),
+            Self::Machine(fault) => fault.name(),
             Self::Broker { .. } => "broker ends",
             Self::Lead { .. } => "partition leader moves",
             Self::LeadUnclean { .. } => "unclean election",
@@ -228,6 +232,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fleet(fault) => fault.fmt(f),
+            Self::Machine(fault) => fault.fmt(f),
             Self::Node { crash, changes, down_for, .. } => {
                 let crash = match crash {
                     Crash::Kill => "is killed",

@@ -14,10 +14,12 @@ use crate::chance::{Chance, SharedChance};
 use crate::disk::{Crash, Disk};
 use crate::fleet_faults::{From, OfFleet};
 use crate::judge::{Judge, Row, Seen, Shown};
+use crate::machine_faults::OfMachine;
 use crate::node::{Common, Seat, View};
 use crate::options::Memory;
 use crate::shown;
 use crate::strike::Field;
+use crate::time::{Clock, Rate, Time};
 use crate::walked::Walked;
 
 /// After a fault a node's connections may hang for as long as a call may take, and are then made anew.
@@ -26,7 +28,8 @@ const WELL_AFTER: Duration = Duration::from_secs(20);
 const STOPPING: Duration = Duration::from_secs(10);
 /// A process that ended by itself is started again by whoever keeps it.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// A fleet has that many voters before one may be lost for ever.
+/// A fleet has that many voters before one may be lost for ever. Of any fleet one that lives may be removed:
+/// the product refuses to as long as it needs its vote.
 const VOTERS_MIN: usize = 3;
 
 pub struct Fleet {
@@ -45,6 +48,8 @@ pub struct Place {
     doomed_for: Duration,
     /// When its disk has room again.
     room_at: Option<Duration>,
+    /// When its disk is as fast again as it was.
+    fast_at: Option<Duration>,
     /// Something is or was in its way until then.
     touched_to: Duration,
     /// It is or was cut off from all others until then.
@@ -55,16 +60,18 @@ pub struct Place {
 }
 
 impl Fleet {
-    pub fn new(seed: u64, common: &Common) -> Self {
+    pub fn new(seed: u64, common: &Common, time: &Time, rates: &[Rate]) -> Self {
         let place = |(place, name): (usize, &&'static str)| {
             // One's is what it was when there was only one.
             let disk = if place == 0 { "disk".to_owned() } else { format!("disk of {name}") };
             let disk = Disk::new(Chance::of(seed, &disk));
+            let clock = Clock::new(time.clone(), rates.get(place).copied().unwrap_or_default());
             Place {
-                seat: Seat::new(place, disk, SharedChance::of(seed, name), common.clone()),
+                seat: Seat::new(place, disk, clock, SharedChance::of(seed, name), common.clone()),
                 back_at: None,
                 doomed_for: AGAIN_AFTER,
                 room_at: None,
+                fast_at: None,
                 touched_to: Duration::ZERO,
                 apart_to: Duration::ZERO,
                 index: 0,
@@ -144,7 +151,7 @@ impl Fleet {
             }
             OfFleet::DiskLost { which, down_for } => self.lose_disk(sim, which, now, down_for),
             OfFleet::Removed { which } => {
-                if let Some(node) = self.member(which, now) {
+                if let Some(node) = self.member(which, now, 1) {
                     let place = self.at(which);
                     place.touched_to = Duration::MAX;
                     place.seat.operator.is_to_remove(node, false);
@@ -153,10 +160,25 @@ impl Fleet {
         }
     }
 
+    pub fn strike_machine(&mut self, fault: &OfMachine, now: Duration, last: Duration) {
+        match *fault {
+            // In nobody's way, whatever it shows.
+            OfMachine::ClockSet { which, ahead_ms } => self.at(which).seat.clock.set(ahead_ms),
+            OfMachine::SlowDisk { which, commit_takes, lasts } => {
+                let place = self.at(which);
+                let until = (now + lasts).min(last);
+                place.fast_at = place.fast_at.max(Some(until));
+                // The last one begins before it is over.
+                place.touch(until + commit_takes);
+                place.seat.disk.set_slow(commit_takes);
+            }
+        }
+    }
+
     /// If the fleet can do without it.
-    fn member(&mut self, which: u64, now: Duration) -> Option<NodeId> {
+    fn member(&mut self, which: u64, now: Duration, voters_min: usize) -> Option<NodeId> {
         let (voters, since) = &self.voters;
-        let is_complete = voters.len() >= VOTERS_MIN && *since + Duration::from_secs(2) < now;
+        let is_complete = voters.len() >= voters_min && *since + Duration::from_secs(2) < now;
         let is_full = self.applied.as_ref()?.catalog.nodes.len() >= self.places.len();
         let found = self.at(which).seat.id();
         if !(is_complete && is_full) {
@@ -167,7 +189,7 @@ impl Fleet {
     }
 
     fn lose_disk(&mut self, sim: &mut Sim<'_>, which: u64, now: Duration, down_for: Duration) {
-        let Some(node) = self.member(which, now) else { return };
+        let Some(node) = self.member(which, now, VOTERS_MIN) else { return };
         let place = self.at(which);
         place.seat.operator.is_to_remove(node, true);
         place.crash(sim, Crash::Kill, now, down_for);
@@ -186,6 +208,9 @@ impl Fleet {
             if place.room_at.take_if(|at| *at <= now).is_some() {
                 place.seat.disk.set_full(false);
                 place.crash(sim, Crash::Kill, now, AGAIN_AFTER);
+            }
+            if place.fast_at.take_if(|at| *at <= now).is_some() {
+                place.seat.disk.set_slow(Duration::ZERO);
             }
             if place.back_at.take_if(|at| *at <= now).is_some() {
                 tracing::info!("node: {} starts again", place.seat.name);

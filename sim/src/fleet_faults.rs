@@ -128,6 +128,10 @@ impl OfFleet {
         Self::Cut { which, from, way, lasts: milliseconds(chance, range) }
     }
 
+    fn loses_a_disk(&self) -> bool {
+        matches!(self, Self::DiskLost { .. })
+    }
+
     /// Whether no more than one of its kind may come, lest a majority is lost for ever.
     fn draw_once(chance: &mut Chance) -> Option<Self> {
         let which = chance.next();
@@ -157,10 +161,8 @@ pub fn draw(chance: &mut Chance, busy: Duration, nodes: u64) -> Vec<Fault> {
             at += lasts + milliseconds(chance, CUT_MS[0].clone());
         }
     }
-    // One of two can't be done without.
-    if nodes > 2
-        && let Some(once) = OfFleet::draw_once(chance)
-    {
+    // The disk of one of two may hold the only vote.
+    if let Some(once) = OfFleet::draw_once(chance).filter(|once| nodes > 2 || !once.loses_a_disk()) {
         faults.push(Fault { at: milliseconds(chance, last_ms / 5..=last_ms), kind: Kind::Fleet(once) });
     }
     faults.retain(|fault| fault.at <= busy);

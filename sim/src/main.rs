@@ -5,7 +5,7 @@
 //! - [`node`]: the product, wired. [`operator`]: what is asked of it. [`clusters`]: what it mirrors between.
 //! - [`producer`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
-//! - [`faults`], [`strike`], [`mischief`]: what goes wrong, and [`struck`]: what that excuses.
+//! - [`faults`], [`fleet_faults`], [`machine_faults`], [`strike`], [`mischief`]: what goes wrong, and [`struck`]: what that excuses.
 //! - [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
 //! - [`trace`], [`shown`], [`walked`], [`run`]: what a run prints. [`processes`]: many runs, and the same
 //!   run twice. [`coverage`]: which paths they took.
@@ -20,6 +20,7 @@ compile_error!(
 );
 
 mod batches;
+mod catching_up;
 mod chance;
 mod clusters;
 mod coverage;
@@ -30,6 +31,7 @@ mod fleet_faults;
 mod history;
 mod invariants;
 mod judge;
+mod machine_faults;
 mod mirrors;
 mod mischief;
 mod network;

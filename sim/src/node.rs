@@ -13,7 +13,7 @@ use actors::engine::{self, Engine};
 use actors::observe::Observatory;
 use catalog::command::NodeDescription;
 use catalog::{Action, NodeId, Refusal, fleet};
-use consensus::{Applied, Consensus, SubmitError};
+use consensus::{Applied, Consensus, Pace, SubmitError};
 use peers::{Call, LatePeers, Security, Transport};
 use tokio::sync::watch;
 
@@ -23,7 +23,7 @@ use crate::judge::{Judge, Witness};
 use crate::network::SimDial;
 use crate::operator::Operator;
 use crate::peering::{self, Door, PeerDial, PeerListen, Services};
-use crate::time::Time;
+use crate::time::Clock;
 
 /// The first one founds the fleet, the others join it. A fleet has some of them.
 pub const HOSTS: [&str; 5] = ["node-1", "node-2", "node-3", "node-4", "node-5"];
@@ -32,6 +32,10 @@ pub const HOSTS: [&str; 5] = ["node-1", "node-2", "node-3", "node-4", "node-5"];
 const ENGINE_STOP_MAX: Duration = Duration::from_secs(5);
 const YIELD_MAX: Duration = Duration::from_secs(1);
 const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(2);
+
+/// As the binary has it (`node/src/peering/trust.rs`): so long a removed voter waits for its vote to be taken.
+const VOTE_MAX: Duration = Duration::from_secs(10);
+const VOTE_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How often a node looks whether it is Raft leader.
 const SAY_EVERY: Duration = Duration::from_millis(50);
@@ -43,7 +47,7 @@ pub struct Seat {
     /// Of its whole fleet.
     pub hosts: &'static [&'static str],
     pub disk: Disk,
-    pub time: Time,
+    pub clock: Clock,
     pub chance: SharedChance,
     pub judge: Judge,
     pub operator: Operator,
@@ -89,7 +93,6 @@ impl View {
 #[derive(Clone)]
 pub struct Common {
     pub hosts: &'static [&'static str],
-    pub time: Time,
     pub judge: Judge,
     pub operator: Operator,
     pub credit: CreditLimits,
@@ -98,14 +101,14 @@ pub struct Common {
 }
 
 impl Seat {
-    pub fn new(place: usize, disk: Disk, chance: SharedChance, common: Common) -> Arc<Self> {
-        let Common { hosts, time, judge, operator, credit, log } = common;
+    pub fn new(place: usize, disk: Disk, clock: Clock, chance: SharedChance, common: Common) -> Arc<Self> {
+        let Common { hosts, judge, operator, credit, log } = common;
         Arc::new(Self {
             place,
             name: hosts[place],
             hosts,
             disk,
-            time,
+            clock,
             chance,
             judge,
             operator,
@@ -258,15 +261,16 @@ impl Seat {
     }
 
     fn clocks(&self) -> Clocks {
-        let (wall, uptime) = (self.time.clone(), self.time.clone());
-        Clocks { wall: WallClock::new(move || wall.wall_ms()), uptime: Uptime::new(move || uptime.elapsed()) }
+        let (wall, uptime) = (self.clock.clone(), self.clock.clone());
+        Clocks { wall: WallClock::new(move || wall.wall_ms()), uptime: Uptime::new(move || uptime.uptime()) }
     }
 
     fn options(&self, peers: &LatePeers) -> consensus::Options {
-        let (time, chance) = (self.time.clone(), self.chance.clone());
+        let (clock, chance, disk) = (self.clock.clone(), self.chance.clone(), self.disk.clone());
         consensus::Options {
-            clock: Arc::new(move || time.wall_ms()),
+            clock: Arc::new(move || clock.wall_ms()),
             entropy: Arc::new(move || chance.draw(|chance| chance.next())),
+            pace: Pace::new(move || disk.clone().pace()),
             peers: Arc::new(peers.clone()),
             snapshot_after_entries: self.log.0,
             log_kept_entries: self.log.1,
@@ -362,6 +366,17 @@ async fn removed(consensus: &Consensus, transport: &Transport) {
     };
     if !is_removed {
         std::future::pending::<()>().await;
+    }
+    let gone = consensus.watch().borrow().catalog.fleet.removed.contains_key(&me);
+    if gone && tokio::time::timeout(VOTE_MAX, no_longer_votes(consensus)).await.is_err() {
+        tracing::info!("node: goes though its vote wasn't taken");
+    }
+}
+
+/// Until then a majority may need it.
+async fn no_longer_votes(consensus: &Consensus) {
+    while consensus.status().voters.contains(&consensus.node_id()) {
+        tokio::time::sleep(VOTE_LOOK_EVERY).await;
     }
 }
 

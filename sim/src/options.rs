@@ -11,12 +11,14 @@ use crate::chance::Chance;
 use crate::clusters::{Mood, UNREACHABLE};
 use crate::faults::{self, Ambush, Fault, Unclean};
 use crate::fleet_faults;
+use crate::machine_faults;
+use crate::time::Rate;
 
 /// Time for the operator, for producers and for faults; what follows is quiet.
 const BUSY: RangeInclusive<u64> = 15..=45;
 
 /// Mostly three.
-const NODES: [u64; 10] = [1, 1, 3, 3, 3, 3, 3, 3, 3, 5];
+const NODES: [u64; 10] = [1, 1, 3, 3, 3, 3, 3, 2, 3, 5];
 
 /// As in production, and so that members that were away are sent a snapshot.
 const SNAPSHOTS: [(u64, u64); 4] = [(5_000, 1_000), (100, 20), (20, 5), (8, 1)];
@@ -28,10 +30,10 @@ const LONGER: Duration = Duration::from_secs(40);
 /// Without faults, at the end, at least: what was under way may still arrive for 12 s, and the product
 /// waits for 20 s where it is in doubt.
 const QUIET_MIN: Duration = Duration::from_secs(25);
-/// And at most: longer than the slowest thing that must then come right. That is a request on a connection
-/// that lost a message (30 s at most), then the longest wait before the next look (30 s), then the
-/// ambiguity wait (20 s), then the records themselves.
-const QUIET_MAX: Duration = Duration::from_secs(110);
+/// And at most: longer than the slowest thing that must then come right. That is a request to the destination
+/// on a connection that lost a message (30 s at most), then the longest wait before the next look (30 s), both
+/// again for the source, then the ambiguity wait (20 s), then the records themselves.
+const QUIET_MAX: Duration = Duration::from_secs(170);
 
 /// Commands of the operator, beside those that found clusters and links.
 const COMMANDS: RangeInclusive<u64> = 8..=40;
@@ -119,6 +121,8 @@ pub struct Options {
     pub seed: u64,
     /// So many nodes are the fleet.
     pub nodes: u64,
+    /// How their machines' clocks run.
+    pub rates: Vec<Rate>,
     /// Entries between two snapshots of the catalog, and kept behind one.
     pub log: (u64, u64),
     pub busy: Duration,
@@ -153,6 +157,7 @@ impl Options {
         let mut options = Self {
             seed,
             nodes,
+            rates: Vec::new(),
             log: *Chance::of(seed, "snapshots").pick(&SNAPSHOTS),
             busy,
             quiet: QUIET_MIN..=QUIET_MAX,
@@ -174,6 +179,10 @@ impl Options {
             }
             options.draw_fleet_faults(&mut fleet);
         }
+        let (rates, faults) = machine_faults::draw(&mut Chance::of(seed, "machine"), busy, nodes);
+        options.rates = rates;
+        options.faults.extend(faults);
+        options.faults.sort_by_key(|fault| fault.at);
         options
     }
 
@@ -234,6 +243,9 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}", self.seed)?;
         writeln!(f, "  {} nodes, a snapshot every {} entries, {} kept", self.nodes, self.log.0, self.log.1)?;
+        for (number, rate) in (1..).zip(&self.rates).filter(|(_, rate)| **rate != Rate::default()) {
+            writeln!(f, "  the clock of node {number} {rate}")?;
+        }
         writeln!(f, "  busy for {:?}, then quiet for up to {:?}", self.busy, self.quiet.end())?;
         writeln!(f, "  latency up to {:?}, {} commands", self.latency_max, self.commands)?;
         writeln!(f, "  requests of the product wait {} ms", self.request_timeout_ms)?;

@@ -15,13 +15,15 @@ use crate::coverage::Coverage;
 const LINES_SHOWN: usize = 60;
 
 /// Each of these must be in the traces that `meta` compares: equal traces of nothing prove nothing.
-const MUST_HAPPEN: [&str; 17] = [
+const MUST_HAPPEN: [&str; 19] = [
     "node: was let in",
     "cut: node-",
     "an idempotent producer of ",
     "a plain producer of ",
     "cutting off the filler",
     "disk: sync",
+    "disk: a commit waits for",
+    "fault: clock set: ",
     "catalog: index",
     "operator: Done",
     "fault: ",

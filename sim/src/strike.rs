@@ -70,7 +70,7 @@ impl Field {
     pub fn strike(&mut self, sim: &mut Sim<'_>, kind: &Kind, now: Duration, last: Duration) {
         let until = |lasts: Duration| (now + lasts).min(last);
         match *kind {
-            Kind::Node { .. } | Kind::Fleet(_) => {}
+            Kind::Node { .. } | Kind::Fleet(_) | Kind::Machine(_) => {}
             Kind::Broker { side, broker, stop, down_for } => {
                 if self.side(side).cluster.with(|state| state.is_up(broker)) {
                     self.side(side).cluster.stop_broker(broker, stop);

@@ -8,6 +8,7 @@ use catalog::MirrorStatus;
 use consensus::Applied;
 use turmoil::Sim;
 
+use crate::catching_up::{self, CatchingUp};
 use crate::chance::Chance;
 use crate::clusters::{self, DESTINATION, Embedded, Side, UNREACHABLE};
 use crate::faults::{Ambush, Fault, Kind};
@@ -52,6 +53,7 @@ pub struct World<'a> {
     /// Not yet laid; the next one last, and not before then.
     ambushes: (Vec<Ambush>, Duration),
     walked: Walked,
+    catching_up: CatchingUp,
     steps: u64,
 }
 
@@ -62,7 +64,9 @@ impl World<'_> {
             .rng_seed(Chance::of(seed, "network").next())
             .enable_random_order()
             .tick_duration(STEP)
-            .simulation_duration(options.busy + *options.quiet.end() + READ_MAX + STEP)
+            .simulation_duration(
+                options.busy + *options.quiet.end() + catching_up::LONGER_MAX + READ_MAX + STEP,
+            )
             .min_message_latency(STEP)
             .max_message_latency(options.latency_max)
             .tcp_capacity(SOCKET_SEGMENTS_MAX)
@@ -89,13 +93,12 @@ impl World<'_> {
         let operator = Operator::new(&options, time.clone());
         let common = Common {
             hosts,
-            time: time.clone(),
             judge: judge.clone(),
             operator: operator.clone(),
             credit: options.memory.credit,
             log: options.log,
         };
-        let fleet = Fleet::new(seed, &common);
+        let fleet = Fleet::new(seed, &common, &time, &options.rates);
         for place in &fleet.places {
             let seat = place.seat.clone();
             sim.host(seat.name, move || seat.clone().run());
@@ -114,6 +117,7 @@ impl World<'_> {
             faults,
             ambushes,
             walked: Walked::default(),
+            catching_up: CatchingUp::default(),
             steps: 0,
         }
     }
@@ -147,11 +151,12 @@ impl World<'_> {
     }
 
     /// All has come right and was read, or the time is over. Asks the verifier to read when it is time to.
-    fn is_over(&self, now: Duration) -> bool {
+    fn is_over(&mut self, now: Duration) -> bool {
         let (busy, quiet) = (self.options.busy, &self.options.quiet);
         if now < busy + *quiet.start() || !self.steps.is_multiple_of(END_EVERY_STEPS) {
             return now >= self.last_moment();
         }
+        self.look_whether_it_gets_on(now);
         let has_come_right = self.operator.is_done() && self.has_come_right();
         if has_come_right {
             self.operator.rest();
@@ -163,7 +168,19 @@ impl World<'_> {
     /// When all must have come right, and so much later where it is being read.
     fn last_moment(&self) -> Duration {
         let latest = self.options.busy + *self.options.quiet.end();
+        let latest = self.catching_up.until().clamp(latest, latest + catching_up::LONGER_MAX);
         if self.verifier.is_reading() { latest + READ_MAX } else { latest }
+    }
+
+    fn look_whether_it_gets_on(&mut self, now: Duration) {
+        let mut catching_up = std::mem::take(&mut self.catching_up);
+        catching_up.look(now, || {
+            let stands = self.fleet.stands();
+            stands
+                .map(|(applied, facts)| catching_up::behind(&self.shown(&facts, &applied)))
+                .unwrap_or_default()
+        });
+        self.catching_up = catching_up;
     }
 
     fn has_come_right(&self) -> bool {
@@ -190,6 +207,7 @@ impl World<'_> {
             Kind::Fleet(ref fault) => {
                 self.fleet.strike(&mut self.sim, &mut self.field, fault, now, self.options.busy);
             }
+            Kind::Machine(ref fault) => self.fleet.strike_machine(fault, now, self.options.busy),
             _ => {
                 self.field.strike(&mut self.sim, &fault.kind, now, self.options.busy);
                 self.look_at_logs();

@@ -104,6 +104,7 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        self.0.pace.wait().await;
         self.write_vote(vote).map_err(|e| StorageIoError::write_vote(self.failed(e)).into())
     }
 
@@ -125,12 +126,14 @@ impl RaftLogStorage<Types> for Store {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        self.0.pace.wait().await;
         self.append_entries(entries).map_err(|e| self.write_failed(e))?;
         flushed.log_io_completed(Ok(()));
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.0.pace.wait().await;
         self.truncate_from(log_id.index).map_err(|e| self.write_failed(e))
     }
 
@@ -143,6 +146,7 @@ impl RaftLogStorage<Types> for Store {
             let message = format!("no snapshot that holds entry {log_id} was saved within {SNAPSHOT_MAX:?}");
             return Err(self.write_failed(StoreError::Inconsistent(message)));
         }
+        self.0.pace.wait().await;
         self.purge_to(log_id).map_err(|e| self.write_failed(e))
     }
 }

@@ -171,6 +171,7 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
+        self.store.0.pace.wait().await;
         self.install(meta, snapshot.get_ref())
             .map_err(|e| StorageIoError::write_snapshot(Some(meta.signature()), self.store.failed(e)).into())
     }
@@ -184,6 +185,7 @@ impl RaftStateMachine<Types> for Machine {
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
+        self.store.0.pace.wait().await;
         let (meta, bytes) =
             self.build().map_err(|e| StorageIoError::write_snapshot(None, self.store.failed(e)))?;
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })

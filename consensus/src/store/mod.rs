@@ -40,6 +40,7 @@ use tokio::sync::watch;
 
 use crate::directory::DataDir;
 use crate::error::OpenError;
+use crate::options::Pace;
 use crate::raft::LogId;
 
 pub(crate) use held::Held;
@@ -136,6 +137,7 @@ struct Inner {
     committed: Mutex<Committed>,
     /// The last entry that a durable snapshot holds.
     held: watch::Sender<Option<u64>>,
+    pace: Pace,
     _dir: Option<DataDir>,
     _closed: watch::Sender<()>,
 }
@@ -218,11 +220,13 @@ impl Store {
         db: Database,
         dir: Option<DataDir>,
         path: &Path,
+        pace: Pace,
     ) -> Result<(Self, watch::Receiver<()>), StoreError> {
         let (closed, receiver) = watch::channel(());
         let (path, failure, committed) = (path.to_owned(), Failure::default(), Mutex::default());
         let held = watch::Sender::default();
-        let store = Self(Arc::new(Inner { db, path, failure, committed, held, _dir: dir, _closed: closed }));
+        let store =
+            Self(Arc::new(Inner { db, path, failure, committed, held, pace, _dir: dir, _closed: closed }));
         // One that can't be read is told of by `load`.
         let snapshot = store.snapshot().ok().flatten();
         store.0.held.send_replace(snapshot.and_then(|(meta, _)| meta.last_log_id).map(|id| id.index));
