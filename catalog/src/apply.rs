@@ -81,7 +81,9 @@ impl Catalog {
             Action::CancelPromotion { mirror } => self.cancel_promotion(&mirror, at_ms),
             Action::FailOverMirror { mirror } => self.fail_over(&mirror, at_ms),
             Action::FenceMirror { mirror, producer } => self.fence(&mirror, producer, at_ms),
-            Action::MirrorStopped { mirror, producer, ends } => self.stopped(&mirror, producer, ends, at_ms),
+            Action::MirrorStopped { mirror, producer, ends, remarks } => {
+                self.stopped(&mirror, producer, (ends, remarks), at_ms)
+            }
         }
     }
 

@@ -179,6 +179,7 @@ pub enum Action {
         producer: ProducerIdentity,
         /// Index is the partition.
         ends: Vec<StoppedPartition>,
+        remarks: Vec<Arc<str>>,
     },
 }
 

@@ -1,6 +1,8 @@
 //! How a mirror topic stops being one: promoted when it has caught up, or failed over at once. Both are
 //! final once the fence is asked for.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::MirrorStatus;
@@ -23,6 +25,8 @@ pub struct Stop {
     pub fenced_at_ms: Option<i64>,
     /// Index is the partition; empty until it has STOPPED.
     pub ends: Vec<StoppedPartition>,
+    /// What couldn't be put right on the way, in words.
+    pub remarks: Vec<Arc<str>>,
 }
 
 /// Where a partition ended as a mirror.

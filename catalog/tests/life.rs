@@ -77,7 +77,7 @@ fn event(name: &str) -> Action {
         "cancel" => Action::CancelPromotion { mirror },
         "fail over" => Action::FailOverMirror { mirror },
         "caught up" => Action::FenceMirror { mirror, producer: PRODUCER },
-        "fenced" => Action::MirrorStopped { mirror, producer: PRODUCER, ends },
+        "fenced" => Action::MirrorStopped { mirror, producer: PRODUCER, ends, remarks: vec![] },
         "delete" => Action::DeleteMirror { mirror },
         other => panic!("no event '{other}'"),
     }
@@ -208,8 +208,8 @@ fn a_late_word_about_a_former_mirror_of_that_name_is_stale() {
     let mut catalog = with("PENDING_STOPPED, fenced");
     let other = ProducerIdentity { producer_id: 999, ..PRODUCER };
     let end = StoppedPartition { records_end: 1, log_end: 2, source_end: None };
-    let late = Action::MirrorStopped { mirror: key(), producer: other, ends: vec![end; 2] };
+    let late = Action::MirrorStopped { mirror: key(), producer: other, ends: vec![end; 2], remarks: vec![] };
     assert!(matches!(try_at(&mut catalog, 5, late), Err(Refusal::Stale(_))));
-    let short = Action::MirrorStopped { mirror: key(), producer: PRODUCER, ends: vec![end] };
+    let short = Action::MirrorStopped { mirror: key(), producer: PRODUCER, ends: vec![end], remarks: vec![] };
     assert!(matches!(try_at(&mut catalog, 5, short), Err(Refusal::Stale(_))), "a partition is missing");
 }

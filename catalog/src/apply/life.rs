@@ -1,6 +1,8 @@
 //! The life of a mirror topic, from its set-up to its end: every change of its status. The whole table
 //! is `docs/mirror-states.md`, which a test reads.
 
+use std::sync::Arc;
+
 use super::Applied;
 use crate::command::{Outcome, Refusal};
 use crate::model::{Catalog, Failure, MirrorKey, MirrorStatus, MirrorTopic, ProducerIdentity, TopicId};
@@ -193,7 +195,7 @@ impl Catalog {
         &mut self,
         key: &MirrorKey,
         producer: ProducerIdentity,
-        ends: Vec<StoppedPartition>,
+        (ends, remarks): (Vec<StoppedPartition>, Vec<Arc<str>>),
         at_ms: i64,
     ) -> Applied {
         let stale = || Refusal::Stale(format!("mirror topic '{}'", key.topic));
@@ -207,6 +209,7 @@ impl Catalog {
             return Err(stale());
         }
         stop.ends = ends;
+        stop.remarks = remarks;
         mirror.set_status(MirrorStatus::Stopped, at_ms);
         self.take_away(key)?;
         Ok(Outcome::Done)
@@ -245,7 +248,14 @@ impl MirrorTopic {
     fn begin_stop(&mut self, kind: StopKind, at_ms: i64) {
         let fenced_at_ms = (kind == StopKind::FailOver).then_some(at_ms);
         let before = self.status;
-        self.stop = Some(Stop { kind, asked_at_ms: at_ms, before, fenced_at_ms, ends: Vec::new() });
+        self.stop = Some(Stop {
+            kind,
+            asked_at_ms: at_ms,
+            before,
+            fenced_at_ms,
+            ends: Vec::new(),
+            remarks: Vec::new(),
+        });
         self.set_status(MirrorStatus::PendingStopped, at_ms);
     }
 
