@@ -317,6 +317,8 @@ impl LinkState {
         }
         let (plane, key) = (self.plane.clone(), self.link.key(&topic));
         let Surroundings { catalog, observatory, .. } = self.surroundings.clone();
+        // What the job before it waited for.
+        observatory.set_waiting(&key, None);
         let (myself, name) = (myself.clone(), topic.clone());
         let task = tokio::spawn(async move {
             match job {
