@@ -85,7 +85,8 @@ impl LaneOwner {
 
 impl Drop for LaneOwner {
     fn drop(&mut self) {
-        self.tell(LaneEnd { stop: LaneStop::Lost { reason: "the appender ended".into() }, in_doubt: false });
+        let stop = LaneStop::Lost { reason: "the appender ended".into() };
+        self.tell(LaneEnd { stop, in_doubt: false, others_until: None });
     }
 }
 
@@ -361,7 +362,7 @@ impl Task {
             .into_iter()
             .map(|a| ((a.topic.clone(), a.partition), a))
             .collect();
-        let now_ms = self.clock.now_ms();
+        let (now, now_ms, pass) = (Instant::now(), self.clock.now_ms(), self.lease.pass());
         let mut slowest_ms = None;
         for (key, run) in request.parts {
             let answer = answers.remove(&(key.topic.to_string(), key.partition));
@@ -370,6 +371,9 @@ impl Task {
                 reason: format!("Produce response without {}[{}]", key.topic, key.partition),
             })?;
             let Some(entry) = self.lanes.get_mut(&key).filter(|e| e.owner.run == run) else { continue };
+            if answer.is_repeat {
+                entry.lane.met_another(now, pass.is_some() && entry.pass == pass);
+            }
             if let Some(appended) = entry.lane.answered(answer.base_offset, request.sent_at) {
                 entry.stats.appended_to(appended.end_offset, now_ms);
                 entry.stats.guarded.store(entry.lane.is_guarded(now_ms), Ordering::Relaxed);

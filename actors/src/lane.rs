@@ -12,6 +12,8 @@
 //!   refuses once ours is in, as long as that is fresh. So a new mirror needs no waiting.
 //! - A batch that no broker's memory guards goes only while this node holds its lease. Without one, what
 //!   the broker is thought to remember must have been seen lately ([`GUARD_PROOF`]).
+//! - Where another owner's batches are met, the one without lease stops, and the one with it sends nothing
+//!   that makes the broker forget us until the other's proof has ended ([`Lane::met_another`]).
 //! - The first batch of a run goes alone: with unknown state, a refused batch followed by an
 //!   accepted one would put the second at the first's offset.
 //!
@@ -30,6 +32,7 @@ use kafka::batch::{OutgoingBatch, RawBatch};
 use tokio::time::Instant;
 
 use crate::credit::ShareCredit;
+use crate::partition::machine::TAKEOVER_WAIT;
 
 pub use end::{LaneEnd, LaneStop};
 
@@ -42,9 +45,11 @@ pub const IN_FLIGHT_MAX: usize = 5;
 const FORGET_MARGIN: Duration = Duration::from_secs(3600);
 
 /// How long it is trusted without a lease that the broker remembers us. Another owner that took over
-/// after it was seen can't have made the broker forget us yet: before it sends old data it waits longer
-/// ([`TAKEOVER_WAIT`](crate::partition::machine::TAKEOVER_WAIT)). A process that was frozen looks again.
+/// after it was seen, or met our batches since, can't have made the broker forget us yet: before it sends
+/// old data it waits longer ([`TAKEOVER_WAIT`]). A process that was frozen looks again.
 pub const GUARD_PROOF: Duration = Duration::from_secs(20);
+
+const _: () = assert!(GUARD_PROOF.as_millis() < TAKEOVER_WAIT.as_millis());
 
 /// What a produce request with one batch holds beside it: client id, topic name, fixed fields.
 const REQUEST_OVERHEAD_BYTES: usize = 1024;
@@ -133,6 +138,8 @@ pub struct Lane {
     finishing: bool,
     /// It held something back until nothing from before could arrive.
     waited: bool,
+    /// See [`LaneEnd::others_until`].
+    others_until: Option<Instant>,
     stopped: Option<LaneEnd>,
 }
 
@@ -147,6 +154,7 @@ impl Lane {
             proven: false,
             finishing: false,
             waited: false,
+            others_until: None,
             stopped: None,
         }
     }
@@ -242,6 +250,21 @@ impl Lane {
             .then_some(self.start.quiet_from)
     }
 
+    /// The broker had the oldest batch under way already. What we sent before may have brought it there;
+    /// once that can't arrive any more, another owner did, who lags behind us or is ahead. Without a lease
+    /// we are the one who must stop. Told before [`Lane::answered`].
+    pub fn met_another(&mut self, now: Instant, has_lease: bool) {
+        if has_lease {
+            self.start.quiet_from = self.start.quiet_from.max(now + TAKEOVER_WAIT);
+            self.others_until = Some(self.start.quiet_from);
+            if let Some(end) = &mut self.stopped {
+                end.others_until = self.others_until;
+            }
+        } else if now >= self.start.quiet_from {
+            self.stop(LaneStop::AnotherOwner, false);
+        }
+    }
+
     /// Takes the broker's answer to the oldest batch under way, which was sent at `sent_at` by the
     /// uptime clock: when it was taken in is known no better.
     pub fn answered(
@@ -320,7 +343,7 @@ impl Lane {
     fn stop(&mut self, stop: LaneStop, in_doubt: bool) {
         self.queue.clear();
         match &mut self.stopped {
-            None => self.stopped = Some(LaneEnd { stop, in_doubt }),
+            None => self.stopped = Some(LaneEnd { stop, in_doubt, others_until: self.others_until }),
             Some(end) => end.in_doubt |= in_doubt,
         }
     }

@@ -16,7 +16,6 @@ use kafka::client::{Client, Dial};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use crate::availability::Availability;
 use crate::catalog_port::CatalogPort;
@@ -33,7 +32,7 @@ use crate::plane::{LinkPlane, PlaneMeters, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
 use crate::stop::Stopping;
-use crate::watch::{self, Watched};
+use crate::watch::{self, Round, Watched};
 
 pub use partitions::released;
 
@@ -116,8 +115,7 @@ pub struct LinkState {
     /// Actors started so far.
     instances: u32,
     is_reconcile_due: bool,
-    /// The round of [`watch`] that was begun last, and when.
-    watch: Option<(Instant, AbortHandle)>,
+    watch: Option<Round>,
     tasks: Vec<AbortHandle>,
     stop: Option<oneshot::Sender<Doubts>>,
 }
@@ -251,8 +249,7 @@ impl Actor for LinkSupervisor {
 /// second owner.
 impl Drop for LinkState {
     fn drop(&mut self) {
-        let watch = self.watch.iter().map(|(_, round)| round);
-        self.tasks.iter().chain(self.jobs.values()).chain(watch).for_each(AbortHandle::abort);
+        self.tasks.iter().chain(self.jobs.values()).for_each(AbortHandle::abort);
     }
 }
 
@@ -351,11 +348,9 @@ impl LinkState {
         }
     }
 
-    /// One round at a time: a slow broker delays the next. Metadata that is asked for ten times a second
-    /// brings no more rounds: each asks about every idle partition.
     fn watch_idle(&mut self) {
         let pause = self.plane.metadata_max_age() / 2;
-        if self.watch.as_ref().is_some_and(|(at, round)| !round.is_finished() || at.elapsed() < pause) {
+        if self.watch.as_ref().is_some_and(|round| round.delays_next(pause)) {
             return;
         }
         let watched = |((topic, partition), p): (&PartitionKey, &RunningPartition)| Watched {
@@ -364,8 +359,7 @@ impl LinkState {
             actor: p.actor.clone(),
         };
         let watched = self.partitions.iter().map(watched).collect();
-        let round = tokio::spawn(watch::run(self.plane.clone(), watched));
-        self.watch = Some((Instant::now(), round.abort_handle()));
+        self.watch = Some(Round::begin(watch::run(self.plane.clone(), watched)));
     }
 
     fn metadata_changed(&mut self) {

@@ -28,7 +28,7 @@ pub fn on_lane_end(end: &LaneEnd) -> Option<Verdict> {
     Some(match &end.stop {
         LaneStop::Closed => return None,
         LaneStop::Quieted | LaneStop::HeldBack | LaneStop::Unproven => Verdict::Proceed,
-        LaneStop::NoLease => Verdict::AwaitLease,
+        LaneStop::NoLease | LaneStop::AnotherOwner => Verdict::AwaitLease,
         LaneStop::OutOfOrder { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::Lost { .. } => Verdict::Retry { message: end.to_string() },
         LaneStop::TooLarge { .. } => Verdict::Park {
@@ -177,7 +177,7 @@ mod tests {
         let authorization = [29, 31, 53];
         for code in ErrorCode::every() {
             let stop = LaneStop::Refused { offset: 42, code, message: String::new() };
-            let end = LaneEnd { stop, in_doubt: false };
+            let end = LaneEnd { stop, in_doubt: false, others_until: None };
             match on_lane_end(&end).expect("a refusal has a verdict") {
                 Verdict::Proceed | Verdict::AwaitLease => panic!("{code} is an error"),
                 Verdict::Retry { .. } => assert!(retried.contains(&code.0), "{code} is retried"),
@@ -222,7 +222,7 @@ mod tests {
     fn a_foreign_write_is_told_from_a_lost_log_end() {
         let on = |expected, given| {
             let stop = LaneStop::Displaced { expected, given };
-            on_lane_end(&LaneEnd { stop, in_doubt: true }).expect("verdict")
+            on_lane_end(&LaneEnd { stop, in_doubt: true, others_until: None }).expect("verdict")
         };
         let Verdict::Retry { message } = on(100, 103) else { panic!("looked at") };
         assert!(message.contains("offset 100 was given place 103"), "{message}");

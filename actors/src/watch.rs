@@ -7,10 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use kafka::fetch::TopicPartition;
 use kafka::offsets;
 use ractor::ActorRef;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::observe::{PartitionState, PartitionStats};
 use crate::partition::{Event, PartitionMessage};
@@ -18,6 +21,30 @@ use crate::plane::LinkPlane;
 
 /// Partitions asked about in one request: answers stay well below what a control response may have.
 const CHUNK: usize = 2_000;
+
+/// The round that was begun last. Ends with it.
+pub struct Round {
+    begun: Instant,
+    task: AbortHandle,
+}
+
+impl Round {
+    pub fn begin(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { begun: Instant::now(), task: tokio::spawn(work).abort_handle() }
+    }
+
+    /// One round at a time: a slow broker delays the next. And metadata that is asked for ten times a second
+    /// brings no more rounds: each asks about every idle partition.
+    pub fn delays_next(&self, pause: Duration) -> bool {
+        !self.task.is_finished() || self.begun.elapsed() < pause
+    }
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 /// A running mirror partition, as its supervisor knows it.
 pub struct Watched {
@@ -73,6 +100,22 @@ pub async fn run(plane: Arc<LinkPlane>, watched: Vec<Watched>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_round_waits_for_the_pause_and_for_a_slow_broker() {
+        let quick = Round::begin(std::future::ready(()));
+        tokio::time::sleep(PAUSE - Duration::from_millis(10)).await;
+        assert!(quick.delays_next(PAUSE), "however often metadata changes");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(!quick.delays_next(PAUSE));
+        let slow = Round::begin(tokio::time::sleep(3 * PAUSE));
+        tokio::time::sleep(2 * PAUSE).await;
+        assert!(slow.delays_next(PAUSE), "one at a time");
+        tokio::time::sleep(2 * PAUSE).await;
+        assert!(!slow.delays_next(PAUSE));
+    }
 
     #[test]
     fn only_a_running_partition_with_nothing_under_way_is_idle() {

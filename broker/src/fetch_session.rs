@@ -70,16 +70,6 @@ enum Answer {
     Incremental(i32),
 }
 
-impl Asked {
-    /// Of the session that goes on.
-    pub fn session_id(&self) -> i32 {
-        match self.answer {
-            Answer::Incremental(id) => id,
-            Answer::Sessionless | Answer::Opens => NO_SESSION,
-        }
-    }
-}
-
 impl Sessions {
     /// What a request asks for, its session included.
     ///

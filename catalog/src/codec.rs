@@ -81,6 +81,18 @@ pub fn decode_catalog(bytes: &[u8]) -> Result<Catalog, CodecError> {
     }
 }
 
+/// Whether a whole catalog that begins so is of a version that this build reads: all of it may still be on
+/// its way.
+///
+/// # Errors
+/// [`CodecError::Version`], [`CodecError::Empty`].
+pub fn check_catalog_version(beginning: &[u8]) -> Result<(), CodecError> {
+    match version(beginning)? {
+        (1..=CATALOG_VERSION, _) => Ok(()),
+        (found, _) => Err(CodecError::Version { found, reads: CATALOG_VERSION }),
+    }
+}
+
 /// # Panics
 /// Never for the types of this workspace: encoding to memory fails only for types that serde
 /// can't size (none here).
@@ -298,7 +310,10 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_with_its_number() {
-        let refused = decode_catalog(&[CATALOG_VERSION + 1, 0]).expect_err("newer");
+        let newer = [CATALOG_VERSION + 1, 0];
+        check_catalog_version(&newer).expect_err("newer");
+        check_catalog_version(&encode_catalog(&Catalog::default())[..1]).expect("this build's own");
+        let refused = decode_catalog(&newer).expect_err("newer");
         assert_eq!(
             refused.to_string(),
             "written in format 5, this build reads up to 4: use a newer lockstep"

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) changes: Semaphore,
     pub(crate) calls: Calls,
     pub(crate) assembly: Mutex<Assembly>,
+    /// That a snapshot is of a newer build was said.
+    pub(crate) told_newer: Once,
     pub(crate) leading: Mutex<Leading>,
     /// It was told to stop.
     pub(crate) closing: watch::Sender<bool>,
@@ -186,6 +188,7 @@ impl Consensus {
                 changes: Semaphore::new(1),
                 calls,
                 assembly: Mutex::default(),
+                told_newer: Once::new(),
                 leading: Mutex::default(),
                 closing: watch::Sender::default(),
             }),

@@ -39,6 +39,6 @@ mod store;
 pub use error::{MemberError, OpenError, RecoverError, SubmitError};
 pub use handle::Consensus;
 pub use options::{Clock, Entropy, Options};
-pub use recover::{Recovered, recover, recover_on};
+pub use recover::{Prospect, Recovered, recover, recover_on, would_recover};
 pub use status::Status;
 pub use store::Applied;

@@ -41,6 +41,26 @@ pub struct Recovered {
     pub removed: Vec<(NodeId, String)>,
 }
 
+/// What a recovery would do, and whom it would give up.
+#[derive(Clone, Debug)]
+pub struct Prospect {
+    pub recovered: Recovered,
+    /// As if everything that the node holds counted.
+    pub catalog: Catalog,
+}
+
+/// What [`recover`] would do; writes nothing.
+///
+/// # Errors
+/// As [`recover`].
+pub fn would_recover(options: &Options) -> Result<Prospect, RecoverError> {
+    let dir = DataDir::open(&options.data_dir)?;
+    let path = dir.store_path();
+    let db = dir.database()?;
+    let Found { held, recovered, .. } = find(db, Some(dir), &path, options)?;
+    Ok(Prospect { recovered, catalog: held.catalog })
+}
+
 /// Makes the node in the data directory the only voter of its fleet, and the other nodes strangers.
 /// May be repeated.
 ///
@@ -64,12 +84,35 @@ pub fn recover_on(backend: impl StorageBackend, options: &Options) -> Result<Rec
     recover_store(db, None, path, options)
 }
 
+struct Found {
+    store: Store,
+    held: Held,
+    recovered: Recovered,
+    /// What is to be added to the log.
+    entries: Vec<Entry>,
+}
+
 fn recover_store(
     db: redb::Database,
     dir: Option<DataDir>,
     path: &std::path::Path,
     options: &Options,
 ) -> Result<Recovered, RecoverError> {
+    let Found { store, recovered, entries, .. } = find(db, dir, path, options)?;
+    if let Some(first) = entries.first() {
+        // Not committed: the node elects itself when it starts, in a term above this one.
+        let vote = Vote::new(first.log_id.leader_id.term, recovered.node_id.0);
+        store.recover(&vote, &entries).map_err(|e| OpenError::store(path, e))?;
+    }
+    Ok(recovered)
+}
+
+fn find(
+    db: redb::Database,
+    dir: Option<DataDir>,
+    path: &std::path::Path,
+    options: &Options,
+) -> Result<Found, RecoverError> {
     let failed = |e| OpenError::store(path, e);
     let identity = store::identity(&db)
         .map_err(failed)?
@@ -86,7 +129,7 @@ fn recover_store(
         .map(|(id, node)| (*id, node.name.to_string()))
         .collect();
     let entries = entries(&held, me, last, &others, (options.clock)());
-    let report = Recovered {
+    let recovered = Recovered {
         node_id: me,
         node_name: identity.node_name,
         changed: !entries.is_empty(),
@@ -96,12 +139,7 @@ fn recover_store(
         last_command_ms: held.last_command_ms,
         removed: others,
     };
-    if let Some(first) = entries.first() {
-        // Not committed: the node elects itself when it starts, in a term above this one.
-        let vote = Vote::new(first.log_id.leader_id.term, me.0);
-        store.recover(&vote, &entries).map_err(failed)?;
-    }
-    Ok(report)
+    Ok(Found { store, held, recovered, entries })
 }
 
 /// The last entry of a node that may go on alone.

@@ -16,6 +16,8 @@ static PRODUCE: Api =
 
 const ACKS_ALL: i16 = -1;
 
+const NO_TIMESTAMP: i64 = -1;
+
 /// One batch for one partition. A broker takes exactly one a partition in a request.
 #[derive(Clone, Debug)]
 pub struct Part {
@@ -32,6 +34,9 @@ pub struct PartAnswer {
     /// The offset the batch was given, or why it was refused. An error doesn't mean that
     /// nothing was appended.
     pub base_offset: Result<i64, (ErrorCode, String)>,
+    /// The broker had the batch already. Kafka's then tell the first copy's time instead of none
+    /// (`UnifiedLog.append`), on a topic that keeps its producers' times.
+    pub is_repeat: bool,
 }
 
 /// Beyond the time a broker may wait for its followers: its own overhead and the way.
@@ -67,7 +72,9 @@ pub fn answers(connection: &Connection, body: Bytes) -> Result<Vec<PartAnswer>, 
                 None => Ok(p.base_offset),
                 Some(code) => Err((code, p.error_message.map(|m| m.to_string()).unwrap_or_default())),
             };
-            answers.push(PartAnswer { topic: topic.name.to_string(), partition: p.index, base_offset });
+            let is_repeat = base_offset.is_ok() && p.log_append_time_ms != NO_TIMESTAMP;
+            let topic = topic.name.to_string();
+            answers.push(PartAnswer { topic, partition: p.index, base_offset, is_repeat });
         }
     }
     Ok(answers)

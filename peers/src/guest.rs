@@ -10,6 +10,7 @@ use bytes::Bytes;
 use catalog::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::call::{Serve, Service, WITHIN_MAX};
 use crate::connection::{Unanswered, in_words};
@@ -18,7 +19,7 @@ use crate::frame::{self, CALL_BYTES_MAX, Frame, FrameError, Kind};
 use crate::lane::Lane;
 use crate::meters::{self, Direction};
 use crate::shared::Shared;
-use crate::tls::Configs;
+use crate::tls::{Configs, handshake};
 
 /// Of all members together: four lanes of 250.
 const GUESTS_MAX: usize = 1_000;
@@ -75,6 +76,8 @@ pub(crate) struct Guest {
     pub lane: Lane,
     pub stream: BoxedStream,
     pub configs: Option<Arc<Configs>>,
+    /// See [`handshake::Secured::expires`].
+    pub expires: Option<Instant>,
 }
 
 /// An answer, and the place of the call that it frees once it is written.
@@ -82,7 +85,7 @@ type Outgoing = (Frame, Option<Service>, Option<OwnedSemaphorePermit>);
 
 /// Serves the member's calls until the connection ends.
 pub(crate) async fn entertain(shared: Arc<Shared>, serve: Arc<dyn Serve>, guest: Guest) {
-    let Guest { node, lane, stream, configs } = guest;
+    let Guest { node, lane, stream, configs, expires } = guest;
     let Some(replaced) = shared.guests.enter(node, lane) else { return };
     let _open = meters::Open::new(Direction::In);
     let (reader, writer) = tokio::io::split(stream);
@@ -95,6 +98,7 @@ pub(crate) async fn entertain(shared: Arc<Shared>, serve: Arc<dyn Serve>, guest:
         () = replaced.notified() => "it has a newer one".into(),
         () = removed(&shared, node) => "it was removed from the fleet".into(),
         () = shared.distrusted(configs) => "an authority isn't trusted any more".into(),
+        () = handshake::expired(expires) => "a certificate has expired".into(),
         error = desk.read(reader) => in_words(&error),
         error = write(writer, queue) => in_words(&error),
     };

@@ -186,8 +186,8 @@ impl Line {
             opened = opening => opened,
         };
         let address = address.map(|address| address.to_string()).unwrap_or_default();
-        let (secured, configs) = match opened {
-            Ok(secured) => (secured.stream, secured.configs),
+        let handshake::Secured { stream, configs, expires, .. } = match opened {
+            Ok(secured) => secured,
             Err(why) => return self.failed(shared, failures, Trouble { address, why }),
         };
         shared.welcomed(self.node);
@@ -198,7 +198,8 @@ impl Line {
             biased;
             () = shared.stopped() => "this node is stopping".into(),
             () = shared.distrusted(configs) => "an authority isn't trusted any more".into(),
-            why = connection::run(&connection, secured, queue) => why,
+            () = handshake::expired(expires) => "a certificate has expired".into(),
+            why = connection::run(&connection, stream, queue) => why,
         };
         connection.close(why.clone());
         tracing::debug!("connection to node {} at {address} ended: {why}", self.node);

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -25,7 +24,7 @@ use crate::meters::{self, Direction};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use crate::tls::handshake::{self, Secured};
-use crate::tls::{Configs, trouble};
+use crate::tls::trouble;
 
 /// From the first packet to a hello: as long as the caller tries.
 const GREET_WITHIN: Duration = Duration::from_secs(3);
@@ -134,7 +133,7 @@ impl Reception {
     }
 
     async fn greet(&self, stream: BoxedStream) -> Result<Caller, NoCaller> {
-        let secured = match handshake::accept(&self.shared.security, stream).await {
+        let mut secured = match handshake::accept(&self.shared.security, stream).await {
             Ok(secured) => secured,
             Err((error, stream)) => {
                 drain(stream).await;
@@ -145,10 +144,9 @@ impl Reception {
                 });
             }
         };
-        let Secured { mut stream, certificate, configs, binding } = secured;
-        let first = match Turns(&mut stream).receive().await {
+        let first = match Turns(&mut secured.stream).receive().await {
             Ok(first) => first,
-            Err(error) if error.is_garbage() => return Err(turn_away(stream, None, garbage()).await),
+            Err(error) if error.is_garbage() => return Err(turn_away(secured.stream, None, garbage()).await),
             Err(FrameError::Stream(error)) => {
                 return Err(match trouble::of_certificates(&error) {
                     Some(words) => NoCaller::unknown(Refusal::Certificate(words)),
@@ -158,19 +156,17 @@ impl Reception {
             Err(error) => return Err(NoCaller::Gone(error.to_string())),
         };
         match first.kind {
-            Kind::JoinHello => Ok(Caller::Joiner { stream, first, binding }),
-            Kind::Hello => self.meet(stream, first, certificate, configs).await,
-            _ => Err(turn_away(stream, None, garbage()).await),
+            Kind::JoinHello => {
+                let Secured { stream, binding, .. } = secured;
+                Ok(Caller::Joiner { stream, first, binding })
+            }
+            Kind::Hello => self.meet(secured, first).await,
+            _ => Err(turn_away(secured.stream, None, garbage()).await),
         }
     }
 
-    async fn meet(
-        &self,
-        mut stream: BoxedStream,
-        first: Frame,
-        certificate: Option<CertificateDer<'static>>,
-        configs: Option<Arc<Configs>>,
-    ) -> Result<Caller, NoCaller> {
+    async fn meet(&self, secured: Secured, first: Frame) -> Result<Caller, NoCaller> {
+        let Secured { mut stream, certificate, configs, expires, .. } = secured;
         let hello = match Hello::decode(first.body) {
             Ok(hello) => hello,
             Err(refusal) => return Err(turn_away(stream, None, refusal).await),
@@ -188,7 +184,7 @@ impl Reception {
         let sent = Turns(&mut stream).send(&Frame::new(Kind::Welcome, welcome.encode())).await;
         sent.map_err(|error| NoCaller::Gone(in_words(&error)))?;
         self.shared.met(hello.node, hello.address.as_str().into());
-        Ok(Caller::Member(Guest { node: hello.node, lane, stream, configs }))
+        Ok(Caller::Member(Guest { node: hello.node, lane, stream, configs, expires }))
     }
 
     fn judge(&self, hello: &Hello) -> Result<(u16, Lane), Refusal> {
@@ -208,7 +204,7 @@ impl Reception {
         };
         let answering = async {
             let mut turns = Turns(&mut stream);
-            self.door.answer(&mut turns, first, binding).await
+            self.door.answer(&mut turns, first, binding, from).await
         };
         let answered = tokio::select! {
             biased;

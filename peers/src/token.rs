@@ -47,8 +47,10 @@ pub enum TokenError {
 }
 
 impl Token {
-    /// A one-time token of these random bytes.
-    pub fn of(id: [u8; ID_BYTES], secret: [u8; SECRET_BYTES]) -> Self {
+    /// A one-time token of these random bytes, without the first bit: one that begins with `-` would be taken
+    /// for an option of the command line.
+    pub fn of(mut id: [u8; ID_BYTES], secret: [u8; SECRET_BYTES]) -> Self {
+        id[0] &= 0x7f;
         Self { id: URL_SAFE_NO_PAD.encode(id).into(), secret: secret.as_slice().into() }
     }
 
@@ -108,6 +110,7 @@ mod tests {
         #[test]
         fn what_is_revealed_is_read_back(id: [u8; ID_BYTES], secret: [u8; SECRET_BYTES]) {
             let token = Token::of(id, secret);
+            prop_assert!(!token.reveal().starts_with('-'));
             prop_assert_eq!(Token::parse(&format!(" {}\n", token.reveal())), Ok(token));
         }
 
@@ -122,6 +125,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
+        assert!(Token::of([0xfa; 8], [2; 32]).reveal().starts_with('e'), "not with -");
         let good = Token::of([1; 8], [2; 32]).reveal();
         let wrong = |text: &str| Token::parse(text).expect_err("not a token");
         assert_eq!(wrong("abc"), TokenError::NoDot);

@@ -168,8 +168,10 @@ async fn after_some_wrong_tokens_the_right_one_waits_too() {
         try_join(&net, &Token::of([1; 8], [3; 32]), B).await.expect_err("wrong");
     }
     let words = refusal(try_join(&net, &token(), B).await);
-    assert_eq!(words, "there were too many wrong join tokens; try again in 10 s");
+    assert_eq!(words, "there were too many wrong join tokens from there; try again in 10 s");
     assert_eq!(gate.asked(), []);
+    let elsewhere = Net { from: "10.0.0.2:40000", ..net };
+    try_join(&elsewhere, &token(), B).await.expect("nobody else waits");
 }
 
 #[tokio::test(start_paused = true)]

@@ -134,6 +134,32 @@ async fn an_expired_certificate_is_refused_by_either_side() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_ends_with_the_first_of_its_certificates() {
+    let soon = 40 * SECOND;
+    for expires_soon in [A, B] {
+        let (net, authority) = (Net::default(), found(&fleet()));
+        let signing = [(*authority).clone()];
+        let made_ms = now_ms() - 90 * DAY_MS + 40_000;
+        let security = |node| match node == expires_soon {
+            true => Security::Tls(tls(&identity(&signing, &[&authority], &fleet(), node, made_ms))),
+            false => secured(&authority, &fleet(), node),
+        };
+        let a = start(&net, A, "a:1", security(A));
+        let _b = start(&net, B, "b:1", security(B));
+        for _ in 0..2 {
+            a.call(B, "x").await.expect("answered");
+            tokio::time::sleep(soon / 2 - SECOND).await;
+        }
+        a.call(B, "x").await.expect("answered");
+        assert_eq!(net.dials(), 1, "as long as it is valid");
+        tokio::time::sleep(3 * SECOND).await;
+        // By the system's clock, which stands still here, a new one may be made.
+        a.call(B, "x").await.expect("answered");
+        assert_eq!(net.dials(), 2, "{expires_soon}'s certificate has expired");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_certificate_of_the_future_is_refused_beyond_the_tolerance() {
     let (net, authority) = (Net::default(), found(&fleet()));
     let signing = [(*authority).clone()];

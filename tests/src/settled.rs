@@ -24,6 +24,16 @@ pub fn check_active(node: &Node, destination: &str, link: &str, topic: &str) -> 
     Ok(())
 }
 
+/// As [`check_active`], or its source doesn't answer for the moment.
+pub fn check_not_failed(node: &Node, destination: &str, link: &str, topic: &str) -> Result<()> {
+    let mirror = node.mirror_json(destination, link, topic)?;
+    let passes = ["ACTIVE", "SOURCE_UNAVAILABLE"].iter().any(|status| mirror["mirror_status"] == *status);
+    ensure!(passes, "the mirror is neither ACTIVE nor SOURCE_UNAVAILABLE: {mirror:#}");
+    let failed = rows(&mirror)?.iter().any(|row| row["state"] == "FAILED");
+    ensure!(!failed, "the mirror has a failed partition: {mirror:#}");
+    Ok(())
+}
+
 /// The product shows lag 0, known and not null, for every partition.
 pub fn wait_no_lag(node: &Node, destination: &str, link: &str, topic: &str) -> Result<()> {
     let mut last = Ok(Value::Null);

@@ -14,7 +14,7 @@ use tests::node::Node;
 use tests::operator::{self, Placement};
 use tests::pair::{Age, FRESH, LINK, OLD, TOPIC, VERSIONS, WEST, check_guarded, start_clusters, start_load};
 use tests::scenario::{self, Scenario};
-use tests::settled::{check_active, compare_ends, wait_no_lag};
+use tests::settled::{check_active, check_not_failed, compare_ends, wait_no_lag};
 use tests::wire::{PartitionMetadata, RawReader};
 
 /// Longer than a broker is held: it stays in sync by name all the while, so that the high watermark
@@ -216,7 +216,8 @@ impl Stage {
             self.was_active = check_active(&self.node, WEST, LINK, TOPIC).is_ok();
             return Ok(());
         }
-        check_active(&self.node, WEST, LINK, TOPIC)
+        // The only broker of the source may be down, or its return not be seen yet.
+        check_not_failed(&self.node, WEST, LINK, TOPIC)
     }
 
     fn sleep(&mut self, range_ms: std::ops::RangeInclusive<u64>) {

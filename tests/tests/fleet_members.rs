@@ -1,4 +1,5 @@
-//! Membership alone, without brokers: nodes join, are cut off and found again, move and are removed.
+//! Membership alone, without brokers: nodes join, are cut off and found again, move and are removed, and
+//! one becomes the whole fleet when no other answers.
 
 use std::time::Duration;
 
@@ -16,13 +17,14 @@ fn members_are_missed_found_again_and_removed() {
     let mut fleet = Fleet::found(directory.path(), 3, true).unwrap();
     let leader = fleet.raft_leader().unwrap();
     fleet.isolate(&leader).unwrap();
+    let other = fleet.other_than(&leader).expect("two run on");
     let replaced = poll_until(SEEN_LIMIT, POLL, || {
-        let members = fleet.members_told_by_other_than(&leader).ok()?;
+        let members = fleet.members_told_by(&other).ok()?;
         let missed = members.iter().any(|member| member.name == leader && !member.live);
         let led = members.iter().any(|member| member.raft_role == "LEADER" && member.name != leader);
         (missed && led).then_some(())
     });
-    assert!(replaced.is_some(), "{:?}", fleet.members_told_by_other_than(&leader));
+    assert!(replaced.is_some(), "{:?}", fleet.members_told_by(&other));
     fleet.heal();
     fleet.wait_settled(3).unwrap();
 
@@ -44,5 +46,36 @@ fn members_are_missed_found_again_and_removed() {
 
     fleet.add("node-4").unwrap();
     fleet.wait_settled(3).unwrap();
+    fleet.end().unwrap();
+}
+
+#[test]
+fn a_node_becomes_the_whole_fleet_only_when_no_other_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut fleet = Fleet::found(directory.path(), 3, true).unwrap();
+    let left = fleet.follower().unwrap();
+    let others: Vec<String> = fleet.names().into_iter().filter(|name| *name != left).collect();
+    fleet.stop(&left).unwrap();
+    let node = fleet.node(&left).unwrap();
+    let data = node.data().to_str().unwrap().to_owned();
+    let recover = ["node", "recover", "--data-dir", &data, "--yes"];
+    let refused = node.cli(&recover).unwrap_err().to_string();
+    assert!(refused.contains("2 of 2 other members answered; nothing was changed"), "{refused}");
+    fleet.kill(&others[0]).unwrap();
+    let refused = fleet.node(&left).unwrap().cli(&recover).unwrap_err().to_string();
+    assert!(refused.contains("1 of 2 other members answered"), "{refused}");
+    assert!(refused.contains(&format!("asked node {} ", others[1])), "{refused}");
+    // Nothing was changed: it is a member as before.
+    fleet.restart(&left).unwrap();
+    fleet.restart(&others[0]).unwrap();
+    fleet.wait_settled(3).unwrap();
+
+    fleet.stop(&left).unwrap();
+    others.iter().for_each(|name| fleet.kill(name).unwrap());
+    fleet.node(&left).unwrap().cli(&recover).unwrap();
+    fleet.restart(&left).unwrap();
+    others.iter().for_each(|name| drop(fleet.forget(name).unwrap()));
+    let members = fleet.wait_settled(1).unwrap();
+    assert_eq!(members.iter().map(|member| &member.name).collect::<Vec<_>>(), [&left]);
     fleet.end().unwrap();
 }

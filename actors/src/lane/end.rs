@@ -1,6 +1,7 @@
 //! How a lane ends, for whoever decides what comes next.
 
 use kafka::ErrorCode;
+use tokio::time::Instant;
 
 /// Why a lane stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum LaneStop {
     /// It is too long ago that the broker was seen to remember us, and this node's lease has ended:
     /// nothing was sent.
     Unproven,
+    /// Another owner writes the same batches, and this node's lease has ended.
+    AnotherOwner,
     /// What let a request go ended before any of it was written: it was not sent.
     HeldBack,
     /// What reached it isn't what follows: a defect of ours, and nothing is sent.
@@ -34,6 +37,9 @@ pub struct LaneEnd {
     pub stop: LaneStop,
     /// Batches were under way whose effect isn't known.
     pub in_doubt: bool,
+    /// Another owner wrote the same batches: until then it may send more of them, and counts on the broker
+    /// to remember us.
+    pub others_until: Option<Instant>,
 }
 
 /// A lane's end in words, for logs.
@@ -64,6 +70,9 @@ impl std::fmt::Display for LaneEnd {
             }
             LaneStop::Unproven => {
                 f.write_str("it is too long ago that the destination was seen to remember us")?
+            }
+            LaneStop::AnotherOwner => {
+                f.write_str("another node writes this mirror, and this node's lease has ended")?
             }
             LaneStop::HeldBack => f.write_str("what let the batch go ended before it was sent")?,
             LaneStop::Closed => f.write_str("closed")?,

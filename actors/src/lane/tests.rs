@@ -100,7 +100,7 @@ async fn old_data_behind_fresh_data_waits_until_nothing_from_before_can_arrive()
     assert_eq!(w.lane.quiet_from(), Some(w.now + Duration::from_secs(20)));
     w.now += Duration::from_secs(20);
     assert_eq!(w.send(), [0; 0], "what arrived meanwhile isn't known");
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Quieted, in_doubt: false }));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Quieted, in_doubt: false, others_until: None }));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_batch_that_does_not_follow_is_never_sent() {
     w.queue(&[NOW_MS]).await;
     assert_eq!(w.send(), [0; 0]);
     let stop = LaneStop::OutOfOrder { expected: 0, given: 50 };
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false }));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false, others_until: None }));
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn an_answer_at_another_offset_stops_the_lane_and_says_where() {
     w.lane.answered(Ok(23), Duration::ZERO);
     w.lane.answered(Ok(33), Duration::ZERO);
     let stop = LaneStop::Displaced { expected: 10, given: 13 };
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false }));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false, others_until: None }));
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn a_batch_that_no_request_can_carry_stops_its_lane_unsent() {
     w.lane.start.request_bytes_max = request_bytes_max;
     assert_eq!(w.send(), [0; 0]);
     let stop = LaneStop::TooLarge { offset: 10, bytes, request_bytes_max };
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false }));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false, others_until: None }));
 }
 
 #[tokio::test]
@@ -210,7 +210,7 @@ async fn a_finishing_lane_sends_what_is_queued_and_ends() {
     assert_eq!(w.lane.end(), None);
     assert_eq!(w.send(), [10]);
     w.lane.answered(Ok(10), Duration::ZERO);
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Closed, in_doubt: false }));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Closed, in_doubt: false, others_until: None }));
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn a_closed_lane_sends_nothing_more_and_ends_with_its_last_answer() {
     assert_eq!(w.send(), [0; 0]);
     assert_eq!(w.lane.end(), None);
     w.lane.answered(Ok(0), Duration::ZERO);
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Closed, in_doubt: false }));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Closed, in_doubt: false, others_until: None }));
 }
 
 #[test]
@@ -241,7 +241,7 @@ async fn without_a_lease_only_what_is_guarded_goes() {
     w.lane.answered(Ok(100), Duration::ZERO);
     w.queue(&[NOW_MS - 2 * DAY_MS]).await;
     assert!(w.send().is_empty());
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::NoLease, in_doubt: false }));
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::NoLease, in_doubt: false, others_until: None }));
 }
 
 #[tokio::test]
@@ -263,7 +263,10 @@ async fn a_batch_that_was_held_back_ends_the_lane_without_doubt() {
     assert_eq!(w.send(), [100]);
     w.lane.held_back();
     assert!(w.send().is_empty());
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::HeldBack, in_doubt: false }));
+    assert_eq!(
+        w.lane.end(),
+        Some(&LaneEnd { stop: LaneStop::HeldBack, in_doubt: false, others_until: None })
+    );
 }
 
 /// A process that was frozen, or cut off and idle: another owner may have sent old data meanwhile, which
@@ -283,5 +286,44 @@ async fn without_a_lease_it_must_have_been_seen_lately_that_a_lane_is_guarded() 
     w.permit.has_lease = false;
     w.queue(&[NOW_MS]).await;
     assert!(w.send().is_empty());
-    assert_eq!(w.lane.end(), Some(&LaneEnd { stop: LaneStop::Unproven, in_doubt: false }));
+    assert_eq!(
+        w.lane.end(),
+        Some(&LaneEnd { stop: LaneStop::Unproven, in_doubt: false, others_until: None })
+    );
+}
+
+#[tokio::test]
+async fn without_a_lease_a_batch_that_another_owner_brought_stops_the_lane() {
+    let mut w = World::new(100, Some(NOW_MS), Duration::from_secs(20)).await;
+    w.permit.has_lease = false;
+    w.queue(&[NOW_MS; 3]).await;
+    assert_eq!(w.send(), [100]);
+    w.lane.met_another(w.now, false);
+    assert!(w.lane.answered(Ok(100), Duration::ZERO).is_some(), "a request of ours from before brought it");
+    w.now += Duration::from_secs(20);
+    assert_eq!(w.send(), [110, 120]);
+    w.lane.met_another(w.now, false);
+    assert_eq!(w.lane.answered(Ok(110), Duration::ZERO), None);
+    w.lane.answered(Ok(120), Duration::ZERO);
+    let stop = LaneStop::AnotherOwner;
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false, others_until: None }));
+}
+
+/// The other one trusts the broker's memory for as long as [`GUARD_PROOF`] after its last batch.
+#[tokio::test]
+async fn under_a_lease_old_data_waits_for_an_owner_that_was_met_to_lose_its_proof() {
+    let mut w = World::new(100, Some(NOW_MS), Duration::ZERO).await;
+    w.queue(&[NOW_MS, NOW_MS, NOW_MS - 3 * DAY_MS]).await;
+    assert_eq!(w.send(), [100]);
+    w.lane.met_another(w.now, true);
+    assert!(w.lane.answered(Ok(100), Duration::ZERO).is_some());
+    assert_eq!(w.send(), [110], "what is guarded goes on");
+    w.lane.answered(Ok(110), Duration::ZERO);
+    let others_until = w.now + TAKEOVER_WAIT;
+    w.now = others_until - Duration::from_millis(1);
+    assert_eq!(w.send(), [0; 0]);
+    w.now = others_until;
+    assert_eq!(w.send(), [0; 0]);
+    let stop = LaneStop::Quieted;
+    assert_eq!(w.lane.end(), Some(&LaneEnd { stop, in_doubt: false, others_until: Some(others_until) }));
 }

@@ -20,7 +20,7 @@ use crate::lane::{Lane, LaneEnd, LaneStop};
 use crate::meters::MirrorMeters;
 use crate::observe::{PartitionState, PartitionStats};
 use crate::partition::footing::{Feed, Footing, Question};
-use crate::partition::look::{self, Footed, Source};
+use crate::partition::look::{self, Footed, Looking, Source};
 use crate::partition::machine::{Effect, Event, Machine, NotFooted, Shown};
 use crate::partition::prefix;
 use crate::plane::LinkPlane;
@@ -99,9 +99,7 @@ pub struct PartitionMirror;
 pub struct PartitionActorState {
     arguments: PartitionArguments,
     machine: Machine,
-    /// The look under way and its run. Let go with its answer: the handle would keep all that the task
-    /// needed, which is more than everything else of a partition at rest.
-    look: Option<(u64, AbortHandle)>,
+    look: Looking,
     /// Waits for a lease.
     lease_wait: Option<AbortHandle>,
     /// Of the current run.
@@ -127,7 +125,7 @@ impl Actor for PartitionMirror {
         let mut state = PartitionActorState {
             arguments,
             machine,
-            look: None,
+            look: Looking::default(),
             lease_wait: None,
             current: None,
             last_end: -1,
@@ -160,7 +158,7 @@ impl Actor for PartitionMirror {
             }
         };
         if let Event::Footed { run, .. } | Event::NotFooted { run, .. } = &event {
-            state.look.take_if(|(of, _)| of == run);
+            state.look.answered(*run);
         }
         state.log(&event);
         let end = state.arguments.stats.mirror_end.load(Ordering::Relaxed);
@@ -176,9 +174,9 @@ impl PartitionActorState {
         for effect in effects {
             match effect {
                 Effect::Look { run, quiet } => {
-                    self.look = Some((run, look::start(&self.arguments, myself, run, quiet)));
+                    self.look.begin(run, look::start(&self.arguments, myself, run, quiet));
                 }
-                Effect::StopLook => self.look.iter().for_each(|(_, look)| look.abort()),
+                Effect::StopLook => self.look.stop(),
                 Effect::Begin { run } => self.begin(myself, run).await,
                 Effect::StopFetch => self.stop_feed().await,
                 Effect::FinishLane => self.order_lane(|key, run| Order::Finish { key, run }).await,

@@ -42,6 +42,26 @@ impl std::fmt::Debug for Footed {
     }
 }
 
+/// The look under way and its run.
+#[derive(Default)]
+pub(super) struct Looking(Option<(u64, AbortHandle)>);
+
+impl Looking {
+    pub fn begin(&mut self, run: u64, look: AbortHandle) {
+        self.0 = Some((run, look));
+    }
+
+    /// Let go with its answer: the handle would keep all that the task needed, which is more than everything
+    /// else of a partition at rest.
+    pub fn answered(&mut self, run: u64) {
+        self.0.take_if(|(of, _)| *of == run);
+    }
+
+    pub fn stop(&self) {
+        self.0.iter().for_each(|(_, look)| look.abort());
+    }
+}
+
 /// Looks at both logs in a task of its own: the mailbox stays open meanwhile.
 pub(super) fn start(
     arguments: &PartitionArguments,
@@ -119,4 +139,23 @@ async fn find_footing(
         Feed::Filler { .. } => Source::Filler(None),
     };
     Ok(Footed { footing, source, appender, pass })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_is_let_go_with_its_own_answer_and_can_be_stopped_until_then() {
+        let mut looking = Looking::default();
+        let look = tokio::spawn(std::future::pending::<()>());
+        looking.begin(2, look.abort_handle());
+        looking.answered(1);
+        assert!(looking.0.is_some(), "an answer of the run before");
+        looking.stop();
+        assert!(look.await.expect_err("stopped").is_cancelled());
+        looking.answered(2);
+        assert!(looking.0.is_none(), "its memory is free");
+        looking.stop();
+    }
 }

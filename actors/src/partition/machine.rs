@@ -306,6 +306,8 @@ impl Machine {
         }
         if end.in_doubt {
             self.quiet = Quiet::OnceAnswered { wait: self.wait };
+        } else if let (Quiet::From(at), Some(until)) = (self.quiet, end.others_until) {
+            self.quiet = Quiet::From(at.max(until));
         }
         let mut effects = vec![Effect::StopFetch];
         // What the destination says outweighs why the source side stopped.

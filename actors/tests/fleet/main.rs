@@ -40,7 +40,7 @@ async fn a_partition_changes_hands_under_load_without_loss_or_copy() {
     world.is_exact(10 * SECOND).await;
 }
 
-/// Its former owner hears of nothing and goes on sending the same bytes.
+/// Its former owner hears of nothing and goes on sending the same bytes, until it meets those of the next.
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_was_cut_off_does_a_guarded_mirror_no_harm() {
     let world = World::start(3, 3).await;
@@ -54,7 +54,7 @@ async fn an_owner_that_was_cut_off_does_a_guarded_mirror_no_harm() {
     world.until("given to another", 3 * SECOND, || world.owner(1) != zombie).await;
     assert!(world.assignment(1).unclean);
     tokio::time::sleep(40 * SECOND).await;
-    assert_eq!(world.state(2, 1), Some("RUNNING"), "it goes on until it is told");
+    assert_eq!(world.state(2, 1), Some("WAITING_FOR_LEASE"), "it has met the next owner");
     let pauses = pauses.end();
     assert!(pauses[1] < SECOND, "two owners pause nothing for long: {pauses:?}");
     assert!(pauses[0] < SECOND / 10 && pauses[2] < SECOND / 10, "untouched: {pauses:?}");
@@ -340,4 +340,29 @@ async fn a_guarded_mirror_that_was_idle_without_a_raft_leader_goes_on_at_once() 
     world.until("all flow", SECOND, || (0..3).all(grown)).await;
     load.abort();
     world.is_exact(SECOND).await;
+}
+
+/// Its lane holds the batch back, and nothing else comes that would make it look again.
+#[tokio::test(start_paused = true)]
+async fn old_data_behind_fresh_goes_by_itself_when_the_takeover_was_waited_out() {
+    let world = World::start(3, 3).await;
+    let load = world.produce(FRESH);
+    world.flows().await;
+    tokio::time::sleep(3 * SECOND).await;
+    let zombie = node(2);
+    world.group.cut_off(zombie);
+    world.until("given to another", 3 * SECOND, || world.owner(1) != zombie).await;
+    tokio::time::sleep(SECOND).await;
+    load.abort();
+    world.until("the mirror has caught up", 5 * SECOND, || world.is_whole()).await;
+    let (end, begun) = (world.mirror_end(1), tokio::time::Instant::now());
+    let load = world.produce(OLD);
+    tokio::time::sleep(SECOND / 100).await;
+    load.abort();
+    tokio::time::sleep(18 * SECOND).await;
+    assert_eq!(world.mirror_end(1), end, "what was under way may still arrive");
+    world.until("it goes", 8 * SECOND, || world.mirror_end(1) > end).await;
+    assert!(begun.elapsed() >= 20 * SECOND, "{:?}", begun.elapsed());
+    world.group.bring_back(zombie);
+    world.is_exact(10 * SECOND).await;
 }

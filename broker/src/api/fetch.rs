@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError as Code;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, PartitionData,
 };
@@ -31,6 +32,8 @@ struct Reading {
     read_committed: bool,
     bytes_min: usize,
     bytes_max: usize,
+    /// What the request itself names, apart from its session.
+    named: Vec<FetchTopic>,
     asked: Asked,
 }
 
@@ -50,6 +53,7 @@ impl Handler for Fetch {
             read_committed: request.isolation_level == READ_COMMITTED,
             bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
             bytes_max: usize::try_from(request.max_bytes.min(RESPONSE_BYTES_MAX)).unwrap_or(0),
+            named: request.topics,
             asked,
         };
         let until_ms = state.now_ms + i64::from(request.max_wait_ms.max(0));
@@ -157,13 +161,7 @@ impl Reading {
     }
 
     fn refused(&self, state: &State, wanted: &Wanted, code: Code) -> PartitionData {
-        let data = PartitionData::default()
-            .with_partition_index(wanted.key.partition)
-            .with_error_code(code.code())
-            .with_high_watermark(-1)
-            .with_last_stable_offset(-1)
-            .with_log_start_offset(-1)
-            .with_records(Some(Bytes::new()));
+        let data = refused(wanted.key.partition, code);
         // Answers name the leader from version 16 on (KIP-951).
         let stale =
             matches!(code, Code::NotLeaderOrFollower | Code::FencedLeaderEpoch) && self.caller.version >= 16;
@@ -184,17 +182,14 @@ impl Reading {
     }
 
     fn answer(&self, state: &mut State, answers: Vec<(Key, PartitionData)>) -> FetchResponse {
-        // Of a session that was opened in a newer version: Kafka can't write it.
         let diverges = answers.iter().any(|(_, data)| data.diverging_epoch.epoch >= 0);
-        if diverges && self.caller.version < LAST_EPOCH_FROM_VERSION {
-            return FetchResponse::default()
-                .with_error_code(Code::UnsupportedVersion.code())
-                .with_session_id(self.asked.session_id());
-        }
         // Positive, never zero: zero is no session.
         let new_id = ((state.random() & 0x7fff_fffe) + 1) as i32;
         let sessions = state.sessions.entry(self.caller.broker).or_default();
         let (session_id, answers) = sessions.answer(&self.asked, self.by_id(), new_id, answers);
+        if diverges && self.caller.version < LAST_EPOCH_FROM_VERSION {
+            return self.unwritable(session_id);
+        }
         let mut topics: Vec<FetchableTopicResponse> = Vec::new();
         for (key, data) in answers {
             let same = |topic: &FetchableTopicResponse| {
@@ -212,4 +207,30 @@ impl Reading {
         }
         FetchResponse::default().with_session_id(session_id).with_responses(topics)
     }
+
+    /// In a session that a newer version opened, logs part: Kafka notes what it would tell, finds that it
+    /// can't write it, and refuses what the request itself names.
+    fn unwritable(&self, session_id: i32) -> FetchResponse {
+        let code = Code::UnsupportedVersion;
+        let topics = self.named.iter().map(|topic| {
+            let row = |row: &FetchPartition| refused(row.partition, code);
+            FetchableTopicResponse::default()
+                .with_topic(topic.topic.clone())
+                .with_partitions(topic.partitions.iter().map(row).collect())
+        });
+        FetchResponse::default()
+            .with_error_code(code.code())
+            .with_session_id(session_id)
+            .with_responses(topics.collect())
+    }
+}
+
+fn refused(partition: i32, code: Code) -> PartitionData {
+    PartitionData::default()
+        .with_partition_index(partition)
+        .with_error_code(code.code())
+        .with_high_watermark(-1)
+        .with_last_stable_offset(-1)
+        .with_log_start_offset(-1)
+        .with_records(Some(Bytes::new()))
 }

@@ -168,6 +168,15 @@ impl Inner {
                 "a snapshot beyond {SNAPSHOT_BYTES_MAX} bytes"
             )));
         }
+        // What can't be read after all would count as a failure of the store, and end this node's consensus.
+        if offset == 0
+            && let Err(error) = codec::check_catalog_version(&data.0)
+        {
+            self.told_newer.call_once(|| {
+                tracing::error!("the Raft leader's snapshot can't be read, this node stays behind: {error}");
+            });
+            return Answer::Failed(Failure::Unreadable(format!("the snapshot: {error}")));
+        }
         let request = InstallSnapshotRequest { vote, meta, offset, data: data.0, done };
         match self.raft.install_snapshot(request).await {
             Ok(response) => Answer::SnapshotUpTo { vote: response.vote },
@@ -214,5 +223,43 @@ impl Inner {
     fn has_stopped(&self) -> Answer {
         let why = self.stopped().unwrap_or_else(|| "no reason was given".to_owned());
         Answer::Failed(Failure::Stopped(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catalog::{Action, Catalog};
+
+    use super::*;
+    use crate::{Consensus, Options};
+
+    const LEADER: NodeId = NodeId(9);
+
+    /// In a rolling upgrade: it lags, and the Raft leader's build is newer.
+    #[tokio::test]
+    async fn a_snapshot_of_a_newer_build_is_refused_in_words_and_stops_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let node = Consensus::bootstrap(Options::new(directory.path(), "a")).await.expect("founded");
+        let sent = async |first: u8| {
+            let mut data = codec::encode_catalog(&Catalog::default());
+            data[0] = first;
+            let meta = SnapshotMeta {
+                last_log_id: Some(LogId::new(openraft::CommittedLeaderId::new(5, LEADER.0), 1_000)),
+                ..SnapshotMeta::default()
+            };
+            let vote = Vote::new_committed(5, LEADER.0);
+            let request = Request::Snapshot { vote, meta, offset: 0, data: Blob(data), done: true };
+            codec::decode(&node.serve(LEADER, codec::encode(&request).into()).await).expect("an answer")
+        };
+        let Answer::Failed(Failure::Unreadable(words)) = sent(codec::CATALOG_VERSION + 1).await else {
+            panic!("not refused")
+        };
+        assert!(words.ends_with("use a newer lockstep"), "{words}");
+        assert_eq!(node.status().stopped, None);
+        let create =
+            Action::CreateCluster { name: "c".into(), cluster_id: "c".into(), configs: Default::default() };
+        node.submit(create).await.expect("it goes on");
+        assert!(matches!(sent(codec::CATALOG_VERSION).await, Answer::SnapshotUpTo { .. }));
+        node.shutdown().await;
     }
 }

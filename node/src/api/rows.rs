@@ -113,6 +113,7 @@ pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen)
                 (end.lost(), end.source_end, Some(end.records_end));
         }
         row.node = node.map(|node| node.name.to_string());
+        row.unclean = partition.assignment.as_ref().is_some_and(|a| a.unclean);
         if let Some(failure) = &partition.failure {
             row.state = "FAILED".into();
             row.error = Some(failure.error.name().to_owned());
@@ -167,6 +168,7 @@ pub fn observed(view: PartitionView) -> LagRow {
         node: None,
         state: view.state.to_owned(),
         guarded: view.guarded,
+        unclean: false,
         fills_to: view.fills_to,
         error,
         error_message,
@@ -195,6 +197,7 @@ fn unobserved(partition: u32, status: MirrorStatus, assigned: bool, silence: Opt
         node: None,
         state: state.to_owned(),
         guarded: None,
+        unclean: false,
         fills_to: None,
         error: None,
         error_message: silence,

@@ -281,6 +281,9 @@ pub struct LagRow {
     pub node: Option<String>,
     pub state: String,
     pub guarded: Option<bool>,
+    /// Its node took it over without the one before having been seen to stop.
+    #[serde(default)]
+    pub unclean: bool,
     /// Up to which offset a missing prefix is being filled; null when none is.
     #[serde(default)]
     pub fills_to: Option<i64>,

@@ -12,6 +12,7 @@ mod mirror;
 mod node;
 pub mod output;
 mod properties;
+mod recover;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! `lockstep node …`: the members of the fleet.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -10,15 +9,11 @@ use super::Remote;
 use super::client::{Client, escaped, typed, typed_all};
 use super::failure::Failure;
 use super::output::{self, or_dash};
+use super::recover::{self, RecoverArgs};
 use crate::api::types::{CreateJoinToken, JoinTokenBody, NodeRow};
 
 const NODES: &str = "/lockstep/v1/nodes";
 const TOKENS: &str = "/lockstep/v1/join-tokens";
-
-const RECOVER_HELP: &str = "\
-Example, on the machine of a node that is left, and stopped:
-  lockstep node recover --data-dir /var/lib/lockstep
-  lockstep server --data-dir /var/lib/lockstep";
 
 /// Between two looks at a node that drains.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -71,15 +66,8 @@ enum Verb {
         yes: bool,
     },
     /// Make this machine's node the only one of its fleet, after a majority is lost for good
-    #[command(after_help = RECOVER_HELP)]
-    Recover {
-        /// Data directory of a node that isn't running
-        #[arg(long, value_name = "DIR")]
-        data_dir: PathBuf,
-        /// Don't ask
-        #[arg(long)]
-        yes: bool,
-    },
+    #[command(after_help = recover::EXAMPLE)]
+    Recover(RecoverArgs),
     /// Print a token that lets one node in, once
     #[command(
         after_help = "Example:\n  lockstep node token > token\n  lockstep server --data-dir DIR --join node-1:7781 --join-token file:token"
@@ -96,7 +84,7 @@ impl NodeCommand {
         let client = self.remote.client();
         let format = self.remote.output;
         match self.verb {
-            Verb::Recover { data_dir, yes } => recover(data_dir, yes),
+            Verb::Recover(args) => args.run(),
             Verb::List => {
                 let found = client.list(NODES)?;
                 let rows: Vec<NodeRow> = typed_all(&found)?;
@@ -137,53 +125,6 @@ impl NodeCommand {
             }
         }
     }
-}
-
-/// Works on the data directory alone: there is nobody to ask.
-fn recover(data_dir: PathBuf, yes: bool) -> Result<(), Failure> {
-    let question = format!(
-        "The node in {} is to become the only one of its fleet; all other nodes are removed from it for good. \
-         Commands that only they had are lost. Do this only when a majority of voters never comes back.",
-        data_dir.display()
-    );
-    output::confirm(&question, yes)?;
-    let options = consensus::Options::new(data_dir, "");
-    let found = consensus::recover(&options).map_err(|error| Failure::from(anyhow::Error::new(error)))?;
-    output::say(&recovered(&found));
-    Ok(())
-}
-
-fn recovered(found: &consensus::Recovered) -> String {
-    let name = &found.node_name;
-    if !found.changed {
-        return format!("node {name} is the only one of its fleet already; nothing was changed");
-    }
-    let mut lines = vec![format!("node {name} ({}) is now the only one of its fleet", found.node_id)];
-    lines.extend(found.removed.iter().map(|(id, name)| format!("removed: node {name} ({id})")));
-    let last = found.last_command_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-    let last = last.and_then(|since| UNIX_EPOCH.checked_add(since));
-    lines.push(match last {
-        Some(at) => format!(
-            "it holds {} entries, the last command of {}: what was changed later is missing",
-            found.last_index,
-            humantime::format_rfc3339_seconds(at)
-        ),
-        None => format!("it holds {} entries; what was changed later is missing", found.last_index),
-    });
-    if found.not_known_committed > 0 {
-        lines.push(format!(
-            "the last {} of them may never have been acknowledged; they count from now on",
-            found.not_known_committed
-        ));
-    }
-    if !found.voted {
-        lines.push("it was a learner, which may have been further behind than a voter".to_owned());
-    }
-    lines.push(
-        "start it, let new nodes join, and compare clusters, links and mirrors with what you expect"
-            .to_owned(),
-    );
-    lines.join("\n")
 }
 
 fn path(name: &str) -> String {

@@ -80,7 +80,7 @@ pub async fn keep(tls: Tls, consensus: Consensus, data_dir: PathBuf, own: Option
 }
 
 /// The certificate that the directory holds under the authorities of the catalog, renewed when it is due.
-fn of_fleet(data_dir: &Path, fleet: &fleet::Fleet, node: NodeId) -> anyhow::Result<Option<Material>> {
+pub fn of_fleet(data_dir: &Path, fleet: &fleet::Fleet, node: NodeId) -> anyhow::Result<Option<Material>> {
     if fleet.authorities.is_empty() {
         return Ok(None);
     }

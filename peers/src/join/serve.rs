@@ -79,19 +79,21 @@ impl Door {
         Self { gate, tries: Tries::default() }
     }
 
-    /// Answers a joiner whose first frame this is.
+    /// Answers a joiner whose first frame this is, and who calls from there.
     pub async fn answer(
         &self,
         turns: &mut Turns<'_>,
         first: Frame,
         binding: &Binding,
+        from: &str,
     ) -> Result<Outcome, FrameError> {
-        let Proven { gate, token, secret } = match self.proven(first, binding) {
+        let Proven { gate, token, secret } = match self.proven(first, binding, from) {
             Ok(proven) => proven,
             Err(Turned::Away(refusal)) => return refuse(turns, refusal).await,
             Err(Turned::Paused(pause)) => {
                 let seconds = pause.as_millis().div_ceil(1_000);
-                let words = format!("there were too many wrong join tokens; try again in {seconds} s");
+                let words =
+                    format!("there were too many wrong join tokens from there; try again in {seconds} s");
                 refuse(turns, Refusal::Other(words)).await?;
                 return Ok(Outcome::Paused);
             }
@@ -123,10 +125,10 @@ impl Door {
         }
     }
 
-    fn proven(&self, first: Frame, binding: &Binding) -> Result<Proven<'_>, Turned> {
+    fn proven(&self, first: Frame, binding: &Binding, from: &str) -> Result<Proven<'_>, Turned> {
         let gate = self.gate.as_ref().ok_or_else(|| Refusal::Other("nodes can't join here".into()))?;
         let JoinHello { token, proof } = JoinHello::decode(first.body)?;
-        if let Some(pause) = self.tries.pause() {
+        if let Some(pause) = self.tries.pause(from) {
             return Err(Turned::Paused(pause));
         }
         let secret = (token.len() <= ID_BYTES_MAX).then(|| gate.secret(&token)).flatten();
@@ -135,7 +137,7 @@ impl Door {
                 Ok(Proven { gate, token, secret })
             }
             found => {
-                self.tries.wrong();
+                self.tries.wrong(from);
                 Err(Refusal::Other(wrong(&token, found.is_some())).into())
             }
         }
@@ -210,7 +212,7 @@ mod tests {
             let hello = JoinHello { token: "a".into(), proof }.encode();
             let door = Door::of(Some(Arc::new(NoGate)));
             let first = Frame::new(Kind::JoinHello, hello);
-            let outcome = door.answer(&mut Turns(&mut far), first, &BINDING).await.expect("answered");
+            let outcome = door.answer(&mut Turns(&mut far), first, &BINDING, "b:1").await.expect("answered");
             assert!(matches!(outcome, Outcome::Refused(words) if words.contains("isn't signed")));
             assert_eq!(read(&mut near, 100).await.expect("a frame").kind, Kind::JoinProof);
             assert_eq!(read(&mut near, 100).await.expect("a frame").kind, Kind::Refused);

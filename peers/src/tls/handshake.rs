@@ -3,16 +3,19 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::version::TLS13;
+use tokio::time::Instant;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{Configs, Security, trust};
 use crate::dial::BoxedStream;
 use crate::join::Channel;
 use crate::join::proof::{Binding, EXPORTER_LABEL};
+use crate::validity::Validity;
 
 /// Certificates of nodes aren't compared with host names; rustls wants one all the same.
 fn any_name() -> ServerName<'static> {
@@ -29,20 +32,41 @@ pub(crate) struct Secured {
     /// What was trusted then.
     pub configs: Option<Arc<Configs>>,
     pub binding: Binding,
+    /// When the first of both ends' certificates expires: the connection must not outlive it. None: without
+    /// certificates, and for one that says nothing of it.
+    pub expires: Option<Instant>,
 }
 
 impl Secured {
     fn unprotected(stream: BoxedStream) -> Self {
-        Self { stream, certificate: None, configs: None, binding: UNPROTECTED }
+        Self { stream, certificate: None, configs: None, binding: UNPROTECTED, expires: None }
     }
 
-    fn of<S, D>(stream: S, certificate: Option<&[CertificateDer<'_>]>, binding: Binding, configs: D) -> Self
+    fn of<S, D>(stream: S, chain: Option<&[CertificateDer<'_>]>, binding: Binding, configs: D) -> Self
     where
         S: crate::dial::Stream + 'static,
         D: Into<Option<Arc<Configs>>>,
     {
-        let certificate = certificate.and_then(|chain| chain.first()).map(|first| first.clone().into_owned());
-        Self { stream: Box::new(stream), certificate, configs: configs.into(), binding }
+        let (chain, configs) = (chain.unwrap_or_default(), configs.into());
+        let ours = configs.iter().flat_map(|configs| &configs.material.chain);
+        let expires = chain.iter().chain(ours).filter_map(expiry).min();
+        let certificate = chain.first().map(|first| first.clone().into_owned());
+        Self { stream: Box::new(stream), certificate, configs, binding, expires }
+    }
+}
+
+/// None: not said, or further away than the clock counts.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<Instant> {
+    let ends_ms = u64::try_from(Validity::of(certificate)?.not_after_ms).unwrap_or(0);
+    let left = Duration::from_millis(ends_ms).saturating_sub(Duration::from_secs(UnixTime::now().as_secs()));
+    Instant::now().checked_add(left)
+}
+
+/// Ends when a connection has lasted as long as the certificates that it was made with.
+pub(crate) async fn expired(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -21,32 +21,42 @@ pub const SECOND: Duration = Duration::from_secs(1);
 /// What a stream holds on its way, as a socket does.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-#[derive(Clone, Default)]
-pub struct Net(Arc<NetState>);
+#[derive(Clone)]
+pub struct Net {
+    pub state: Arc<NetState>,
+    /// Where who dials calls from.
+    pub from: &'static str,
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Self { state: Arc::default(), from: "10.0.0.1:40000" }
+    }
+}
 
 #[derive(Default)]
-struct NetState {
+pub struct NetState {
     listeners: Mutex<BTreeMap<String, mpsc::UnboundedSender<Accepted>>>,
     dials: AtomicUsize,
 }
 
 impl Net {
     pub fn dials(&self) -> usize {
-        self.0.dials.load(Ordering::SeqCst)
+        self.state.dials.load(Ordering::SeqCst)
     }
 
     pub fn listener(&self, address: &str) -> NetListener {
         let (sender, accepted) = mpsc::unbounded_channel();
-        self.0.listeners.lock().expect("not poisoned").insert(address.into(), sender);
+        self.state.listeners.lock().expect("not poisoned").insert(address.into(), sender);
         NetListener(accepted)
     }
 
     /// A bare stream to whoever listens there.
     pub fn open(&self, address: &str) -> io::Result<DuplexStream> {
-        self.0.dials.fetch_add(1, Ordering::SeqCst);
+        self.state.dials.fetch_add(1, Ordering::SeqCst);
         let (near, far) = tokio::io::duplex(BUFFER_BYTES);
-        let accepted = Accepted { stream: Box::new(far), from: "10.0.0.1:40000".into() };
-        let listeners = self.0.listeners.lock().expect("not poisoned");
+        let accepted = Accepted { stream: Box::new(far), from: self.from.into() };
+        let listeners = self.state.listeners.lock().expect("not poisoned");
         let sent = listeners.get(address).map(|listener| listener.send(accepted));
         match sent {
             Some(Ok(())) => Ok(near),

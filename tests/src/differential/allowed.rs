@@ -21,6 +21,8 @@ pub struct Answering<'a> {
     pub prefix: &'a str,
     /// Whether the reference is of that version.
     pub kafka_3: bool,
+    /// Whether the request names an older epoch than its producer is known to have.
+    pub old_epoch: bool,
 }
 
 pub struct Allowance {

@@ -54,6 +54,13 @@ pub const OF_KAFKA_3: &[Allowance] = &[
         apply: old_epochs,
     },
     Allowance {
+        name: "offsets of old epochs",
+        reason: "a commit within a transaction that is open, but of an older epoch: Kafka 3.9 looks for any \
+                 transaction of the producer and asks the group whether its member may commit, Kafka 4.4 \
+                 looks for one of that epoch",
+        apply: offsets_of_old_epochs,
+    },
+    Allowance {
         name: "stable offsets that are deleted",
         reason: "where a transaction is open whose first records are deleted, Kafka 3.9 tells the log start \
                  as the last stable offset, and Kafka 4.4 where the batch begins that holds it",
@@ -204,6 +211,16 @@ fn old_epochs(response: &mut ResponseKind, answering: &mut Answering) {
             row.log_start_offset = -1;
             row.record_errors.clear();
             row.error_message = None;
+        }
+    }
+}
+
+fn offsets_of_old_epochs(response: &mut ResponseKind, answering: &mut Answering) {
+    let ResponseKind::TxnOffsetCommit(response) = response else { return };
+    let of_groups = [Code::IllegalGeneration, Code::UnknownMemberId, Code::FencedInstanceId];
+    for row in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        if answering.old_epoch && of_groups.iter().any(|of| of.code() == row.error_code) {
+            row.error_code = Code::InvalidProducerEpoch.code();
         }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 const CHECKED_FROM: usize = 21;
 const MAGIC: i8 = 2;
+const SNAPPY: i16 = 2;
 pub const LOG_APPEND_TIME: i16 = 0x08;
 pub const TRANSACTIONAL: i16 = 0x10;
 pub const CONTROL: i16 = 0x20;
@@ -100,7 +101,8 @@ impl Batch {
         }
         let mut payload = compress(self.codec, payload);
         if spoiled(Spoil::Payload) {
-            payload.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(7).wrapping_add(3));
+            let from = self.length_in_front(&payload);
+            payload[from..].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(7).wrapping_add(3));
         }
         let mut out = Vec::new();
         out.extend(self.base_offset.to_be_bytes());
@@ -121,6 +123,13 @@ impl Batch {
         let crc = crc32c::crc32c(&out[CHECKED_FROM..]) ^ u32::from(spoiled(Spoil::Checksum));
         out[17..21].copy_from_slice(&crc.to_be_bytes());
         out
+    }
+
+    /// How many bytes tell what snappy unfolds to. They stay: Kafka makes room for whatever they say, and
+    /// ends when its heap is smaller.
+    fn length_in_front(&self, payload: &[u8]) -> usize {
+        let last = |byte: &u8| byte & 0x80 == 0;
+        if self.codec == SNAPPY { payload.iter().position(last).map_or(0, |at| at + 1) } else { 0 }
     }
 }
 
@@ -163,7 +172,7 @@ fn compress(codec: i16, payload: Vec<u8>) -> Vec<u8> {
             encoder.write_all(&payload).expect(written);
             encoder.finish().expect(written)
         }
-        2 => snap::raw::Encoder::new().compress_vec(&payload).expect(written),
+        SNAPPY => snap::raw::Encoder::new().compress_vec(&payload).expect(written),
         3 => {
             let info = lz4_flex::frame::FrameInfo::new()
                 .block_mode(lz4_flex::frame::BlockMode::Independent)

@@ -6,14 +6,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use broker::{Settings, TcpCluster};
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_transactions_response::TransactionState;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, BrokerId, DeleteTopicsRequest, DescribeTransactionsRequest,
-    FindCoordinatorRequest, GroupId, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetFetchRequest, RequestKind, ResponseKind, TopicName, TransactionalId,
+    ApiKey, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    DescribeTransactionsRequest, FindCoordinatorRequest, GroupId, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest, RequestKind,
+    ResponseKind, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::Runtime;
@@ -26,18 +30,21 @@ use crate::poll_until;
 /// What a broker is told by its controller reaches it in milliseconds; a busy machine takes the rest.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 const SETTLE_POLL: Duration = Duration::from_millis(2);
-/// A broker applies changed configs right behind what it shows of them.
-const CONFIGS_APPLY: Duration = Duration::from_millis(100);
 /// A request is as far as it gets when the next one is sent on another connection.
 const PARKED: Duration = Duration::from_millis(50);
 /// What timers of no length do to a group, and a transaction's end to its offsets in Kafka 3.9.
 const GROUPS_APPLY: Duration = Duration::from_millis(20);
-/// A broker tells its group coordinator of deleted topics when it has shown and removed them.
-const GROUPS_FORGOTTEN: Duration = Duration::from_millis(150);
 /// All partitions of the transaction coordinator are there when as many ids have found theirs.
 const WARMING_IDS: usize = 24;
 /// As `WARMING_IDS`, for the 50 partitions of the group coordinator.
 const WARMING_GROUPS: usize = 200;
+/// No sequence's topic: a config of it is changed to see how far the broker is.
+const TICKING_TOPIC: &str = "ticking";
+const TICKING_CONFIG: &str = "retention.ms";
+/// Long enough to matter to nobody.
+const TICKS_FROM_MS: u32 = 1_000_000_000;
+const TOPIC: i8 = 2;
+const SET: i8 = 0;
 /// Kinds of coordinator.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -62,6 +69,7 @@ pub struct Real {
     connection: Connection,
     /// For what waits for something on the first.
     beside: Connection,
+    ticks: u32,
 }
 
 impl Real {
@@ -71,6 +79,7 @@ impl Real {
             name: format!("Kafka {version}"),
             connection: Connection::new(address),
             beside: Connection::new(address),
+            ticks: 0,
         };
         for kind in [GROUP, TRANSACTION] {
             let request = FindCoordinatorRequest::default().with_key_type(kind);
@@ -97,6 +106,12 @@ impl Real {
                 matches!(response, ResponseKind::InitProducerId(response) if response.error_code == 0)
             })?;
         }
+        let topic = CreatableTopic::default().with_name(topic_name(TICKING_TOPIC));
+        let topic = topic.with_num_partitions(1).with_replication_factor(1);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        let request = RequestKind::CreateTopics(request);
+        real.connection.ask(&Call { api: ApiKey::CreateTopics, version: 5, request })?;
+        real.settle_publishing()?;
         Ok(real)
     }
 }
@@ -127,13 +142,9 @@ impl End for Real {
             RequestKind::DeleteTopics(_) => {
                 self.connection.settle_topics(world)?;
                 self.connection.settle_offsets(world)?;
-                self.settle_forgotten_groups();
-                Ok(())
+                self.settle_forgotten_groups()
             }
-            RequestKind::IncrementalAlterConfigs(_) => {
-                std::thread::sleep(CONFIGS_APPLY);
-                Ok(())
-            }
+            RequestKind::IncrementalAlterConfigs(_) => self.settle_publishing(),
             _ => self.connection.settle_any(call),
         }
     }
@@ -144,17 +155,46 @@ impl End for Real {
         let request = DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(30_000);
         let request = RequestKind::DeleteTopics(request);
         self.connection.ask(&Call { api: ApiKey::DeleteTopics, version: 1, request })?;
-        self.settle_forgotten_groups();
-        Ok(())
+        self.settle_forgotten_groups()
     }
 }
 
 impl Real {
     /// Kafka 3.9 forgets all groups without members over deleted topics, some time after these are gone.
-    fn settle_forgotten_groups(&self) {
-        if self.name.contains(" 3.") {
-            std::thread::sleep(GROUPS_FORGOTTEN);
+    fn settle_forgotten_groups(&mut self) -> Result<()> {
+        if self.name.contains(" 3.") { self.settle_publishing() } else { Ok(()) }
+    }
+
+    /// Until the broker has done all that follows from what its controller has decided so far. It shows a
+    /// change when it is done with those before; the first may come in one lot with them, the second can't.
+    fn settle_publishing(&mut self) -> Result<()> {
+        for _ in 0..2 {
+            self.ticks += 1;
+            self.tick()?;
         }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        let (topic, config) =
+            (StrBytes::from_static_str(TICKING_TOPIC), StrBytes::from_static_str(TICKING_CONFIG));
+        let value = StrBytes::from_string(format!("{}", TICKS_FROM_MS + self.ticks));
+        let change = AlterableConfig::default().with_name(config.clone()).with_config_operation(SET);
+        let resource = AlterConfigsResource::default().with_resource_type(TOPIC);
+        let resource = resource.with_resource_name(topic.clone());
+        let resource = resource.with_configs(vec![change.with_value(Some(value.clone()))]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let request = RequestKind::IncrementalAlterConfigs(request);
+        self.connection.ask(&Call { api: ApiKey::IncrementalAlterConfigs, version: 0, request })?;
+        let resource = DescribeConfigsResource::default().with_resource_type(TOPIC);
+        let resource = resource.with_resource_name(topic).with_configuration_keys(Some(vec![config]));
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+        let request = RequestKind::DescribeConfigs(request);
+        self.connection.until("tick", ApiKey::DescribeConfigs, 1, &request, |response| {
+            let ResponseKind::DescribeConfigs(response) = response else { return false };
+            let configs = response.results.iter().flat_map(|row| &row.configs);
+            configs.into_iter().any(|config| config.value.as_ref() == Some(&value))
+        })
     }
 }
 
@@ -218,6 +258,8 @@ impl Connection {
             [call] => Ok(vec![self.ask(call)?]),
             [waits, other] => {
                 beside.post(waits)?;
+                // An end that answers what was asked later isn't asleep.
+                self.versions()?;
                 std::thread::sleep(PARKED);
                 let other = self.ask(other);
                 Ok(vec![beside.take(waits)?, other?])

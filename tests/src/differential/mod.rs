@@ -162,7 +162,8 @@ fn ask(
     let alike = answers.into_iter().zip(calls).map(|(answer, call)| match answer {
         Answer::Response(response) => {
             let (request, prefix) = (&call.request, &*world.prefix);
-            let mut answering = Answering { request, ids, now_ms, prefix, kafka_3 };
+            let old_epoch = world.is_of_old_epoch(request);
+            let mut answering = Answering { request, ids, now_ms, prefix, kafka_3, old_epoch };
             Answer::Response(Box::new(allowed::alike(*response, &mut answering)))
         }
         other => other,

@@ -183,6 +183,13 @@ impl World {
         (topic, partition)
     }
 
+    /// Whether it names an older epoch than its producer is known to have.
+    pub fn is_of_old_epoch(&self, request: &RequestKind) -> bool {
+        let RequestKind::TxnOffsetCommit(request) = request else { return false };
+        let own = self.producers.iter().find(|producer| producer.id == request.producer_id.0);
+        own.is_some_and(|producer| request.producer_epoch < producer.epoch)
+    }
+
     /// Whether all these partitions are there.
     pub fn has_all(&self, topics: &[WritableTxnMarkerTopic]) -> bool {
         topics.iter().all(|asked| {

@@ -121,9 +121,9 @@ impl Fleet {
     }
 
     /// The members, as another node than this one sees them.
-    pub fn members_told_by_other_than(&self, name: &str) -> Result<Vec<Member>> {
-        let other = self.running().find(|node| node.name() != name).context("no other node runs")?;
-        Ok(members_of(&other.get_json("/lockstep/v1/nodes")?)?
+    pub fn members_told_by(&self, name: &str) -> Result<Vec<Member>> {
+        let teller = self.running().find(|node| node.name() == name).context("it doesn't run")?;
+        Ok(members_of(&teller.get_json("/lockstep/v1/nodes")?)?
             .into_iter()
             .map(|(member, _)| member)
             .collect())
@@ -146,6 +146,12 @@ impl Fleet {
     }
 
     /// The name of the Raft leader.
+    /// Any node that runs, but this one.
+    pub fn other_than(&self, name: &str) -> Result<String> {
+        let other = self.running().find(|node| node.name() != name);
+        Ok(other.context("no other node runs")?.name().to_owned())
+    }
+
     pub fn raft_leader(&self) -> Result<String> {
         let leader = poll_until(SETTLE_LIMIT, SETTLE_POLL, || {
             self.members().ok()?.into_iter().find(|member| member.raft_role == "LEADER" && member.live)

@@ -47,6 +47,8 @@ pub struct Run {
     pub state: String,
     pub since: String,
     pub guarded: Option<bool>,
+    /// The node before wasn't seen to stop.
+    pub unclean: bool,
 }
 
 /// How long the partitions stood still in an event.
@@ -162,6 +164,25 @@ impl<'a> Stage<'a> {
         Ok(paused)
     }
 
+    /// As [`event`](Self::event) where every owner is seen to stop: nobody takes over from one that wasn't.
+    pub fn orderly_event(
+        &mut self,
+        what: &str,
+        touched: &[&str],
+        strike: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Paused> {
+        let before = self.wait_runs().with_context(|| format!("before {what}"))?;
+        let paused = self.event(what, touched, strike)?;
+        for (partition, is) in self.wait_runs()? {
+            let was = before.get(&partition).filter(|was| was.unclean && was.node == is.node);
+            ensure!(
+                !is.unclean || was.is_some(),
+                "{what}: partition {partition} was taken over unclean: {is:?}"
+            );
+        }
+        Ok(paused)
+    }
+
     /// Whatever the source has now, the mirror has soon.
     pub fn wait_flowing(&self) -> Result<()> {
         let wanted = RawReader::new(&self.east.bootstrap())?.ends(TOPIC)?;
@@ -216,7 +237,8 @@ impl<'a> Stage<'a> {
         let run = |row: &Value| {
             let partition = row["partition"].as_u64().with_context(|| format!("no number in {row}"))?;
             let (node, state, since) = (text(&row["node"]), text(&row["state"]), text(&row["since"]));
-            Ok((partition, Run { node, state, since, guarded: row["guarded"].as_bool() }))
+            let (guarded, unclean) = (row["guarded"].as_bool(), row["unclean"] == true);
+            Ok((partition, Run { node, state, since, guarded, unclean }))
         };
         rows.iter().map(run).collect()
     }
@@ -331,6 +353,7 @@ mod tests {
             state: "RUNNING".to_owned(),
             since: (*since).to_owned(),
             guarded: Some(true),
+            unclean: false,
         };
         (0..).zip(of.iter().map(run)).collect()
     }

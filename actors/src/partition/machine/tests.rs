@@ -4,7 +4,7 @@ use kafka::ErrorCode;
 use proptest::prelude::*;
 
 fn end(stop: LaneStop, in_doubt: bool) -> LaneEnd {
-    LaneEnd { stop, in_doubt }
+    LaneEnd { stop, in_doubt, others_until: None }
 }
 
 fn lost(in_doubt: bool) -> LaneEnd {
@@ -57,6 +57,19 @@ fn the_ambiguity_wait_begins_when_the_broker_answers_again() {
     assert_eq!(effects, [Effect::Look { run: 3, quiet: Quiet::OnceAnswered { wait: AMBIGUITY_WAIT } }]);
     assert_eq!(Quiet::OnceAnswered { wait: AMBIGUITY_WAIT }.answered(later), later + AMBIGUITY_WAIT);
     assert_eq!(Quiet::From(now).answered(later), now);
+}
+
+#[test]
+fn an_owner_that_was_met_is_waited_for_also_in_the_next_run() {
+    let now = Instant::now();
+    let mut machine = running(now);
+    let until = now + TAKEOVER_WAIT;
+    let end = LaneEnd { others_until: Some(until), ..lost(false) };
+    machine.on(Event::LaneEnded { run: 1, end }, now, true);
+    let effects = machine.on(Event::Woken { token: 1 }, now, false);
+    assert_eq!(effects, [Effect::Look { run: 2, quiet: Quiet::From(until) }]);
+    assert!(machine.is_in_doubt(until - Duration::from_millis(1)), "whoever it is handed to is told");
+    assert!(!machine.is_in_doubt(until));
 }
 
 #[test]

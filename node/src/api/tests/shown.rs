@@ -119,7 +119,7 @@ fn a_partition_is_shown_as_observed_and_unknown_otherwise() {
     let expected = json!({
         "partition": 0, "lag": 3, "last_source_fetch_offset": 9, "lag_ms": 20, "source_end_offset": 13,
         "source_last_stable_offset": 13, "mirror_end_offset": 10, "node": "node-1", "state": "RUNNING",
-        "guarded": true, "fills_to": null, "error": null, "error_message": null,
+        "guarded": true, "unclean": false, "fills_to": null, "error": null, "error_message": null,
         "since": "1970-01-01T00:00:01.500Z", "retry_at": null,
     });
     assert_eq!(rows[0], expected);
