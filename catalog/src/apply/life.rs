@@ -40,8 +40,7 @@ impl Catalog {
         let mirror = self.mirror_mut(key)?;
         let stale = Refusal::Stale(format!("mirror topic '{}' partition {index}", key.topic));
         let Some(partition) = mirror.partitions.get_mut(index as usize) else { return Err(stale) };
-        let is_owners = partition.assignment.as_ref().is_some_and(|a| a.epoch == epoch);
-        if !is_owners || mirror.producer.is_none() {
+        if partition.assignment.as_ref().is_none_or(|a| a.epoch != epoch) {
             return Err(stale);
         }
         if partition.failure.is_some() {
