@@ -114,10 +114,10 @@ fn jobs(link: &Link, node: NodeId) -> BTreeSet<(Arc<str>, Job)> {
     let first_is_ours = |m: &catalog::MirrorTopic| {
         m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
     };
-    let job = |m: &catalog::MirrorTopic| match (m.status, &m.stop) {
-        (MirrorStatus::PendingMirror, _) if m.producer.is_none() => Some(Job::SetUp),
-        (MirrorStatus::PendingStopped, Some(stop)) if stop.fenced_at_ms.is_none() => Some(Job::CatchUp),
-        (MirrorStatus::PendingStopped, Some(_)) => Some(Job::Fence),
+    let job = |m: &catalog::MirrorTopic| match m.status {
+        MirrorStatus::PendingMirror if m.producer.is_none() => Some(Job::SetUp),
+        MirrorStatus::PendingStopped if m.is_fenced() => Some(Job::Fence),
+        MirrorStatus::PendingStopped => Some(Job::CatchUp),
         _ => None,
     };
     let ours = link.mirrors.values().filter(|m| first_is_ours(m));

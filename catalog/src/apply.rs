@@ -231,7 +231,7 @@ impl Catalog {
 
     fn add_partitions(&mut self, key: &MirrorKey, partitions: u32) -> Applied {
         let mirror = self.mirror_mut(key)?;
-        if mirror.stop.as_ref().is_some_and(|stop| stop.fenced_at_ms.is_some()) {
+        if mirror.is_fenced() {
             return Err(Refusal::Stale(format!("mirror topic '{}'", mirror.name)));
         }
         let now = mirror.partitions.len();

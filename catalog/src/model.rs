@@ -228,12 +228,16 @@ impl Link {
 }
 
 impl MirrorTopic {
+    /// Whether nothing more is to be appended, for good.
+    pub fn is_fenced(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.fenced_at_ms.is_some())
+    }
+
     /// Whether its partitions are to be mirrored, as far as each of them can.
     pub fn is_mirrored(&self) -> bool {
-        let catches_up = || self.stop.as_ref().is_some_and(|stop| stop.fenced_at_ms.is_none());
         match self.status {
             MirrorStatus::Active | MirrorStatus::Failed => self.producer.is_some(),
-            MirrorStatus::PendingStopped => catches_up(),
+            MirrorStatus::PendingStopped => !self.is_fenced(),
             MirrorStatus::PendingMirror | MirrorStatus::Paused | MirrorStatus::Stopped => false,
         }
     }

@@ -261,8 +261,7 @@ impl MirrorTopic {
     /// A failure that is reported late doesn't set a paused mirror's other partitions running. A
     /// promotion that still catches up can't any more and is off; a fenced mirror stops all the same.
     fn set_failed(&mut self, at_ms: i64) {
-        let is_fenced = self.stop.as_ref().is_some_and(|stop| stop.fenced_at_ms.is_some());
-        if self.status != MirrorStatus::Paused && !is_fenced {
+        if self.status != MirrorStatus::Paused && !self.is_fenced() {
             self.stop = None;
             self.set_status(MirrorStatus::Failed, at_ms);
         }

@@ -149,7 +149,9 @@ impl<'a> View<'a> {
                     heading: headings.at(at).copied(),
                     late: handing_over.at(at).is_some_and(|since| self.now >= *since + HAND_OVER_MAX),
                     rate: rates.at(at).copied().unwrap_or(0),
-                    idle: partition.failure.is_some() || (topic.producer.is_some() && !topic.is_mirrored()),
+                    idle: partition.failure.is_some()
+                        || topic.status == MirrorStatus::Paused
+                        || topic.is_fenced(),
                     came,
                     rests_until,
                 });

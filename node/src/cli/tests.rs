@@ -66,7 +66,7 @@ fn what_is_missing_or_contradictory_is_refused() {
         "lockstep link create l --destination west",
         "lockstep link create l --source east --source-bootstrap-server a:1 --destination west",
         "lockstep mirror promote --link l",
-        "lockstep mirror promote t --link l --wait soon",
+        "lockstep mirror promote t --link l --wait=soon",
         "lockstep mirror promote t --link l --cancel --wait",
         "lockstep mirror failover t --link l --cancel",
         "lockstep verify t",
