@@ -21,6 +21,7 @@ pub fn link(topics: &[(&str, Vec<MirrorPartition>)]) -> Link {
         status: MirrorStatus::Active,
         status_since_ms: 0,
         producer: Some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
+        stop: None,
         partitions: partitions.clone(),
     };
     Link {

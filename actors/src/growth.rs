@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use catalog::{Action, Link, MirrorKey, MirrorStatus, NodeId};
+use catalog::{Action, Link, MirrorKey, NodeId};
 use kafka::topics::{self, CreateError};
 use kafka::{ErrorCode, Metadata};
 
@@ -24,9 +24,7 @@ pub fn wanted(link: &Link, node: NodeId, source: &Metadata) -> Vec<Growth> {
     let is_ours = |m: &catalog::MirrorTopic| {
         m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
     };
-    let follows = |m: &catalog::MirrorTopic| {
-        m.producer.is_some() && matches!(m.status, MirrorStatus::Active | MirrorStatus::Failed) && is_ours(m)
-    };
+    let follows = |m: &catalog::MirrorTopic| m.is_mirrored() && is_ours(m);
     let mirrors = link.mirrors.values().filter(|m| follows(m));
     mirrors
         .filter_map(|m| {
@@ -67,7 +65,7 @@ pub async fn grow(plane: Arc<LinkPlane>, catalog: Arc<dyn CatalogPort>, mirror: 
 mod tests {
     use super::*;
     use catalog::model::MirrorPartition;
-    use catalog::{Assignment, LinkId, MirrorTopic, ProducerIdentity, TopicId};
+    use catalog::{Assignment, LinkId, MirrorStatus, MirrorTopic, ProducerIdentity, TopicId};
     use kafka::{PartitionMetadata, TopicMetadata};
     use std::collections::BTreeMap;
 
@@ -86,6 +84,7 @@ mod tests {
             status: MirrorStatus::Active,
             status_since_ms: 0,
             producer: Some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
+            stop: None,
             partitions: vec![partition; partitions],
         };
         Link {

@@ -6,7 +6,8 @@
 //!   wait out, [`availability`]: whether its clusters answer, as values.
 //! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its
 //!   bytes.
-//! - [`setup`]: makes a new mirror ready; [`growth`]: follows added partitions. [`preflight`]: what would happen, before it is asked for.
+//! - [`setup`]: makes a new mirror ready; [`growth`]: follows added partitions; [`stop`]: ends it as a
+//!   mirror. [`preflight`]: what would happen, before it is asked for.
 //! - [`watch`]: idle mirrors that others write to.
 //! - [`verdict`]: what to do next about every error. [`observe`]: what anyone may see.
 //!
@@ -40,5 +41,6 @@ pub mod preflight;
 pub mod reconciler;
 pub mod settings;
 pub mod setup;
+pub mod stop;
 pub mod verdict;
 pub mod watch;

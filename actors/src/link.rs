@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Link, NodeId};
+use catalog::{Link, MirrorStatus, NodeId};
 use kafka::ClientConfig;
 use kafka::client::{Client, Dial};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -27,10 +27,11 @@ use crate::fleet::release::Releases;
 use crate::growth::{self, Growth};
 use crate::observe::{Observatory, PartitionStats};
 use crate::partition::{PartitionMessage, topic_partition};
-use crate::plan::{self, Leaving, PartitionKey, Running, Start};
+use crate::plan::{self, Job, Leaving, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, PlaneMeters, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
+use crate::stop::Stopping;
 use crate::watch::{self, Round, Watched};
 
 pub use partitions::released;
@@ -78,8 +79,9 @@ pub enum LinkMessage {
         assignment_epoch: u64,
         in_doubt: bool,
     },
-    SetupEnded {
+    JobEnded {
         topic: Arc<str>,
+        job: Job,
     },
     GrowthEnded {
         topic: Arc<str>,
@@ -105,7 +107,7 @@ pub struct LinkState {
     plane: Arc<LinkPlane>,
     partitions: BTreeMap<PartitionKey, RunningPartition>,
     leaving: Leaving,
-    setups: BTreeMap<Arc<str>, AbortHandle>,
+    jobs: BTreeMap<(Arc<str>, Job), AbortHandle>,
     /// Topics to which partitions are being added.
     growths: BTreeSet<Arc<str>>,
     doubts: Doubts,
@@ -166,7 +168,7 @@ impl Actor for LinkSupervisor {
             plane,
             partitions: BTreeMap::new(),
             leaving,
-            setups: BTreeMap::new(),
+            jobs: BTreeMap::new(),
             growths: BTreeSet::new(),
             doubts,
             availability: Availability::new(settings.availability_failures_max),
@@ -208,8 +210,8 @@ impl Actor for LinkSupervisor {
                     state.partitions.remove(&key);
                 }
             }
-            LinkMessage::SetupEnded { topic } => {
-                state.setups.remove(&topic);
+            LinkMessage::JobEnded { topic, job } => {
+                state.jobs.remove(&(topic, job));
             }
             LinkMessage::GrowthEnded { topic } => {
                 state.growths.remove(&topic);
@@ -247,7 +249,7 @@ impl Actor for LinkSupervisor {
 /// second owner.
 impl Drop for LinkState {
     fn drop(&mut self) {
-        self.tasks.iter().chain(self.setups.values()).for_each(AbortHandle::abort);
+        self.tasks.iter().chain(self.jobs.values()).for_each(AbortHandle::abort);
     }
 }
 
@@ -279,20 +281,20 @@ impl LinkState {
         let released = plan.releases.iter().map(|owned| released(&self.link, owned, &self.doubts));
         self.surroundings.releases.add(released);
         self.forget_what_is_gone();
-        self.setups.retain(|topic, task| {
-            let wanted = plan.setups.contains(topic);
+        self.jobs.retain(|job, task| {
+            let wanted = plan.jobs.contains(job);
             if !wanted {
                 task.abort();
             }
             wanted
         });
-        for topic in plan.setups {
-            self.start_setup(myself, topic);
+        for (topic, job) in plan.jobs {
+            self.start_job(myself, topic, job);
         }
     }
 
     fn stop_all(&mut self, myself: &ActorRef<LinkMessage>) {
-        self.setups.values().for_each(AbortHandle::abort);
+        self.jobs.values().for_each(AbortHandle::abort);
         let keys: Vec<PartitionKey> = self.partitions.keys().cloned().collect();
         for key in &keys {
             self.stop_partition(myself, key);
@@ -305,19 +307,25 @@ impl LinkState {
         }
     }
 
-    fn start_setup(&mut self, myself: &ActorRef<LinkMessage>, topic: Arc<str>) {
+    fn start_job(&mut self, myself: &ActorRef<LinkMessage>, topic: Arc<str>, job: Job) {
         let Some(mirror) = self.link.mirrors.get(&topic).cloned() else { return };
-        if self.setups.contains_key(&topic) {
+        if self.jobs.contains_key(&(topic.clone(), job)) {
             return;
         }
+        let (plane, key) = (self.plane.clone(), self.link.key(&topic));
         let Surroundings { catalog, observatory, .. } = self.surroundings.clone();
-        let work = setup::run(self.plane.clone(), catalog, observatory, self.link.key(&topic), mirror);
+        // What the job before it waited for.
+        observatory.set_waiting(&key, None);
         let (myself, name) = (myself.clone(), topic.clone());
         let task = tokio::spawn(async move {
-            work.await;
-            let _ = myself.cast(LinkMessage::SetupEnded { topic: name });
+            match job {
+                Job::SetUp => setup::run(plane, catalog, observatory, key, mirror).await,
+                Job::CatchUp => Stopping { plane, catalog, observatory, key }.catch_up().await,
+                Job::Fence => Stopping { plane, catalog, observatory, key }.fence().await,
+            }
+            let _ = myself.cast(LinkMessage::JobEnded { topic: name, job });
         });
-        self.setups.insert(topic, task.abort_handle());
+        self.jobs.insert((topic, job), task.abort_handle());
     }
 
     /// One task a topic at a time.
@@ -369,8 +377,9 @@ impl LinkState {
 }
 
 fn topics(link: &Link) -> Topics {
+    let mirrors = || link.mirrors.values().filter(|m| m.status != MirrorStatus::Stopped);
     Topics {
-        source: link.mirrors.values().map(|m| m.source_topic.clone()).collect(),
-        destination: link.mirrors.values().filter(|m| m.producer.is_some()).map(|m| m.name.clone()).collect(),
+        source: mirrors().map(|m| m.source_topic.clone()).collect(),
+        destination: mirrors().filter(|m| m.producer.is_some()).map(|m| m.name.clone()).collect(),
     }
 }

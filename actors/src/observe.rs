@@ -260,7 +260,7 @@ struct Inner {
     mirrors: BTreeMap<MirrorKey, BTreeMap<u32, Arc<PartitionStats>>>,
     links: BTreeMap<LinkId, LinkView>,
     credits: BTreeMap<LinkId, LinkCredit>,
-    setups: BTreeMap<MirrorKey, String>,
+    waiting: BTreeMap<MirrorKey, String>,
 }
 
 impl Observatory {
@@ -298,8 +298,8 @@ impl Observatory {
     }
 
     /// What a mirror that isn't ready yet waits for.
-    pub fn setup(&self, mirror: &MirrorKey) -> Option<String> {
-        lock(&self.inner).setups.get(mirror).cloned()
+    pub fn waiting_for(&self, mirror: &MirrorKey) -> Option<String> {
+        lock(&self.inner).waiting.get(mirror).cloned()
     }
 
     /// Of each partition that runs here, or did and comes back.
@@ -338,11 +338,11 @@ impl Observatory {
         };
     }
 
-    pub(crate) fn set_setup(&self, mirror: &MirrorKey, waits_for: Option<String>) {
+    pub(crate) fn set_waiting(&self, mirror: &MirrorKey, waits_for: Option<String>) {
         let mut inner = lock(&self.inner);
         match waits_for {
-            Some(text) => inner.setups.insert(mirror.clone(), text),
-            None => inner.setups.remove(mirror),
+            Some(text) => inner.waiting.insert(mirror.clone(), text),
+            None => inner.waiting.remove(mirror),
         };
     }
 
@@ -356,7 +356,7 @@ impl Observatory {
     /// waited for whose first partition, which makes it ready, is among them.
     pub(crate) fn retain(&self, link: &LinkId, stays: impl Fn(&Arc<str>, u32) -> bool) {
         let mut inner = lock(&self.inner);
-        inner.setups.retain(|mirror, _| mirror.link != *link || stays(&mirror.topic, 0));
+        inner.waiting.retain(|mirror, _| mirror.link != *link || stays(&mirror.topic, 0));
         inner.mirrors.retain(|mirror, partitions| {
             if mirror.link == *link {
                 partitions.retain(|partition, _| stays(&mirror.topic, *partition));
@@ -383,12 +383,12 @@ mod tests {
             Observatory::new(WallClock::new(|| 0), LeaseKeeper::new(Uptime::new(|| Duration::ZERO)));
         let key = |topic: &str| MirrorKey { link: LinkId("l".into()), topic: topic.into() };
         for topic in ["gone", "stays"] {
-            observatory.set_setup(&key(topic), Some("the destination".into()));
+            observatory.set_waiting(&key(topic), Some("the destination".into()));
         }
         observatory.retain(&LinkId("l".into()), |topic, _| &**topic == "stays");
-        assert_eq!(observatory.setup(&key("gone")), None);
-        assert_eq!(observatory.setup(&key("stays")).as_deref(), Some("the destination"));
+        assert_eq!(observatory.waiting_for(&key("gone")), None);
+        assert_eq!(observatory.waiting_for(&key("stays")).as_deref(), Some("the destination"));
         observatory.retain(&LinkId("another".into()), |_, _| false);
-        assert!(observatory.setup(&key("stays")).is_some(), "of another link");
+        assert!(observatory.waiting_for(&key("stays")).is_some(), "of another link");
     }
 }

@@ -17,8 +17,19 @@ pub struct Plan {
     pub starts: Vec<Start>,
     /// Partitions that other nodes are to get and that don't run (any more).
     pub releases: Vec<Start>,
-    /// Mirror topics to make ready.
-    pub setups: Vec<Arc<str>>,
+    /// What is to be done for mirror topics as a whole.
+    pub jobs: BTreeSet<(Arc<str>, Job)>,
+}
+
+/// Done by the owner of a mirror topic's partition 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    /// Make it ready.
+    SetUp,
+    /// Watch a promotion catch up.
+    CatchUp,
+    /// Fence it, and say where it ended.
+    Fence,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +85,9 @@ pub fn plan(link: &Link, node: NodeId, running: &Running, leaving: &Leaving) -> 
         .collect();
     let releases = leaving.iter().filter(|key| !running.contains_key(*key));
     let releases = releases.filter_map(|key| owned(link, node, key)).collect();
-    let mut setups = setups(link, node);
-    setups.retain(|topic| !leaving.contains(&(topic.clone(), 0)));
-    Plan { stops, starts, releases, setups }
+    let mut jobs = jobs(link, node);
+    jobs.retain(|(topic, _)| !leaving.contains(&(topic.clone(), 0)));
+    Plan { stops, starts, releases, jobs }
 }
 
 /// How the partition is assigned to the node, if it is.
@@ -87,8 +98,7 @@ fn owned(link: &Link, node: NodeId, key: &PartitionKey) -> Option<Start> {
 }
 
 fn desired(link: &Link, node: NodeId) -> BTreeMap<PartitionKey, (u64, bool)> {
-    let runs = |status| matches!(status, MirrorStatus::Active | MirrorStatus::Failed);
-    let mirrors = link.mirrors.values().filter(|m| m.producer.is_some() && runs(m.status));
+    let mirrors = link.mirrors.values().filter(|m| m.is_mirrored());
     let partitions = mirrors.flat_map(|m| (0u32..).zip(&m.partitions).map(move |(index, p)| (m, index, p)));
     partitions
         .filter(|(_, _, p)| p.failure.is_none())
@@ -99,14 +109,19 @@ fn desired(link: &Link, node: NodeId) -> BTreeMap<PartitionKey, (u64, bool)> {
         .collect()
 }
 
-/// The owner of partition 0 makes the mirror ready.
-fn setups(link: &Link, node: NodeId) -> Vec<Arc<str>> {
+/// The owner of partition 0 sees to the topic.
+fn jobs(link: &Link, node: NodeId) -> BTreeSet<(Arc<str>, Job)> {
     let first_is_ours = |m: &catalog::MirrorTopic| {
         m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
     };
-    let pending =
-        link.mirrors.values().filter(|m| m.status == MirrorStatus::PendingMirror && m.producer.is_none());
-    pending.filter(|m| first_is_ours(m)).map(|m| m.name.clone()).collect()
+    let job = |m: &catalog::MirrorTopic| match m.status {
+        MirrorStatus::PendingMirror if m.producer.is_none() => Some(Job::SetUp),
+        MirrorStatus::PendingStopped if m.is_fenced() => Some(Job::Fence),
+        MirrorStatus::PendingStopped => Some(Job::CatchUp),
+        _ => None,
+    };
+    let ours = link.mirrors.values().filter(|m| first_is_ours(m));
+    ours.filter_map(|m| Some((m.name.clone(), job(m)?))).collect()
 }
 
 impl Plan {
@@ -153,6 +168,7 @@ impl fmt::Display for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use catalog::stop::{Stop, StopKind};
     use catalog::{Assignment, Failure, LinkId, MirrorError, MirrorTopic, ProducerIdentity, TopicId};
 
     const HERE: NodeId = NodeId(1);
@@ -168,6 +184,7 @@ mod tests {
             status,
             status_since_ms: 0,
             producer: ready.then_some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
+            stop: None,
             partitions,
         };
         Link {
@@ -224,8 +241,32 @@ mod tests {
         let link = link(vec![on(HERE, 1, false)], MirrorStatus::PendingMirror, false);
         let plan_here = plan(&link, HERE, &Running::new(), &Leaving::new());
         assert!(plan_here.is_empty());
-        assert_eq!(plan_here.setups, ["orders".into()]);
-        assert_eq!(plan(&link, NodeId(2), &Running::new(), &Leaving::new()).setups, Vec::<Arc<str>>::new());
+        assert_eq!(plan_here.jobs, BTreeSet::from([("orders".into(), Job::SetUp)]));
+        assert_eq!(plan(&link, NodeId(2), &Running::new(), &Leaving::new()).jobs, BTreeSet::new());
+    }
+
+    #[test]
+    fn a_promotion_mirrors_on_until_it_is_fenced_and_a_stopped_mirror_does_nothing() {
+        let stopping = |fenced_at_ms, status| {
+            let mut link = link(vec![on(HERE, 1, false)], status, true);
+            let mirror = link.mirrors.get_mut("orders").map(Arc::make_mut).expect("orders");
+            mirror.stop = Some(Stop {
+                kind: StopKind::Promote,
+                asked_at_ms: 0,
+                before: MirrorStatus::Active,
+                fenced_at_ms,
+                ends: Vec::new(),
+                remarks: Vec::new(),
+            });
+            let running = Running::from([(("orders".into(), 0), 1)]);
+            let plan = plan(&link, HERE, &running, &Leaving::new());
+            let jobs: Vec<Job> = plan.jobs.iter().map(|(_, job)| *job).collect();
+            (plan.to_string(), jobs)
+        };
+        let stop = String::from("stop orders[0]");
+        assert_eq!(stopping(None, MirrorStatus::PendingStopped), (String::new(), vec![Job::CatchUp]));
+        assert_eq!(stopping(Some(5), MirrorStatus::PendingStopped), (stop.clone(), vec![Job::Fence]));
+        assert_eq!(stopping(Some(5), MirrorStatus::Stopped), (stop, vec![]));
     }
 
     #[test]
@@ -271,6 +312,6 @@ mod tests {
         let link = link(vec![on(HERE, 1, false)], MirrorStatus::PendingMirror, false);
         let leaving = Leaving::from([("orders".into(), 0)]);
         let plan = plan(&link, HERE, &Running::new(), &leaving);
-        assert_eq!((plan.setups.len(), released(&plan)), (0, vec![(0, 1)]));
+        assert_eq!((plan.jobs.len(), released(&plan)), (0, vec![(0, 1)]));
     }
 }

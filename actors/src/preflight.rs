@@ -309,6 +309,7 @@ fn draft(plan: &MirrorPlan) -> MirrorTopic {
         status: MirrorStatus::PendingMirror,
         status_since_ms: 0,
         producer: None,
+        stop: None,
         partitions: vec![Default::default(); plan.partitions as usize],
     }
 }

@@ -62,16 +62,31 @@ enum Trouble {
 impl From<Error> for Trouble {
     /// Brokers that don't answer come back, and grants are given.
     fn from(error: Error) -> Self {
-        Self::Passing(match error.code() {
-            Some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED) => {
-                format!("{error}; grant DESCRIBE and WRITE on that transactional id at the destination")
-            }
-            Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => format!(
-                "{error}; grant CREATE, DESCRIBE and DESCRIBE_CONFIGS on the mirror topic at the destination"
-            ),
-            _ => error.to_string(),
-        })
+        Self::Passing(with_grant(&error))
     }
+}
+
+/// An error of the destination, with the grant that cures it.
+pub(crate) fn with_grant(error: &Error) -> String {
+    match error.code() {
+        Some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED) => {
+            format!("{error}; grant DESCRIBE and WRITE on that transactional id at the destination")
+        }
+        Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => format!(
+            "{error}; grant CREATE, WRITE, DESCRIBE and DESCRIBE_CONFIGS on the mirror topic at the destination"
+        ),
+        _ => error.to_string(),
+    }
+}
+
+/// Where a mirror's producer identity comes from. No transaction is used under it while mirroring.
+pub(crate) fn transactional_id(key: &MirrorKey) -> String {
+    format!("lockstep.{}.{}", key.link, key.topic)
+}
+
+/// Every config that is held, on brokers of any version.
+pub(crate) fn held_keys() -> impl Iterator<Item = &'static str> {
+    HELD.iter().map(|(key, _)| *key).chain([TIMESTAMP_BOUND_BEFORE_3_6])
 }
 
 /// Tries until the mirror is ready, can't become so, or the caller drops the future.
@@ -96,7 +111,7 @@ pub async fn run(
             }
             Err(Trouble::Passing(message)) => {
                 tracing::info!(topic = %key.topic, "mirror topic isn't ready yet: {message}");
-                observatory.set_setup(&key, Some(message));
+                observatory.set_waiting(&key, Some(message));
                 tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(RETRY_MAX);
                 continue;
@@ -105,7 +120,7 @@ pub async fn run(
         if let Err(refusal) = catalog.submit_until_taken(action).await {
             tracing::info!(topic = %key.topic, %refusal, "the catalog didn't take the mirror's setup");
         }
-        observatory.set_setup(&key, None);
+        observatory.set_waiting(&key, None);
         return;
     }
 }
@@ -127,8 +142,8 @@ async fn prepare(
             format!("topic '{}' exists at the destination and can't be a mirror: {message}", mirror.name);
         return Err(Trouble::Lasting(MirrorError::IllegalState, message));
     }
-    let transactional_id = format!("lockstep.{}.{}", key.link, key.topic);
-    let (producer_id, producer_epoch) = producers::init_producer_id(destination, &transactional_id).await?;
+    let (producer_id, producer_epoch) =
+        producers::init_producer_id(destination, &transactional_id(key)).await?;
     Ok((TopicId(*topic.topic_id.as_bytes()), ProducerIdentity { producer_id, producer_epoch }))
 }
 

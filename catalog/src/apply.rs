@@ -1,14 +1,14 @@
 //! `apply`: the only way the catalog changes. Total and deterministic; a refusal changes nothing.
 
 mod fleet;
+mod life;
 mod ownership;
 
 use std::sync::Arc;
 
 use crate::command::{Action, Command, NewLink, NewMirror, Outcome, Refusal};
 use crate::model::{
-    Catalog, Cluster, Failure, Link, LinkId, MirrorKey, MirrorPartition, MirrorStatus, MirrorTopic, Prefix,
-    ProducerIdentity, TopicId,
+    Catalog, Cluster, Link, LinkId, MirrorKey, MirrorPartition, MirrorStatus, MirrorTopic, Prefix, TopicId,
 };
 
 pub use fleet::{JOIN_TOKENS_MAX, REMOVED_MAX};
@@ -77,6 +77,13 @@ impl Catalog {
             Action::RemoveAuthority { certificate } => self.remove_authority(&certificate),
             Action::HandOver { moves } => self.hand_over(&moves),
             Action::Release { node, released } => self.release(node, &released),
+            Action::PromoteMirror { mirror } => self.promote(&mirror, at_ms),
+            Action::CancelPromotion { mirror } => self.cancel_promotion(&mirror, at_ms),
+            Action::FailOverMirror { mirror } => self.fail_over(&mirror, at_ms),
+            Action::FenceMirror { mirror, producer } => self.fence(&mirror, producer, at_ms),
+            Action::MirrorStopped { mirror, producer, ends, remarks } => {
+                self.stopped(&mirror, producer, (ends, remarks), at_ms)
+            }
         }
     }
 
@@ -155,8 +162,12 @@ impl Catalog {
 
     fn delete_link(&mut self, id: &LinkId) -> Applied {
         let link = self.links.get(id).ok_or_else(|| Refusal::not_found("link", &id.0))?;
-        if let Some(topic) = link.mirrors.keys().next() {
-            let by = format!("{} mirror topic(s), first '{topic}'; delete them first", link.mirrors.len());
+        let mut mirroring = link.mirrors.values().filter(|m| m.status != MirrorStatus::Stopped).peekable();
+        if let Some(first) = mirroring.peek().map(|m| m.name.clone()) {
+            let by = format!(
+                "{} mirror topic(s) not STOPPED, first '{first}'; promote, fail over or delete them first",
+                mirroring.count()
+            );
             return Err(Refusal::InUse { what: "link".into(), name: link.name.to_string(), by });
         }
         self.links.remove(id);
@@ -186,110 +197,10 @@ impl Catalog {
             status: MirrorStatus::PendingMirror,
             status_since_ms: at_ms,
             producer: None,
+            stop: None,
             partitions: vec![MirrorPartition::default(); new.partitions as usize],
         };
         self.link_mut(&new.mirror.link)?.mirrors.insert(topic, Arc::new(mirror));
-        Ok(Outcome::Done)
-    }
-
-    fn mirror_ready(
-        &mut self,
-        key: &MirrorKey,
-        topic_id: TopicId,
-        producer: ProducerIdentity,
-        at_ms: i64,
-    ) -> Applied {
-        let mirror = self.mirror_mut(key)?;
-        // The identity is for the mirror's whole life: a late second answer must not replace it.
-        if mirror.producer.is_some() {
-            return Err(Refusal::Stale(format!("mirror topic '{}'", mirror.name)));
-        }
-        mirror.destination_topic_id = topic_id;
-        mirror.producer = Some(producer);
-        if mirror.status == MirrorStatus::PendingMirror {
-            mirror.set_status(MirrorStatus::Active, at_ms);
-        }
-        Ok(Outcome::Done)
-    }
-
-    fn fail_partition(
-        &mut self,
-        key: &MirrorKey,
-        index: u32,
-        epoch: u64,
-        failure: Failure,
-        at_ms: i64,
-    ) -> Applied {
-        let mirror = self.mirror_mut(key)?;
-        let stale = Refusal::Stale(format!("mirror topic '{}' partition {index}", key.topic));
-        let Some(partition) = mirror.partitions.get_mut(index as usize) else { return Err(stale) };
-        if partition.assignment.as_ref().is_none_or(|a| a.epoch != epoch) {
-            return Err(stale);
-        }
-        if partition.failure.is_some() {
-            return Ok(Outcome::Unchanged);
-        }
-        partition.failure = Some(failure);
-        mirror.set_failed(at_ms);
-        Ok(Outcome::Done)
-    }
-
-    fn delete_mirror(&mut self, key: &MirrorKey) -> Applied {
-        let removed = self.link_mut(&key.link)?.mirrors.remove(&key.topic);
-        let removed = removed.ok_or_else(|| Refusal::not_found("mirror topic", &key.topic))?;
-        let epochs = removed.partitions.iter().filter_map(|partition| partition.assignment.as_ref());
-        let highest = epochs.map(|assignment| assignment.epoch).max().unwrap_or_default();
-        self.fleet.deleted_epoch_max = self.fleet.deleted_epoch_max.max(highest);
-        self.fleet.hand_overs.retain(|hand_over, _| hand_over.mirror != *key);
-        Ok(Outcome::Done)
-    }
-
-    /// What keeps a mirror from being set up. One that is set up fails by partition: then this comes from
-    /// a node that was held up in the middle of a setup, which another has finished since.
-    fn fail_mirror(&mut self, key: &MirrorKey, failure: Failure, at_ms: i64) -> Applied {
-        let mirror = self.mirror_mut(key)?;
-        if mirror.producer.is_some() {
-            return Err(Refusal::Stale(format!("mirror topic '{}'", key.topic)));
-        }
-        for partition in &mut mirror.partitions {
-            partition.failure.get_or_insert_with(|| failure.clone());
-        }
-        mirror.set_failed(at_ms);
-        Ok(Outcome::Done)
-    }
-
-    fn pause_mirror(&mut self, key: &MirrorKey, at_ms: i64) -> Applied {
-        let mirror = self.mirror_mut(key)?;
-        match mirror.status {
-            MirrorStatus::Paused => Ok(Outcome::Unchanged),
-            MirrorStatus::Active | MirrorStatus::PendingMirror => {
-                mirror.set_status(MirrorStatus::Paused, at_ms);
-                Ok(Outcome::Done)
-            }
-            MirrorStatus::Failed => Err(Refusal::Illegal(format!(
-                "mirror topic '{}' is FAILED: resume it after mending the cause, or delete it",
-                mirror.name
-            ))),
-        }
-    }
-
-    fn resume_mirror(&mut self, key: &MirrorKey, at_ms: i64) -> Applied {
-        let mirror = self.mirror_mut(key)?;
-        if !matches!(mirror.status, MirrorStatus::Paused | MirrorStatus::Failed) {
-            return Ok(Outcome::Unchanged);
-        }
-        for partition in &mut mirror.partitions {
-            // A failed partition starts afresh under a higher epoch, so that a late failure of
-            // the former run is refused.
-            if partition.failure.take().is_some()
-                && let Some(assignment) = &mut partition.assignment
-            {
-                assignment.epoch += 1;
-                assignment.unclean = true;
-            }
-        }
-        let ready = mirror.producer.is_some();
-        mirror.set_status(if ready { MirrorStatus::Active } else { MirrorStatus::PendingMirror }, at_ms);
         Ok(Outcome::Done)
     }
 
@@ -320,6 +231,9 @@ impl Catalog {
 
     fn add_partitions(&mut self, key: &MirrorKey, partitions: u32) -> Applied {
         let mirror = self.mirror_mut(key)?;
+        if mirror.is_fenced() {
+            return Err(Refusal::Stale(format!("mirror topic '{}'", mirror.name)));
+        }
         let now = mirror.partitions.len();
         if partitions > PARTITIONS_MAX {
             let message = format!("{partitions} partitions; a mirror topic has at most {PARTITIONS_MAX}");
@@ -332,22 +246,6 @@ impl Catalog {
                 mirror.partitions.resize_with(partitions as usize, MirrorPartition::default);
                 Ok(Outcome::Done)
             }
-        }
-    }
-}
-
-impl MirrorTopic {
-    /// A failure that is reported late doesn't set a paused mirror's other partitions running.
-    fn set_failed(&mut self, at_ms: i64) {
-        if self.status != MirrorStatus::Paused {
-            self.set_status(MirrorStatus::Failed, at_ms);
-        }
-    }
-
-    fn set_status(&mut self, status: MirrorStatus, at_ms: i64) {
-        if self.status != status {
-            self.status = status;
-            self.status_since_ms = at_ms;
         }
     }
 }

@@ -15,14 +15,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Authority, Fleet, FleetId, JoinToken, Node, PartitionKey};
-use crate::model::{Catalog, Cluster, Link, LinkId, NodeId};
+use crate::model::{
+    Catalog, Cluster, Link, LinkId, MirrorPartition, MirrorStatus, MirrorTopic, NodeId, ProducerIdentity,
+    TopicId,
+};
 
 /// Version of every value but a whole catalog.
 pub const VERSION: u8 = 1;
 
 /// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address. 2: it
-/// doesn't know which assignment epochs deleted mirrors had.
-pub const CATALOG_VERSION: u8 = 3;
+/// doesn't know which assignment epochs deleted mirrors had. 3: its mirror topics don't stop.
+pub const CATALOG_VERSION: u8 = 4;
 
 /// Decoding stops beyond this: a bound on what a corrupt length can make us allocate.
 const DECODED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -71,6 +74,7 @@ pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
 pub fn decode_catalog(bytes: &[u8]) -> Result<Catalog, CodecError> {
     match version(bytes)? {
         (CATALOG_VERSION, body) => decode_body(body),
+        (3, body) => decode_body::<CatalogV3>(body).map(Catalog::from),
         (2, body) => decode_body::<CatalogV2>(body).map(Catalog::from),
         (1, body) => decode_body::<CatalogV1>(body).map(Catalog::from),
         (found, _) => Err(CodecError::Version { found, reads: CATALOG_VERSION }),
@@ -114,7 +118,7 @@ fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
 struct CatalogV1 {
     nodes: BTreeMap<NodeId, NodeV1>,
     clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
-    links: BTreeMap<LinkId, Arc<Link>>,
+    links: BTreeMap<LinkId, LinkV3>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,7 +134,7 @@ impl From<CatalogV1> for Catalog {
             .into_iter()
             .map(|(id, NodeV1 { name, starts })| (id, Node::of_level_1(name, starts)))
             .collect();
-        Self { nodes, clusters: old.clusters, links: old.links, fleet: Fleet::default() }
+        Self { nodes, clusters: old.clusters, links: links(old.links), fleet: Fleet::default() }
     }
 }
 
@@ -138,7 +142,7 @@ impl From<CatalogV1> for Catalog {
 struct CatalogV2 {
     nodes: BTreeMap<NodeId, Node>,
     clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
-    links: BTreeMap<LinkId, Arc<Link>>,
+    links: BTreeMap<LinkId, LinkV3>,
     fleet: FleetV2,
 }
 
@@ -155,13 +159,125 @@ impl From<CatalogV2> for Catalog {
     fn from(old: CatalogV2) -> Self {
         let FleetV2 { id, authorities, join_tokens, removed, hand_overs } = old.fleet;
         let fleet = Fleet { id, authorities, join_tokens, removed, hand_overs, deleted_epoch_max: 0 };
-        Self { nodes: old.nodes, clusters: old.clusters, links: old.links, fleet }
+        Self { nodes: old.nodes, clusters: old.clusters, links: links(old.links), fleet }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct CatalogV3 {
+    nodes: BTreeMap<NodeId, Node>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    links: BTreeMap<LinkId, LinkV3>,
+    fleet: Fleet,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LinkV3 {
+    id: LinkId,
+    name: Arc<str>,
+    destination: Arc<str>,
+    source: Option<Arc<str>>,
+    source_cluster_id: Arc<str>,
+    destination_cluster_id: Arc<str>,
+    configs: BTreeMap<String, String>,
+    mirrors: BTreeMap<Arc<str>, MirrorTopicV3>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MirrorTopicV3 {
+    name: Arc<str>,
+    source_topic: Arc<str>,
+    source_topic_id: TopicId,
+    destination_topic_id: TopicId,
+    replication_factor: Option<i16>,
+    configs: BTreeMap<String, String>,
+    status: MirrorStatus,
+    status_since_ms: i64,
+    producer: Option<ProducerIdentity>,
+    partitions: Vec<MirrorPartition>,
+}
+
+impl From<CatalogV3> for Catalog {
+    fn from(old: CatalogV3) -> Self {
+        Self { nodes: old.nodes, clusters: old.clusters, links: links(old.links), fleet: old.fleet }
+    }
+}
+
+fn links(old: BTreeMap<LinkId, LinkV3>) -> BTreeMap<LinkId, Arc<Link>> {
+    let link = |old: LinkV3| Link {
+        id: old.id,
+        name: old.name,
+        destination: old.destination,
+        source: old.source,
+        source_cluster_id: old.source_cluster_id,
+        destination_cluster_id: old.destination_cluster_id,
+        configs: old.configs,
+        mirrors: old.mirrors.into_iter().map(|(name, old)| (name, Arc::new(mirror(old)))).collect(),
+    };
+    old.into_iter().map(|(id, old)| (id, Arc::new(link(old)))).collect()
+}
+
+fn mirror(old: MirrorTopicV3) -> MirrorTopic {
+    MirrorTopic {
+        name: old.name,
+        source_topic: old.source_topic,
+        source_topic_id: old.source_topic_id,
+        destination_topic_id: old.destination_topic_id,
+        replication_factor: old.replication_factor,
+        configs: old.configs,
+        status: old.status,
+        status_since_ms: old.status_since_ms,
+        producer: old.producer,
+        stop: None,
+        partitions: old.partitions,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_catalog_of_the_third_version_is_read() {
+        let mirror = MirrorTopicV3 {
+            name: "m".into(),
+            source_topic: "s".into(),
+            source_topic_id: TopicId([1; 16]),
+            destination_topic_id: TopicId([2; 16]),
+            replication_factor: None,
+            configs: BTreeMap::new(),
+            status: MirrorStatus::Paused,
+            status_since_ms: 7,
+            producer: Some(ProducerIdentity { producer_id: 5, producer_epoch: 1 }),
+            partitions: vec![MirrorPartition::default()],
+        };
+        let link = LinkV3 {
+            id: LinkId("l".into()),
+            name: "n".into(),
+            destination: "w".into(),
+            source: None,
+            source_cluster_id: "a".into(),
+            destination_cluster_id: "b".into(),
+            configs: BTreeMap::new(),
+            mirrors: BTreeMap::from([("m".into(), mirror)]),
+        };
+        let old = CatalogV3 {
+            nodes: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            links: BTreeMap::from([(LinkId("l".into()), link)]),
+            fleet: Fleet::default(),
+        };
+        let bytes = encode_as(3, &old);
+        let mut written = vec![3, 0, 0, 1, 1, b'l', 1, b'l', 1, b'n', 1, b'w', 0, 1, b'a', 1, b'b', 0, 1];
+        written.extend([1, b'm', 1, b'm', 1, b's']);
+        written.extend([[1; 16], [2; 16]].concat());
+        written.extend([0, 0, 2, 14, 1, 10, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes, written, "as the third version wrote it");
+        let read = decode_catalog(&bytes).expect("readable");
+        let mirror = &read.links[&LinkId("l".into())].mirrors["m"];
+        assert_eq!((mirror.status, mirror.stop.as_ref()), (MirrorStatus::Paused, None));
+        assert_eq!(decode_catalog(&encode_catalog(&read)).expect("readable"), read);
+    }
 
     #[test]
     fn a_catalog_of_the_second_version_is_read() {
@@ -200,7 +316,7 @@ mod tests {
         let refused = decode_catalog(&newer).expect_err("newer");
         assert_eq!(
             refused.to_string(),
-            "written in format 4, this build reads up to 3: use a newer lockstep"
+            "written in format 5, this build reads up to 4: use a newer lockstep"
         );
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Authority, Duty, FleetId, JoinToken, PartitionKey};
 use crate::model::{Failure, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId};
+use crate::stop::StoppedPartition;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -154,6 +155,32 @@ pub enum Action {
         node: NodeId,
         released: Vec<Released>,
     },
+    // Level 3 from here on.
+    /// Catch up with the source, then stop being a mirror.
+    PromoteMirror {
+        mirror: MirrorKey,
+    },
+    /// Back to what it was; only while it still catches up.
+    CancelPromotion {
+        mirror: MirrorKey,
+    },
+    /// Stop being a mirror with what is there, whatever the source does.
+    FailOverMirror {
+        mirror: MirrorKey,
+    },
+    /// A promotion has caught up: its owners are to stop, its producer identity is to be fenced.
+    FenceMirror {
+        mirror: MirrorKey,
+        producer: ProducerIdentity,
+    },
+    /// The fence stands in every partition; nothing of ours can be written any more.
+    MirrorStopped {
+        mirror: MirrorKey,
+        producer: ProducerIdentity,
+        /// Index is the partition.
+        ends: Vec<StoppedPartition>,
+        remarks: Vec<Arc<str>>,
+    },
 }
 
 /// What a node says of itself when it starts.
@@ -207,6 +234,11 @@ impl Action {
             | Self::RemoveAuthority { .. }
             | Self::HandOver { .. }
             | Self::Release { .. } => 2,
+            Self::PromoteMirror { .. }
+            | Self::CancelPromotion { .. }
+            | Self::FailOverMirror { .. }
+            | Self::FenceMirror { .. }
+            | Self::MirrorStopped { .. } => 3,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`command`]: what may be asked of it.
 //! - [`apply`](Catalog::apply): the only way it changes; total, deterministic, never panics.
 //! - [`placement`]: which node should run which mirror partition, as a plan.
+//! - [`stop`]: how a mirror topic stops being one.
 //! - [`voters`]: which members should vote in Raft, one change at a time.
 //! - [`codec`]: its bytes, versioned; the only place that names bincode.
 //!
@@ -20,6 +21,7 @@ pub mod command;
 pub mod fleet;
 pub mod model;
 pub mod placement;
+pub mod stop;
 pub mod voters;
 
 pub use command::{Action, Command, Outcome, Refusal};

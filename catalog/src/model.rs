@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Fleet, Node};
+use crate::stop::Stop;
 
 /// Raft id of a node, drawn at its first start. The name is only a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,6 +94,10 @@ pub enum MirrorStatus {
     Paused,
     /// At least one partition stopped for good; the others go on.
     Failed,
+    /// To become STOPPED: still catching up (a promotion), or being fenced. [`MirrorTopic::stop`] says.
+    PendingStopped,
+    /// No mirror any more: its topic is an ordinary topic, and nothing of ours is written to it.
+    Stopped,
 }
 
 /// Shown in place of ACTIVE while a missing prefix is being filled or its cut isn't safe yet.
@@ -105,6 +110,8 @@ impl MirrorStatus {
             Self::Active => "ACTIVE",
             Self::Paused => "PAUSED",
             Self::Failed => "FAILED",
+            Self::PendingStopped => "PENDING_STOPPED",
+            Self::Stopped => "STOPPED",
         }
     }
 }
@@ -181,6 +188,8 @@ pub struct MirrorTopic {
     pub status: MirrorStatus,
     pub status_since_ms: i64,
     pub producer: Option<ProducerIdentity>,
+    /// Set while it is to stop, and when it has.
+    pub stop: Option<Stop>,
     /// Index is the partition.
     pub partitions: Vec<MirrorPartition>,
 }
@@ -219,6 +228,20 @@ impl Link {
 }
 
 impl MirrorTopic {
+    /// Whether nothing more is to be appended, for good.
+    pub fn is_fenced(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.fenced_at_ms.is_some())
+    }
+
+    /// Whether its partitions are to be mirrored, as far as each of them can.
+    pub fn is_mirrored(&self) -> bool {
+        match self.status {
+            MirrorStatus::Active | MirrorStatus::Failed => self.producer.is_some(),
+            MirrorStatus::PendingStopped => !self.is_fenced(),
+            MirrorStatus::PendingMirror | MirrorStatus::Paused | MirrorStatus::Stopped => false,
+        }
+    }
+
     /// The status as users see it (SPEC section 4).
     pub fn shown_status(&self) -> &'static str {
         let unsettled = |p: &MirrorPartition| p.prefix.is_some_and(|prefix| !prefix.settled);

@@ -6,6 +6,7 @@
 //! - [`client`]: one cluster: brokers, metadata, control requests.
 //! - [`batch`]: record-batch headers: checked, cut, re-written; records are never decoded.
 //! - [`fetch`], [`produce`]: the data plane's two requests.
+//! - [`transactions`]: markers that fence a producer.
 //! - [`config`]: Kafka client keys. [`secret`]: values that aren't shown, references to them.
 //! - [`dial`]: from an address to a connection: byte stream, TLS (`tls`), SASL (`sasl`).
 //!
@@ -32,6 +33,7 @@ pub mod secret;
 pub mod shape;
 mod tls;
 pub mod topics;
+pub mod transactions;
 
 pub use client::Client;
 pub use config::{ClientConfig, ConfigError};

@@ -30,7 +30,7 @@ static DESCRIBE_PRODUCERS: Api = Api {
 };
 
 const TRANSACTION_KEY_TYPE: i8 = 1;
-/// No transaction is ever opened under these ids; brokers want a timeout all the same.
+/// The only transaction ever opened under these ids is a fence, which is ended at once.
 const TRANSACTION_TIMEOUT_MS: i32 = 60_000;
 
 /// A producer id with its current epoch, of this transactional id.
@@ -38,20 +38,23 @@ const TRANSACTION_TIMEOUT_MS: i32 = 60_000;
 /// # Errors
 /// [`Error::Broker`]: 14, 15, 16 and 51 pass with time, 53 needs a grant.
 pub async fn init_producer_id(client: &Client, transactional_id: &str) -> Result<(i64, i16), Error> {
-    let id = StrBytes::from_string(transactional_id.to_owned());
-    let find = FindCoordinatorRequest::default().with_key(id.clone()).with_key_type(TRANSACTION_KEY_TYPE);
-    let (coordinator, _) = client.any_broker().await?.call(&FIND_COORDINATOR, &find).await?;
-    ErrorCode::check(
-        coordinator.error_code,
-        format!("FindCoordinator of transactional id {transactional_id}"),
-    )?;
-    let connection = client.control(coordinator.node_id.0).await?;
+    let connection = coordinator(client, transactional_id).await?;
+    let id = TransactionalId(StrBytes::from_string(transactional_id.to_owned()));
     let request = InitProducerIdRequest::default()
-        .with_transactional_id(Some(TransactionalId(id)))
+        .with_transactional_id(Some(id))
         .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS);
     let (response, _) = connection.call(&INIT_PRODUCER_ID, &request).await?;
     ErrorCode::check(response.error_code, format!("InitProducerId of {transactional_id}"))?;
     Ok((response.producer_id.0, response.producer_epoch))
+}
+
+/// A control connection to the coordinator of a transactional id.
+pub(crate) async fn coordinator(client: &Client, transactional_id: &str) -> Result<Connection, Error> {
+    let id = StrBytes::from_string(transactional_id.to_owned());
+    let find = FindCoordinatorRequest::default().with_key(id).with_key_type(TRANSACTION_KEY_TYPE);
+    let (found, _) = client.any_broker().await?.call(&FIND_COORDINATOR, &find).await?;
+    ErrorCode::check(found.error_code, format!("FindCoordinator of transactional id {transactional_id}"))?;
+    client.control(found.node_id.0).await
 }
 
 /// What a partition leader remembers of one producer id.
@@ -63,6 +66,8 @@ pub struct ProducerState {
     pub last_sequence: i32,
     /// Newest record timestamp of its last batch, milliseconds since 1970: the broker forgets by it.
     pub last_timestamp_ms: i64,
+    /// A transaction of it is open here.
+    pub is_in_transaction: bool,
 }
 
 /// Every producer the partition leader remembers (KIP-664; broker 2.8 and later).
@@ -89,6 +94,7 @@ pub async fn describe_producers(
         producer_epoch: p.producer_epoch,
         last_sequence: p.last_sequence,
         last_timestamp_ms: p.last_timestamp,
+        is_in_transaction: p.current_txn_start_offset >= 0,
     };
     Ok(answer.active_producers.iter().map(state).collect())
 }

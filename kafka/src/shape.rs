@@ -121,6 +121,11 @@ pub const DESCRIBE_PRODUCERS_V0: &[Field] = &[
     ]),
     Tags,
 ];
+pub const ADD_PARTITIONS_TO_TXN_V1: &[Field] = &[I32, Array(&[Str, Array(&[I32, I16])])];
+pub const END_TXN_V1: &[Field] = &[I32, I16];
+pub const WRITE_TXN_MARKERS_V1: &[Field] =
+    &[CompactArray(&[I64, CompactArray(&[CompactStr, CompactArray(&[I32, I16, Tags]), Tags]), Tags]), Tags];
+pub const INCREMENTAL_ALTER_CONFIGS_V0: &[Field] = &[I32, Array(&[I16, Str, I8, Str])];
 pub const DELETE_RECORDS_V1: &[Field] = &[I32, Array(&[Str, Array(&[I32, I64, I16])])];
 pub const CREATE_PARTITIONS_V1: &[Field] = &[I32, Array(&[Str, I16, Str])];
 pub const DELETE_TOPICS_V6: &[Field] = &[I32, CompactArray(&[CompactStr, Uuid, I16, CompactStr, Tags]), Tags];

@@ -7,8 +7,10 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{
     ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    IncrementalAlterConfigsRequest,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -181,6 +183,51 @@ pub async fn broker_configs(
 ) -> Result<BTreeMap<String, ConfigValue>, Error> {
     let keys = keys.iter().map(|k| StrBytes::from_string((*k).to_owned())).collect();
     describe_configs(client, BROKER_RESOURCE, &broker.to_string(), Some((broker, keys))).await
+}
+
+static INCREMENTAL_ALTER_CONFIGS: Api = Api {
+    key: ApiKey::IncrementalAlterConfigs as i16,
+    name: "IncrementalAlterConfigs",
+    versions: &[(0, false, shape::INCREMENTAL_ALTER_CONFIGS_V0)],
+};
+
+/// Sets each of these configs of a topic, or with `None` takes it back to what the broker has by default;
+/// the others stay (KIP-339). All of them or none.
+///
+/// # Errors
+/// [`CreateError::Refused`] with the broker's reason.
+pub async fn alter_topic_configs(
+    client: &Client,
+    topic: &str,
+    configs: &BTreeMap<String, Option<String>>,
+) -> Result<(), CreateError> {
+    const SET: i8 = 0;
+    const DELETE: i8 = 1;
+    let text = |s: &str| StrBytes::from_string(s.to_owned());
+    let configs = configs.iter().map(|(name, value)| {
+        AlterableConfig::default()
+            .with_name(text(name))
+            .with_config_operation(if value.is_some() { SET } else { DELETE })
+            .with_value(value.as_deref().map(text))
+    });
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC_RESOURCE)
+        .with_resource_name(text(topic))
+        .with_configs(configs.collect());
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let connection = client.any_broker().await?;
+    let (response, _) = connection.call(&INCREMENTAL_ALTER_CONFIGS, &request).await?;
+    let answer = response.responses.first().ok_or_else(|| Error::Protocol {
+        address: connection.address().to_owned(),
+        reason: "IncrementalAlterConfigs response without the topic".into(),
+    })?;
+    match ErrorCode::of(answer.error_code) {
+        None => Ok(()),
+        Some(code) => {
+            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
+            Err(CreateError::Refused { code, message })
+        }
+    }
 }
 
 async fn describe_configs(

@@ -13,6 +13,7 @@ use kafka::fetch::{FetchLimits, Isolation, Position, Session, TopicPartition};
 use kafka::filler::filler_batch;
 use kafka::produce::{self, Part};
 use kafka::topics::{self, CreateError};
+use kafka::transactions::{self, Transactional};
 use kafka::{ClientConfig, Error, ErrorCode, offsets, producers};
 use kafka_protocol::messages::{self as m, ApiKey, BrokerId, TopicName};
 use kafka_protocol::protocol::{Encodable, StrBytes};
@@ -112,6 +113,12 @@ fn answer(key: ApiKey, code: i16) -> (Vec<u8>, bool) {
                 DescribeConfigsResult::default().with_resource_name(text(TOPIC)).with_error_code(code);
             (encode(&m::DescribeConfigsResponse::default().with_results(vec![result]), 2), false)
         }
+        ApiKey::IncrementalAlterConfigs => {
+            use m::incremental_alter_configs_response::AlterConfigsResourceResponse;
+            let result = AlterConfigsResourceResponse::default().with_error_code(code);
+            (encode(&m::IncrementalAlterConfigsResponse::default().with_responses(vec![result]), 0), false)
+        }
+        ApiKey::EndTxn => (encode(&m::EndTxnResponse::default().with_error_code(code), 1), false),
         _ => of_partition(key, code),
     }
 }
@@ -131,6 +138,28 @@ fn of_partition(key: ApiKey, code: i16) -> (Vec<u8>, bool) {
             let partition = PartitionResponse::default().with_error_code(code);
             let topic = TopicResponse::default().with_name(topic()).with_partitions(vec![partition]);
             (encode(&m::DescribeProducersResponse::default().with_topics(vec![topic]), 0), true)
+        }
+        ApiKey::AddPartitionsToTxn => {
+            use m::add_partitions_to_txn_response::{
+                AddPartitionsToTxnPartitionResult, AddPartitionsToTxnTopicResult,
+            };
+            let partition = AddPartitionsToTxnPartitionResult::default().with_partition_error_code(code);
+            let topic = AddPartitionsToTxnTopicResult::default()
+                .with_name(topic())
+                .with_results_by_partition(vec![partition]);
+            let response =
+                m::AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(vec![topic]);
+            (encode(&response, 1), false)
+        }
+        ApiKey::WriteTxnMarkers => {
+            use m::write_txn_markers_response::{
+                WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
+            };
+            let partition = WritableTxnMarkerPartitionResult::default().with_error_code(code);
+            let topic =
+                WritableTxnMarkerTopicResult::default().with_name(topic()).with_partitions(vec![partition]);
+            let marker = WritableTxnMarkerResult::default().with_topics(vec![topic]);
+            (encode(&m::WriteTxnMarkersResponse::default().with_markers(vec![marker]), 1), true)
         }
         ApiKey::DeleteRecords => {
             use m::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -176,6 +205,10 @@ fn api_versions() -> Vec<u8> {
         (ApiKey::DescribeConfigs, 2),
         (ApiKey::CreatePartitions, 1),
         (ApiKey::DescribeProducers, 0),
+        (ApiKey::IncrementalAlterConfigs, 0),
+        (ApiKey::AddPartitionsToTxn, 1),
+        (ApiKey::EndTxn, 1),
+        (ApiKey::WriteTxnMarkers, 1),
     ];
     encode(&m::ApiVersionsResponse::default().with_api_keys(apis.into_iter().map(api).collect()), 0)
 }
@@ -195,6 +228,10 @@ fn metadata(code: i16) -> Vec<u8> {
 fn client(refusal: &Arc<Refusal>) -> Client {
     let configs = BTreeMap::from([("bootstrap.servers".to_owned(), "b:9092".to_owned())]);
     Client::new(ClientConfig::from_configs(&configs).expect("configs"), Arc::new(Broker(refusal.clone())))
+}
+
+fn transactional() -> Transactional {
+    Transactional { id: "id".into(), producer_id: 7, producer_epoch: 1 }
 }
 
 /// The code that a call ended with; 0 when it succeeded.
@@ -230,6 +267,17 @@ async fn ask(client: &Client, key: ApiKey) -> i16 {
         }
         ApiKey::CreatePartitions => created(topics::create_partitions(client, TOPIC, 2).await),
         ApiKey::DescribeConfigs => code_of(topics::topic_configs(client, TOPIC).await),
+        ApiKey::IncrementalAlterConfigs => {
+            let configs = BTreeMap::from([("compression.type".to_owned(), None)]);
+            created(topics::alter_topic_configs(client, TOPIC, &configs).await)
+        }
+        ApiKey::AddPartitionsToTxn => {
+            code_of(transactions::add_partitions(client, &transactional(), TOPIC, &[0]).await)
+        }
+        ApiKey::EndTxn => code_of(transactions::commit(client, &transactional()).await),
+        ApiKey::WriteTxnMarkers => {
+            code_of(transactions::write_markers(&connection, (7, 1), TOPIC, &[0]).await)
+        }
         ApiKey::ListOffsets => code_of(offsets::log_ends(&connection, TOPIC, 0, 3).await),
         ApiKey::DescribeProducers => code_of(producers::describe_producers(&connection, TOPIC, 0).await),
         ApiKey::DeleteRecords => code_of(offsets::delete_records(&connection, TOPIC, 0, 5).await),
@@ -282,6 +330,10 @@ async fn every_error_code_of_every_response_reaches_the_caller() {
         ApiKey::DescribeConfigs,
         ApiKey::ListOffsets,
         ApiKey::DescribeProducers,
+        ApiKey::IncrementalAlterConfigs,
+        ApiKey::AddPartitionsToTxn,
+        ApiKey::EndTxn,
+        ApiKey::WriteTxnMarkers,
         ApiKey::DeleteRecords,
         ApiKey::Produce,
         ApiKey::Fetch,

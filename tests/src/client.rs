@@ -1,11 +1,12 @@
 //! What any client may do to a topic, through librdkafka: write plain records, delete records, add
 //! partitions.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -163,6 +164,16 @@ pub fn add_partitions(bootstrap: &str, topic: &str, partitions: usize) -> Result
         }
     }
     Ok(())
+}
+
+/// The configs that are set on the topic itself.
+pub fn own_topic_configs(bootstrap: &str, topic: &str) -> Result<BTreeMap<String, String>> {
+    let topic = ResourceSpecifier::Topic(topic);
+    let asked =
+        block_on(admin(bootstrap)?.describe_configs([&topic], &options()))?.context("describe configs")?;
+    let found = asked.into_iter().next().context("no answer")?.map_err(|code| anyhow::anyhow!("{code}"))?;
+    let own = found.entries.into_iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+    Ok(own.filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
 fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {

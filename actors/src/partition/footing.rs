@@ -338,6 +338,7 @@ mod tests {
                 producer_epoch: *producer_epoch,
                 last_sequence: *last_sequence,
                 last_timestamp_ms: 1,
+                is_in_transaction: false,
             };
         let memory: Vec<_> = memory.iter().map(state).collect();
         lane_start(&question, position, &memory, BrokerLimits::default(), Instant::now())

@@ -11,3 +11,4 @@ mod seam;
 pub use actor::{PartitionArguments, PartitionMessage, PartitionMirror, Runner};
 pub use footing::{Footing, FootingError, Question, topic_partition};
 pub use machine::{Event, Quiet};
+pub(crate) use seam::read_at;

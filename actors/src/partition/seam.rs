@@ -281,6 +281,7 @@ mod tests {
             producer_epoch: 0,
             last_sequence,
             last_timestamp_ms: 1,
+            is_in_transaction: false,
         });
         match foreign_write("…", first, ends, state.as_ref()) {
             NotFooted::Verdict(Verdict::Fail { error: MirrorError::ForeignWrite, offset, message }) => {

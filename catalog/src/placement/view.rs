@@ -125,8 +125,9 @@ impl<'a> View<'a> {
     }
 
     fn read_partitions(&mut self, catalog: &'a Catalog, situation: &'a Situation) {
-        let mirrors =
+        let all =
             || catalog.links.values().flat_map(|link| link.mirrors.values().map(move |topic| (link, topic)));
+        let mirrors = || all().filter(|(_, topic)| topic.status != MirrorStatus::Stopped);
         self.partitions.reserve_exact(mirrors().map(|(_, topic)| topic.partitions.len()).sum());
         let mut headings = Beside::new(&catalog.fleet.hand_overs);
         let mut rates = Beside::new(&situation.rates);
@@ -148,7 +149,9 @@ impl<'a> View<'a> {
                     heading: headings.at(at).copied(),
                     late: handing_over.at(at).is_some_and(|since| self.now >= *since + HAND_OVER_MAX),
                     rate: rates.at(at).copied().unwrap_or(0),
-                    idle: partition.failure.is_some() || topic.status == MirrorStatus::Paused,
+                    idle: partition.failure.is_some()
+                        || topic.status == MirrorStatus::Paused
+                        || topic.is_fenced(),
                     came,
                     rests_until,
                 });

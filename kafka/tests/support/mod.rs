@@ -34,7 +34,7 @@ macro_rules! parser {
     };
 }
 
-pub static PARSERS: [Parser; 17] = [
+pub static PARSERS: [Parser; 22] = [
     parser!(API_VERSIONS_V0, m::ApiVersionsResponse, 0),
     parser!(SASL_HANDSHAKE_V1, m::SaslHandshakeResponse, 1),
     parser!(SASL_AUTHENTICATE_V0, m::SaslAuthenticateResponse, 0),
@@ -52,6 +52,11 @@ pub static PARSERS: [Parser; 17] = [
     parser!(DELETE_RECORDS_V1, m::DeleteRecordsResponse, 1),
     parser!(CREATE_PARTITIONS_V1, m::CreatePartitionsResponse, 1),
     parser!(DESCRIBE_CONFIGS_V2, m::DescribeConfigsResponse, 2),
+    parser!(DELETE_TOPICS_V6, m::DeleteTopicsResponse, 6),
+    parser!(INCREMENTAL_ALTER_CONFIGS_V0, m::IncrementalAlterConfigsResponse, 0),
+    parser!(ADD_PARTITIONS_TO_TXN_V1, m::AddPartitionsToTxnResponse, 1),
+    parser!(END_TXN_V1, m::EndTxnResponse, 1),
+    parser!(WRITE_TXN_MARKERS_V1, m::WriteTxnMarkersResponse, 1),
 ];
 
 fn varint(mut value: usize) -> Vec<u8> {

@@ -1,5 +1,5 @@
-//! What is done to several mirror topics at once: `mirrors:pause`, `mirrors:resume`. One topic's
-//! refusal is its own row and stops none of the others.
+//! What is done to several mirror topics at once: `mirrors:pause`, `:resume`, `:promote`, `:failover`. One
+//! topic's refusal is its own row and stops none of the others.
 
 use std::collections::BTreeSet;
 
@@ -28,6 +28,16 @@ const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 pub struct ActionQuery {
     /// Only say whether it could be done; change nothing.
     validate_only: bool,
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct PromoteQuery {
+    /// Only say whether it could be done; change nothing.
+    validate_only: bool,
+    /// Take a promotion back that still catches up.
+    cancel: bool,
 }
 
 type Target = ApiPath<LinkPath>;
@@ -71,6 +81,51 @@ pub async fn resume(
     ApiJson(body): ApiJson<AlterMirrors>,
 ) -> Answer {
     alter(&api, &uri, target, query, &body, |mirror| Action::ResumeMirror { mirror }).await
+}
+
+/// Stops being a mirror once it has caught up with a quiet source. Final from its fence on.
+#[utoipa::path(
+    post,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors:promote",
+    operation_id = "promoteMirrors",
+    tag = "mirrors",
+    params(LinkPath, PromoteQuery),
+    request_body = AlterMirrors,
+    responses((status = 200, description = "a row per topic, with its own error", body = Page<AlterMirrorRow>))
+)]
+pub async fn promote(
+    State(api): State<Api>,
+    uri: Uri,
+    target: Target,
+    ApiQuery(PromoteQuery { validate_only, cancel }): ApiQuery<PromoteQuery>,
+    ApiJson(body): ApiJson<AlterMirrors>,
+) -> Answer {
+    let query = ActionQuery { validate_only };
+    let action = |mirror| match cancel {
+        true => Action::CancelPromotion { mirror },
+        false => Action::PromoteMirror { mirror },
+    };
+    alter(&api, &uri, target, query, &body, action).await
+}
+
+/// Stops being a mirror at once with what is there, whatever the source does. Final.
+#[utoipa::path(
+    post,
+    path = "/kafka/v3/clusters/{cluster}/links/{link}/mirrors:failover",
+    operation_id = "failOverMirrors",
+    tag = "mirrors",
+    params(LinkPath, ActionQuery),
+    request_body = AlterMirrors,
+    responses((status = 200, description = "a row per topic, with its own error", body = Page<AlterMirrorRow>))
+)]
+pub async fn failover(
+    State(api): State<Api>,
+    uri: Uri,
+    target: Target,
+    ApiQuery(query): ApiQuery<ActionQuery>,
+    ApiJson(body): ApiJson<AlterMirrors>,
+) -> Answer {
+    alter(&api, &uri, target, query, &body, |mirror| Action::FailOverMirror { mirror }).await
 }
 
 async fn alter(

@@ -149,6 +149,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(mirrors::show, mirror_deletion::delete))
         .routes(routes!(mirror_actions::pause))
         .routes(routes!(mirror_actions::resume))
+        .routes(routes!(mirror_actions::promote))
+        .routes(routes!(mirror_actions::failover))
 }
 
 fn finish(routes: Router<Api>, api: Api) -> Router {

@@ -1,6 +1,7 @@
 //! Catalog and observed state as rows of an answer. Pure: what isn't observed stays unknown.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use actors::observe::PartitionView;
@@ -8,7 +9,8 @@ use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 
 use super::secrets;
 use super::types::{
-    CategoryCount, ClusterRow, ConfigEntry, LagRow, LinkRow, MirrorRow, Resource, ResourceMetadata, TaskRow,
+    CategoryCount, ClusterRow, ConfigEntry, ErrorRow, LagRow, LinkRow, MirrorRow, Resource, ResourceMetadata,
+    TaskRow,
 };
 use crate::status::seen::{Seen, SeenLink};
 
@@ -105,6 +107,11 @@ pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen)
             let silence = owner.and_then(|owner| seen.silence(catalog, owner));
             unobserved(index, mirror.status, owner.is_some(), silence)
         });
+        let end = mirror.stop.as_ref().and_then(|stop| stop.ends.get(index as usize));
+        if let Some(end) = end {
+            (row.lag, row.source_end_offset, row.mirror_end_offset) =
+                (end.lost(), end.source_end, Some(end.records_end));
+        }
         row.node = node.map(|node| node.name.to_string());
         row.unclean = partition.assignment.as_ref().is_some_and(|a| a.unclean);
         if let Some(failure) = &partition.failure {
@@ -129,12 +136,22 @@ pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen)
         mirror_topic_error_message: failure
             .map(|(index, f)| format!("partition {index} at offset {}: {}", f.offset, f.message)),
         state_time_ms: mirror.status_since_ms,
-        mirror_state_transition_errors: Vec::new(),
+        mirror_state_transition_errors: transition_errors(mirror),
         waiting_for: seen
             .waiting_for(&link.key(&mirror.name))
-            .filter(|_| mirror.status == MirrorStatus::PendingMirror),
+            .filter(|_| matches!(mirror.status, MirrorStatus::PendingMirror | MirrorStatus::PendingStopped)),
     };
     resource("KafkaMirrorData", mirror_path(link, &mirror.name), row)
+}
+
+/// What couldn't be put right when it stopped.
+fn transition_errors(mirror: &MirrorTopic) -> Vec<ErrorRow> {
+    let remarks = mirror.stop.iter().flat_map(|stop| &stop.remarks);
+    let row = |remark: &Arc<str>| ErrorRow {
+        error_code: "INTERNAL_ERROR".into(),
+        error_message: remark.to_string(),
+    };
+    remarks.map(row).collect()
 }
 
 /// A partition as its owner sees it; whose it is, the catalog says.
@@ -165,6 +182,7 @@ fn unobserved(partition: u32, status: MirrorStatus, assigned: bool, silence: Opt
     let state = match status {
         MirrorStatus::PendingMirror => "PENDING",
         MirrorStatus::Paused => "PAUSED",
+        MirrorStatus::Stopped => "STOPPED",
         _ if !assigned => "UNASSIGNED",
         _ => "UNKNOWN",
     };

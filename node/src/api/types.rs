@@ -251,7 +251,7 @@ pub struct MirrorRow {
     /// When it entered this status, milliseconds since 1970.
     pub state_time_ms: i64,
     pub mirror_state_transition_errors: Vec<ErrorRow>,
-    /// What a mirror that isn't ready yet waits for.
+    /// What a mirror that isn't ready yet, or is to stop, waits for.
     pub waiting_for: Option<String>,
 }
 

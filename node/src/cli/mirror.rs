@@ -1,4 +1,6 @@
-//! `lockstep mirror`: mirror topics and what becomes of them.
+//! `lockstep mirror`: mirror topics and what becomes of them. [`stop`]: how they end.
+
+mod stop;
 
 use clap::{Args, Subcommand};
 
@@ -9,6 +11,7 @@ use super::{Remote, Scope, configs, link};
 use crate::api::types::{
     AlterMirrorRow, AlterMirrors, CreateMirror, DeletedMirror, LagRow, MirrorPlanBody, MirrorRow,
 };
+use stop::Stop;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -55,6 +58,20 @@ enum Verb {
     /// Go on after a pause, or try again after a failure was mended
     #[command(after_help = "Example:\n  lockstep mirror resume --pattern 'orders.*' --link east-west")]
     Resume(Several),
+    /// Make mirror topics ordinary topics once they have caught up with a source that is quiet
+    #[command(after_help = "Examples:\n  lockstep mirror promote orders --link east-west --wait\n  \
+                            lockstep mirror promote orders --link east-west --cancel")]
+    Promote {
+        #[command(flatten)]
+        stop: Stop,
+        /// Take a promotion back that still catches up
+        #[arg(long, conflicts_with_all = ["wait", "yes"])]
+        cancel: bool,
+    },
+    /// Make mirror topics ordinary topics at once, with what they have: the source may be gone
+    #[command(after_help = "Examples:\n  lockstep mirror failover orders --link east-west --wait\n  \
+                            lockstep mirror failover --pattern '.*' --link east-west --yes --wait=5m")]
+    Failover(Stop),
     /// Forget a mirror; the destination topic stays as it is unless told otherwise
     #[command(after_help = "Examples:\n  lockstep mirror delete orders --link east-west --yes\n  \
                             lockstep mirror delete orders --link east-west --delete-topic")]
@@ -141,8 +158,16 @@ impl MirrorCommand {
                 let row: MirrorRow = typed(&found)?;
                 output::show(remote.output, &found, || describe(&row))
             }
-            Verb::Pause(several) => several.run(&remote, &client, "pause", ["Would pause", "Paused"]),
-            Verb::Resume(several) => several.run(&remote, &client, "resume", ["Would resume", "Resumed"]),
+            Verb::Pause(several) => several.run(&remote, &client, ("pause", ""), ["Would pause", "Paused"]),
+            Verb::Resume(several) => {
+                several.run(&remote, &client, ("resume", ""), ["Would resume", "Resumed"])
+            }
+            Verb::Promote { stop: Stop { several, .. }, cancel: true } => {
+                let did = ["Would cancel the promotion of", "Cancelled the promotion of"];
+                several.run(&remote, &client, ("promote", "&cancel=true"), did)
+            }
+            Verb::Promote { stop, cancel: false } => stop.run(&remote, &client, &stop::PROMOTE),
+            Verb::Failover(stop) => stop.run(&remote, &client, &stop::FAIL_OVER),
             Verb::Delete { topic, of, delete_topic, yes, dry_run } => {
                 let path = of.topic_path(&client, &topic)?;
                 if !dry_run {
@@ -296,19 +321,27 @@ fn trouble(lag: &LagRow) -> String {
 }
 
 impl Several {
-    fn run(self, remote: &Remote, client: &Client, action: &str, did: [&str; 2]) -> Result<(), Failure> {
-        let path = format!("{}:{action}?validate_only={}", self.of.path(client)?, self.dry_run);
-        let body = AlterMirrors {
-            mirror_topic_names: self.pattern.is_none().then_some(self.topics),
+    fn body(&self) -> AlterMirrors {
+        AlterMirrors {
+            mirror_topic_names: self.pattern.is_none().then(|| self.topics.clone()),
             mirror_topic_name_pattern: self.pattern.clone(),
-        };
-        let mut answer = client.post(&path, &body)?;
+        }
+    }
+
+    /// `action`, and what its query has beside `validate_only`.
+    fn run(
+        self,
+        remote: &Remote,
+        client: &Client,
+        (action, query): (&str, &str),
+        did: [&str; 2],
+    ) -> Result<(), Failure> {
+        let path = format!("{}:{action}?validate_only={}{query}", self.of.path(client)?, self.dry_run);
+        let mut answer = client.post(&path, &self.body())?;
         let rows: Vec<AlterMirrorRow> = typed(&answer["data"])?;
         let [would, done] = did;
         let did = if self.dry_run { would } else { done };
-        if rows.is_empty() {
-            say(&format!("No mirror topic of link '{}' matches the pattern.", self.of.link));
-        }
+        self.say_no_match(&rows);
         let mut failed = 0;
         for row in &rows {
             match &row.error_message {
@@ -324,5 +357,11 @@ impl Several {
             return Err(Failure::new(format!("{failed} of {} mirror topics failed", rows.len())));
         }
         Ok(())
+    }
+
+    fn say_no_match(&self, rows: &[AlterMirrorRow]) {
+        if rows.is_empty() {
+            say(&format!("No mirror topic of link '{}' matches the pattern.", self.of.link));
+        }
     }
 }

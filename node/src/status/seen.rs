@@ -58,7 +58,7 @@ impl Answer {
         let mirror = |key: &MirrorKey| {
             let partitions: Vec<LagRow> =
                 observatory.partitions(key).into_iter().map(rows::observed).collect();
-            let waiting_for = observatory.setup(key);
+            let waiting_for = observatory.waiting_for(key);
             let sees = !partitions.is_empty() || waiting_for.is_some();
             sees.then(|| (key.clone(), SeenMirror { partitions, waiting_for }))
         };

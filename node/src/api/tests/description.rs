@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Node;
 
 /// Method and path of every route, by hand: this list, the routes and the description must agree.
-const ROUTES: [&str; 30] = [
+const ROUTES: [&str; 32] = [
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}",
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}/configs/{name}",
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}/mirrors/{topic}",
@@ -33,7 +33,9 @@ const ROUTES: [&str; 30] = [
     "PATCH /lockstep/v1/clusters/{cluster}",
     "POST /kafka/v3/clusters/{cluster}/links",
     "POST /kafka/v3/clusters/{cluster}/links/{link}/mirrors",
+    "POST /kafka/v3/clusters/{cluster}/links/{link}/mirrors:failover",
     "POST /kafka/v3/clusters/{cluster}/links/{link}/mirrors:pause",
+    "POST /kafka/v3/clusters/{cluster}/links/{link}/mirrors:promote",
     "POST /kafka/v3/clusters/{cluster}/links/{link}/mirrors:resume",
     "POST /lockstep/v1/clusters",
     "POST /lockstep/v1/join-tokens",

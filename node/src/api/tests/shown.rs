@@ -55,6 +55,7 @@ fn shown(link: Option<SeenLink>) -> MirrorRow {
         status: MirrorStatus::Active,
         status_since_ms: 5,
         producer: None,
+        stop: None,
         partitions: vec![owned.clone(), owned, failed],
     };
     let parent = Link {

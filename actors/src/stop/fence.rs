@@ -1,0 +1,266 @@
+//! The fence: after it, whatever an owner sends that wasn't seen to stop is refused by the brokers.
+//!
+//! A newer producer epoch of the mirror's own producer id, put into every partition by the marker of an
+//! empty transaction: from there on older epochs get 47, for as long as the broker remembers (a day after
+//! the marker). Every step can be repeated, by whoever: each try takes a higher producer epoch.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use catalog::stop::StoppedPartition;
+use catalog::{MirrorKey, MirrorTopic, Prefix, ProducerIdentity};
+use kafka::fetch::TopicPartition;
+use kafka::offsets::{self, LogEnds};
+use kafka::producers::{self, ProducerState};
+use kafka::transactions::{self, Transactional};
+use kafka::{Client, Error, ErrorCode, TopicMetadata};
+use tokio::time::Instant;
+
+use crate::partition::machine::TAKEOVER_WAIT;
+use crate::partition::{read_at, topic_partition};
+use crate::plane::LinkPlane;
+use crate::setup;
+
+/// Coordinators answer and replicas follow within it, or the fence is tried again.
+const STEP_LIMIT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Batches read back from a log's end to find where the fence begins. Each try before this one may have
+/// left a marker, a coordinator more.
+const READ_BACK_MAX: usize = 256;
+
+const CONCURRENT_TRANSACTIONS: ErrorCode = ErrorCode(51);
+
+/// One partition of the mirror topic, and who leads it.
+struct Target {
+    partition: u32,
+    leader: i32,
+    leader_epoch: i32,
+}
+
+/// What a finished fence says.
+pub struct Fenced {
+    /// Index is the partition.
+    pub ends: Vec<StoppedPartition>,
+    pub remarks: Vec<String>,
+}
+
+/// One try. The error says in words what it waits for.
+pub async fn put_up(plane: &LinkPlane, key: &MirrorKey, mirror: &MirrorTopic) -> Result<Fenced, String> {
+    let Some(producer) = mirror.producer else { return Err("the mirror to be set up".into()) };
+    let destination = plane.destination();
+    let Some(topic) = look_up(destination, mirror).await? else {
+        let remark = "its topic is gone from the destination, or is another one by now: nothing was fenced";
+        let ends =
+            vec![StoppedPartition { records_end: 0, log_end: 0, source_end: None }; mirror.partitions.len()];
+        return Ok(Fenced { ends, remarks: vec![remark.into()] });
+    };
+    let targets = targets(&topic, mirror)?;
+    let mut remarks = Vec::new();
+    let epoch = raise(destination, key, producer, &targets, &mut remarks).await?;
+    if let Some(epoch) = epoch {
+        shown(destination, key, producer, epoch, &targets).await?;
+    }
+    let mut ends = Vec::with_capacity(targets.len());
+    for target in &targets {
+        let prefix = mirror.partitions.get(target.partition as usize).and_then(|p| p.prefix);
+        ends.push(end_of(destination, key, &topic, producer, prefix, target).await?);
+    }
+    Ok(Fenced { ends, remarks })
+}
+
+/// The mirror's own topic; none when it is gone for good.
+async fn look_up(destination: &Client, mirror: &MirrorTopic) -> Result<Option<TopicMetadata>, String> {
+    let metadata = destination.metadata(Some(&[&mirror.name])).await.map_err(|e| e.to_string())?;
+    match metadata.topics.get(&*mirror.name) {
+        Some(Ok(found)) if found.topic_id.as_bytes() == &mirror.destination_topic_id.0 => {
+            Ok(Some(found.clone()))
+        }
+        Some(Ok(_)) | None | Some(Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) => Ok(None),
+        Some(Err(code)) => Err(format!("topic '{}' at the destination: {code}", mirror.name)),
+    }
+}
+
+fn targets(topic: &TopicMetadata, mirror: &MirrorTopic) -> Result<Vec<Target>, String> {
+    let target = |partition: u32| {
+        let found = topic.partitions.get(&(partition as i32));
+        let leader = found.and_then(|p| p.leader.map(|leader| (leader, p.leader_epoch)));
+        let (leader, leader_epoch) = leader
+            .ok_or_else(|| format!("partition {partition} at the destination has no partition leader"))?;
+        Ok(Target { partition, leader, leader_epoch })
+    };
+    (0..mirror.partitions.len() as u32).map(target).collect()
+}
+
+/// The producer epoch that the partitions must show now; none where only leases fence.
+async fn raise(
+    destination: &Client,
+    key: &MirrorKey,
+    producer: ProducerIdentity,
+    targets: &[Target],
+    remarks: &mut Vec<String>,
+) -> Result<Option<i32>, String> {
+    let id = setup::transactional_id(key);
+    let (producer_id, producer_epoch) =
+        producers::init_producer_id(destination, &id).await.map_err(|e| setup::with_grant(&e))?;
+    if producer_id != producer.producer_id || producer_epoch <= producer.producer_epoch {
+        return by_markers(destination, key, producer, targets, remarks).await;
+    }
+    let transactional = Transactional { id, producer_id, producer_epoch };
+    let partitions: Vec<i32> = targets.iter().map(|t| t.partition as i32).collect();
+    settled(|| transactions::add_partitions(destination, &transactional, &key.topic, &partitions)).await?;
+    settled(|| transactions::commit(destination, &transactional)).await?;
+    // Once more: the first answer comes before the markers are written.
+    settled(|| transactions::commit(destination, &transactional)).await?;
+    Ok(Some(i32::from(producer_epoch)))
+}
+
+/// Asks until the coordinator is at rest.
+async fn settled<F: Future<Output = Result<(), Error>>>(ask: impl Fn() -> F) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.code() == Some(CONCURRENT_TRANSACTIONS) && begun.elapsed() < STEP_LIMIT => {
+                tokio::time::sleep(POLL).await;
+            }
+            Err(error) => return Err(setup::with_grant(&error)),
+        }
+    }
+}
+
+/// The coordinator doesn't know the mirror's producer id any more (transactional ids expire): markers of its
+/// next epoch, where the cluster permits them. Else whoever wasn't seen to stop is waited out.
+async fn by_markers(
+    destination: &Client,
+    key: &MirrorKey,
+    producer: ProducerIdentity,
+    targets: &[Target],
+    remarks: &mut Vec<String>,
+) -> Result<Option<i32>, String> {
+    let mut newest = i32::from(producer.producer_epoch);
+    for target in targets {
+        let found = state(destination, key, producer, target).await.map_err(|e| e.to_string())?;
+        newest = newest.max(found.map_or(-1, |state| state.producer_epoch));
+    }
+    let epoch = i16::try_from(newest + 1).map_err(|_| "a producer epoch above 32,767".to_owned())?;
+    for (leader, partitions) in by_leader(targets) {
+        let connection = destination.control(leader).await.map_err(|e| e.to_string())?;
+        let identity = (producer.producer_id, epoch);
+        match transactions::write_markers(&connection, identity, &key.topic, &partitions).await {
+            Ok(()) => {}
+            Err(error) if error.code() == Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED) => {
+                remarks.push(format!(
+                    "the destination has forgotten the mirror's transactional id, and Lockstep may not write markers \
+                     there (grant ALTER on the cluster): owners that weren't seen to stop were waited out for {} s, \
+                     nothing fences them",
+                    TAKEOVER_WAIT.as_secs()
+                ));
+                tokio::time::sleep(TAKEOVER_WAIT).await;
+                return Ok(None);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(Some(i32::from(epoch)))
+}
+
+fn by_leader(targets: &[Target]) -> BTreeMap<i32, Vec<i32>> {
+    let mut leaders: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for target in targets {
+        leaders.entry(target.leader).or_default().push(target.partition as i32);
+    }
+    leaders
+}
+
+async fn state(
+    destination: &Client,
+    key: &MirrorKey,
+    producer: ProducerIdentity,
+    target: &Target,
+) -> Result<Option<ProducerState>, Error> {
+    let connection = destination.control(target.leader).await?;
+    let states = producers::describe_producers(&connection, &key.topic, target.partition as i32).await?;
+    Ok(states.into_iter().find(|state| state.producer_id == producer.producer_id))
+}
+
+/// Waits until every partition leader shows the epoch, and no transaction of it.
+async fn shown(
+    destination: &Client,
+    key: &MirrorKey,
+    producer: ProducerIdentity,
+    epoch: i32,
+    targets: &[Target],
+) -> Result<(), String> {
+    let begun = Instant::now();
+    for target in targets {
+        loop {
+            let found = state(destination, key, producer, target).await.map_err(|e| e.to_string())?;
+            if found.is_some_and(|s| s.producer_epoch >= epoch && !s.is_in_transaction) {
+                break;
+            }
+            if begun.elapsed() >= STEP_LIMIT {
+                return Err(format!("partition {} to show the fence", target.partition));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    Ok(())
+}
+
+async fn end_of(
+    destination: &Client,
+    key: &MirrorKey,
+    topic: &TopicMetadata,
+    producer: ProducerIdentity,
+    prefix: Option<Prefix>,
+    target: &Target,
+) -> Result<StoppedPartition, String> {
+    let connection = destination.control(target.leader).await.map_err(|e| e.to_string())?;
+    let at = topic_partition(&key.topic, target.partition);
+    let ends = known_ends(&connection, &at, target).await?;
+    // Fillers that nobody cuts off any more would be records of an ordinary topic.
+    let cut = prefix.map_or(0, |p| p.log_start.min(ends.high_watermark));
+    if ends.start_offset < cut {
+        let deleted = offsets::delete_records(&connection, &key.topic, target.partition as i32, cut).await;
+        deleted.map_err(|e| format!("{e}; the filler below offset {cut} must go first"))?;
+    }
+    let log_end = ends.end_offset;
+    let mut records_end = log_end;
+    let mut offset = log_end - 1;
+    for _ in 0..READ_BACK_MAX {
+        if offset < ends.start_offset.max(cut) {
+            break;
+        }
+        let read = read_at(&connection, &at, topic.topic_id, offset).await.map_err(|e| e.to_string())?;
+        let Some(batch) = read else { break };
+        let header = batch.header;
+        if header.producer_id == producer.producer_id && !header.is_control() {
+            break;
+        }
+        if header.producer_id == producer.producer_id {
+            records_end = header.base_offset;
+        }
+        offset = header.base_offset - 1;
+    }
+    Ok(StoppedPartition { records_end, log_end, source_end: None })
+}
+
+async fn known_ends(
+    connection: &kafka::Connection,
+    at: &TopicPartition,
+    target: &Target,
+) -> Result<LogEnds, String> {
+    let begun = Instant::now();
+    loop {
+        let ends = offsets::log_ends(connection, &at.topic, at.partition, target.leader_epoch).await;
+        let ends = ends.map_err(|e| e.to_string())?;
+        if ends.known_end().is_some() {
+            return Ok(ends);
+        }
+        if begun.elapsed() >= STEP_LIMIT {
+            return Err(format!("the followers of partition {} to have all of it", at.partition));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}

@@ -1,0 +1,287 @@
+//! Mirror topics become ordinary topics: promoted with everything that the source had, failed over with
+//! what is there, and nothing of ours is written afterwards.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rand::Rng;
+use serde_json::Value;
+use tests::client::own_topic_configs;
+use tests::cluster::{KafkaCluster, KafkaConfig};
+use tests::compare::{self, Side};
+use tests::load::{Load, LoadConfig, LoadReport, PROFILES, create_topic};
+use tests::mirror::{create_mirror, describe, mirrored};
+use tests::node::Node;
+use tests::poll_until;
+use tests::scenario::Scenario;
+use tests::settled::check_active;
+use tests::wire::RawReader;
+
+const TOPIC: &str = "orders";
+const LINK: &str = "east-west";
+const WEST: &str = "west";
+const PARTITIONS: i32 = 3;
+const RECORDS_PER_SECOND: u32 = 600;
+const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
+
+const MIRRORED_LIMIT: Duration = Duration::from_secs(60);
+/// Ten quiet seconds, a start after a kill, and the fence.
+const STOP_LIMIT: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(100);
+const WRITTEN: u64 = 1_500;
+const WRITTEN_LIMIT: Duration = Duration::from_secs(60);
+/// Above every pause that a node makes before it tries something again.
+const STAYS: Duration = Duration::from_secs(12);
+/// From the order to stop until the node is killed: anywhere in the fence.
+const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 0..=300;
+
+#[test]
+fn a_promoted_topic_has_every_record_and_takes_its_clients_own() {
+    Scenario::run("promote", |scenario| {
+        for version in versions(scenario) {
+            promote(scenario, version).with_context(|| format!("Kafka {version}"))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_failover_without_its_source_and_through_a_kill_keeps_what_is_there() {
+    Scenario::run("failover", |scenario| {
+        for version in versions(scenario) {
+            fail_over(scenario, version).with_context(|| format!("Kafka {version}"))?;
+        }
+        Ok(())
+    });
+}
+
+/// One of them, drawn; each in a long run.
+fn versions(scenario: &Scenario) -> Vec<&'static str> {
+    match tests::scenario::all_cells() {
+        true => VERSIONS.to_vec(),
+        false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
+    }
+}
+
+struct Stage {
+    east: KafkaCluster,
+    west: KafkaCluster,
+    node: Node,
+}
+
+impl Stage {
+    /// A mirror under load.
+    fn start(scenario: &Scenario, version: &str) -> Result<(Stage, Load)> {
+        eprintln!("Kafka {version}");
+        let parent = scenario.directory().join(version);
+        std::fs::create_dir(&parent).context("make a directory")?;
+        let cluster = |name: &str| {
+            KafkaCluster::start(KafkaConfig {
+                version: version.to_owned(),
+                ..KafkaConfig::single(name, &parent)
+            })
+        };
+        let (east, west) = (cluster("east")?, cluster(WEST)?);
+        create_topic(
+            &east.bootstrap(),
+            TOPIC,
+            PARTITIONS,
+            &[("compression.type", "lz4"), ("retention.ms", "86400000")],
+        )?;
+        let load = start_load(scenario, &east)?;
+        let node = Node::bootstrap("node-1", &parent)?;
+        create_mirror(&node, &east, &west, LINK, TOPIC)?;
+        let mut reader = RawReader::new(&west.bootstrap())?;
+        let wanted = i64::try_from(WRITTEN)?;
+        let begun = || mirrored(&mut reader, TOPIC).map(|count| (count > wanted).then_some(())).transpose();
+        poll_until(MIRRORED_LIMIT, POLL, begun).unwrap_or_else(|| bail!("nothing mirrored"))?;
+        Ok((Stage { east, west, node }, load))
+    }
+
+    fn mirror(&self) -> Result<Value> {
+        self.node.mirror_json(WEST, LINK, TOPIC)
+    }
+
+    fn wait_stopped(&mut self, since: Instant) -> Result<Value> {
+        loop {
+            let mirror = self.mirror()?;
+            if mirror["mirror_status"] == "STOPPED" {
+                eprintln!("STOPPED after {:?}", since.elapsed());
+                return Ok(mirror);
+            }
+            self.node.check_running()?;
+            ensure!(since.elapsed() < STOP_LIMIT, "not STOPPED after {STOP_LIMIT:?}: {mirror:#}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Where the mirror's records end, by partition, as the product shows it.
+    fn ends(mirror: &Value) -> Result<BTreeMap<i32, i64>> {
+        let rows = mirror["mirror_lags"].as_array().context("no partitions")?;
+        let end = |row: &Value| {
+            let partition = row["partition"].as_i64().context("no partition")?;
+            Ok((
+                i32::try_from(partition)?,
+                row["mirror_end_offset"].as_i64().with_context(|| format!("{row}"))?,
+            ))
+        };
+        let ends: BTreeMap<i32, i64> = rows.iter().map(end).collect::<Result<_>>()?;
+        ensure!(ends.len() == PARTITIONS as usize, "{ends:?}");
+        Ok(ends)
+    }
+
+    fn side(cluster: &KafkaCluster, name: &'static str) -> Side {
+        Side { name, bootstrap: cluster.bootstrap(), topic: TOPIC.to_owned() }
+    }
+
+    /// Clients write to the topic that was a mirror, idempotent and not, and everything acknowledged is there
+    /// behind the mirror's end, once.
+    fn write_on(&self, scenario: &Scenario, ends: &BTreeMap<i32, i64>) -> Result<()> {
+        let load = start_load(scenario, &self.west)?;
+        load.wait_acknowledged(WRITTEN, WRITTEN_LIMIT)?;
+        let report = load.stop()?;
+        let mut reader = RawReader::new(&self.west.bootstrap())?;
+        for (partition, end) in ends {
+            let log_end = reader.log_end(TOPIC, *partition)?;
+            let mut own = 0;
+            let mut fences = 0;
+            for batch in reader.batches(TOPIC, *partition, *end..log_end) {
+                let batch = batch?;
+                match batch.is_control() {
+                    true => fences += 1,
+                    false => own += u64::try_from(batch.record_count)?,
+                }
+            }
+            let acknowledged = report.acknowledged.get(partition).copied().unwrap_or_default();
+            ensure!(
+                own == acknowledged,
+                "partition {partition}: {own} records of {acknowledged} acknowledged"
+            );
+            ensure!(fences >= 1, "partition {partition} has no fence behind offset {end}");
+        }
+        eprintln!("{} own records behind the mirror's ends", report.total());
+        Ok(())
+    }
+
+    /// Nothing is written by us, whatever the source does, and nothing can be done with it but forget it.
+    fn check_is_ordinary(&mut self) -> Result<()> {
+        let before = RawReader::new(&self.west.bootstrap())?.ends(TOPIC)?;
+        for action in ["pause", "resume"] {
+            let said = self.node.cli_said(&["mirror", action, TOPIC, "--link", LINK])?;
+            ensure!(said.stderr.contains("has STOPPED"), "{action}: {said:?}");
+        }
+        std::thread::sleep(STAYS);
+        let after = RawReader::new(&self.west.bootstrap())?.ends(TOPIC)?;
+        ensure!(before == after, "written after STOPPED: {before:?}, {after:?}");
+        self.node.cli(&["mirror", "failover", TOPIC, "--link", LINK, "--yes"]).context("twice is once")?;
+        ensure!(self.mirror()?["mirror_status"] == "STOPPED");
+        Ok(())
+    }
+}
+
+fn start_load(scenario: &Scenario, cluster: &KafkaCluster) -> Result<Load> {
+    Load::start(&LoadConfig {
+        bootstrap: cluster.bootstrap(),
+        topic: TOPIC.to_owned(),
+        partitions: PARTITIONS,
+        profiles: PROFILES.to_vec(),
+        records_per_second: RECORDS_PER_SECOND,
+        seed: scenario.seed(),
+        age: Duration::ZERO,
+    })
+}
+
+fn promote(scenario: &Scenario, version: &str) -> Result<()> {
+    let (mut stage, load) = Stage::start(scenario, version)?;
+    let said = stage.node.cli_said(&["mirror", "promote", TOPIC, "--link", LINK, "--dry-run"])?;
+    ensure!(said.status.success() && said.stderr.contains("Would promote orders"), "{said:?}");
+    let asks = stage.node.cli_said(&["mirror", "promote", TOPIC, "--link", LINK])?;
+    ensure!(asks.status.code() == Some(2) && asks.stderr.contains("--yes"), "{asks:?}");
+
+    stage.node.cli(&["mirror", "promote", TOPIC, "--link", LINK, "--yes"])?;
+    let waits = poll_until(MIRRORED_LIMIT, POLL, || {
+        let mirror = stage.mirror().ok()?;
+        Some(mirror["waiting_for"].as_str()?.to_owned())
+            .filter(|_| mirror["mirror_status"] == "PENDING_STOPPED")
+    });
+    let waits = waits.context("it says what it waits for")?;
+    ensure!(waits.contains("partition"), "{waits}");
+    stage.node.cli(&["mirror", "promote", TOPIC, "--link", LINK, "--cancel"])?;
+    check_active(&stage.node, WEST, LINK, TOPIC).context("cancelled")?;
+
+    stage.node.cli(&["mirror", "promote", TOPIC, "--link", LINK, "--yes"])?;
+    std::thread::sleep(STAYS);
+    let mirror = stage.mirror()?;
+    ensure!(mirror["mirror_status"] == "PENDING_STOPPED", "promoted under load: {mirror:#}");
+    let report: LoadReport = load.stop()?;
+    let since = Instant::now();
+    // A node that dies meanwhile begins the quiet time again.
+    stage.node.kill9()?;
+    stage.node.restart()?;
+    let mirror = stage.wait_stopped(since)?;
+    let ends = Stage::ends(&mirror)?;
+    let lags: Vec<&Value> =
+        mirror["mirror_lags"].as_array().into_iter().flatten().map(|row| &row["lag"]).collect();
+    ensure!(lags.iter().all(|lag| **lag == 0), "{mirror:#}");
+    let compared = compare::raw_up_to(
+        &Stage::side(&stage.east, "source"),
+        &Stage::side(&stage.west, "destination"),
+        &ends,
+    )?;
+    eprintln!("equal up to its end: {compared:?}");
+    ensure!(compared.records == report.total(), "{} of {} acknowledged", compared.records, report.total());
+    check_configs(&stage.west, Some("lz4"))?;
+    stage.write_on(scenario, &ends)?;
+    let more = start_load(scenario, &stage.east)?;
+    stage.check_is_ordinary()?;
+    more.stop()?;
+    stage.node.cli(&["link", "delete", LINK, "--yes"]).context("a link of STOPPED mirrors")?;
+    stage.node.sigterm()
+}
+
+fn fail_over(scenario: &Scenario, version: &str) -> Result<()> {
+    let (mut stage, load) = Stage::start(scenario, version)?;
+    stage.east.kill(1)?;
+    drop(load);
+    let since = Instant::now();
+    stage.node.cli(&["mirror", "failover", TOPIC, "--link", LINK, "--yes"])?;
+    let wait = Duration::from_millis(scenario.rng().random_range(KILL_AFTER_MS));
+    std::thread::sleep(wait);
+    let was = stage.mirror()?["mirror_status"].clone();
+    stage.node.kill9()?;
+    eprintln!("killed {wait:?} after the order, {was}");
+    stage.node.restart()?;
+    let said = stage.node.cli_said(&["mirror", "failover", TOPIC, "--link", LINK, "--yes", "--wait"])?;
+    ensure!(
+        said.status.success() && said.stderr.contains("has STOPPED"),
+        "{said:?}\n{}",
+        describe(&stage.node, LINK, TOPIC)
+    );
+    let mirror = stage.wait_stopped(since)?;
+    ensure!(mirror["mirror_lags"][0]["lag"].is_null(), "the source is away: {mirror:#}");
+    let ends = Stage::ends(&mirror)?;
+    check_configs(&stage.west, None)?;
+    stage.write_on(scenario, &ends)?;
+
+    // What was mirrored is the source's, and nothing follows it although the source is back.
+    stage.east.restart(1)?;
+    stage.check_is_ordinary()?;
+    let compared = compare::raw_up_to(
+        &Stage::side(&stage.east, "source"),
+        &Stage::side(&stage.west, "destination"),
+        &ends,
+    )?;
+    eprintln!("equal up to its end: {compared:?}");
+    ensure!(compared.records >= WRITTEN, "{compared:?}");
+    stage.node.sigterm()
+}
+
+/// What was held while mirroring is free again.
+fn check_configs(west: &KafkaCluster, compression: Option<&str>) -> Result<()> {
+    let own = own_topic_configs(&west.bootstrap(), TOPIC)?;
+    ensure!(own.get("compression.type").map(String::as_str) == compression, "{own:?}");
+    ensure!(!own.contains_key("message.timestamp.after.max.ms"), "{own:?}");
+    ensure!(own.get("retention.ms").map(String::as_str) == Some("86400000"), "{own:?}");
+    Ok(())
+}
