@@ -91,7 +91,12 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
     tracing::info!(%node_id, name, data_dir = %settings.data_dir.display(), "node is open");
 
     let (stop, stopping) = watch::channel(false);
-    let fleet = Fleet { me: node_id, peers: Arc::new(peers.clone()), observatory: Arc::default() };
+    let fleet = Fleet {
+        me: node_id,
+        peers: Arc::new(peers.clone()),
+        observatory: Arc::default(),
+        tls: Arc::default(),
+    };
     let api = Api {
         consensus: consensus.clone(),
         preflight: Arc::new(LivePreflight),
@@ -206,7 +211,8 @@ impl Start {
         };
         let engine = Arc::new(OnceLock::new());
         let (transport, tls) = self.connect(membership, &description, listener, &engine)?;
-        let kept = trust::keep(tls, consensus.clone(), setup.data_dir.clone(), setup.own.clone());
+        let fleet = self.fleet.clone();
+        let kept = trust::keep(tls, consensus.clone(), fleet, setup.data_dir.clone(), setup.own.clone());
         let keeper = tokio::spawn(kept);
         if !recorded {
             tokio::select! {
@@ -239,6 +245,8 @@ impl Start {
         engine: &Arc<OnceLock<Engine>>,
     ) -> anyhow::Result<(Transport, Tls)> {
         let tls = Tls::new(membership.material)?;
+        // Set once, here.
+        let _ = self.fleet.tls.set(tls.clone());
         let transport = Transport::new(peers::transport::Options {
             node: self.consensus.node_id(),
             fleet: membership.fleet,

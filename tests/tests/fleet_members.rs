@@ -1,14 +1,17 @@
 //! Membership alone, without brokers: nodes join, are cut off and found again, move and are removed, and
-//! one becomes the whole fleet when no other answers.
+//! one becomes the whole fleet when no other answers; their certificate authority is changed.
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tests::fleet::Fleet;
 use tests::poll_until;
 
 /// It asks a member, is told, and stops.
 const TOLD_LIMIT: Duration = Duration::from_secs(30);
 const SEEN_LIMIT: Duration = Duration::from_secs(20);
+/// Members look every second.
+const RENEWED_UNLESS_WAITING: Duration = Duration::from_secs(4);
 const POLL: Duration = Duration::from_millis(100);
 
 #[test]
@@ -77,5 +80,65 @@ fn a_node_becomes_the_whole_fleet_only_when_no_other_answers() {
     others.iter().for_each(|name| drop(fleet.forget(name).unwrap()));
     let members = fleet.wait_settled(1).unwrap();
     assert_eq!(members.iter().map(|member| &member.name).collect::<Vec<_>>(), [&left]);
+    fleet.end().unwrap();
+}
+
+/// Whom the authority has signed for, and of whom that isn't known.
+fn signed_for(fleet: &Fleet, id: &str) -> [Vec<String>; 2] {
+    let list = fleet.any().unwrap().get_json("/lockstep/v1/authorities").unwrap();
+    let mut rows = list["data"].as_array().unwrap().iter();
+    let row = rows.find(|row| row["authority_id"] == *id).expect("that authority");
+    ["held_by", "not_known_of"].map(|field| {
+        let names = row[field].as_array().unwrap().iter();
+        let mut names: Vec<String> = names.map(|name| name.as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    })
+}
+
+#[test]
+fn the_authority_is_changed_while_members_come_and_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut fleet = Fleet::found(directory.path(), 3, false).unwrap();
+    let list = fleet.any().unwrap().cli(&["node", "authority", "list", "-o", "json"]).unwrap();
+    let old = serde_json::from_str::<Value>(&list).unwrap()[0]["authority_id"].as_str().unwrap().to_owned();
+    let remove = ["node", "authority", "remove", &old, "--yes"];
+    let refused = fleet.any().unwrap().cli(&remove).unwrap_err().to_string();
+    assert!(refused.contains("lockstep node authority rotate"), "{refused}");
+
+    // One that is away mustn't be left behind.
+    let away = fleet.follower().unwrap();
+    fleet.kill(&away).unwrap();
+    let made = fleet.any().unwrap().cli(&["node", "authority", "rotate", "--yes"]).unwrap();
+    let new = made.trim().to_owned();
+    let others: Vec<String> = fleet.names().into_iter().filter(|name| *name != away).collect();
+    std::thread::sleep(RENEWED_UNLESS_WAITING);
+    assert_eq!(signed_for(&fleet, &old), [others, vec![away.clone()]]);
+    let refused = fleet.any().unwrap().cli(&remove).unwrap_err().to_string();
+    assert!(refused.contains(&format!("node '{away}' doesn't answer")), "{refused}");
+    // So is one that comes in meanwhile, with a certificate of the new one.
+    fleet.add("node-4").unwrap();
+    assert_eq!(signed_for(&fleet, &new)[0], ["node-4"]);
+    fleet.restart(&away).unwrap();
+    let renewed =
+        poll_until(SEEN_LIMIT, POLL, || (signed_for(&fleet, &new)[0] == fleet.names()).then_some(()));
+    assert!(renewed.is_some(), "{:?}", signed_for(&fleet, &old));
+    fleet.wait_settled(4).unwrap();
+
+    fleet.any().unwrap().cli(&remove).unwrap();
+    fleet.wait_settled(4).unwrap();
+    fleet.add("node-5").unwrap();
+    for name in [&away, "node-4"] {
+        fleet.kill(name).unwrap();
+        fleet.restart(name).unwrap();
+    }
+    for name in fleet.names() {
+        let all = fleet.members_told_by(&name).unwrap();
+        assert!(all.len() == 5 && all.iter().all(|member| member.live), "as {name} sees it: {all:?}");
+        let log = fleet.node(&name).unwrap().log_text().unwrap();
+        assert!(!log.contains("can't be renewed"), "{log}");
+    }
+    let list = fleet.any().unwrap().cli(&["node", "authority", "list"]).unwrap();
+    assert!(list.contains(&new) && !list.contains(&old), "{list}");
     fleet.end().unwrap();
 }

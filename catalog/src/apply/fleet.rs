@@ -179,7 +179,9 @@ impl Catalog {
 
     pub(super) fn add_authority(&mut self, authority: Authority) -> Applied {
         if self.fleet.authorities.len() > 1 {
-            let message = "two authorities are trusted already; remove the old one first".to_owned();
+            let message = "two authorities are trusted already: remove the old one first, with 'lockstep node authority \
+                           remove ID'"
+                .to_owned();
             return Err(Refusal::Illegal(message));
         }
         if self.fleet.authorities.iter().any(|held| held.certificate == authority.certificate) {
@@ -195,7 +197,10 @@ impl Catalog {
             return Err(Refusal::not_found("authority", "with that certificate"));
         };
         if index + 1 == authorities.len() {
-            let message = "this authority signs the fleet's certificates; add a new one first".to_owned();
+            let message =
+                "this authority signs the fleet's certificates: make a new one first, with 'lockstep node \
+                           authority rotate'"
+                    .to_owned();
             return Err(Refusal::Illegal(message));
         }
         authorities.remove(index);

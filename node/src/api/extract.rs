@@ -113,6 +113,14 @@ pub struct NodePath {
     pub node: String,
 }
 
+/// Of a certificate authority of the fleet.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct AuthorityPath {
+    /// The SHA-256 fingerprint of its certificate, in hexadecimal.
+    pub authority: String,
+}
+
 /// Of what is on a destination cluster.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]

@@ -72,7 +72,8 @@ pub fn render(out: &mut String, catalog: &Catalog, status: &Status, observatory:
 fn seen_here(catalog: &Catalog, status: &Status, observatory: Option<&Observatory>) -> Seen {
     let mut seen = Seen::default();
     let mirrors = catalog.links.values().flat_map(|link| link.mirrors.keys().map(|topic| link.key(topic)));
-    let question = Question { links: catalog.links.keys().cloned().collect(), mirrors: mirrors.collect() };
+    let question =
+        Question { links: catalog.links.keys().cloned().collect(), mirrors: mirrors.collect(), trust: false };
     if let Some(observatory) = observatory {
         seen.add(status.node_id, None, Answer::of(observatory, &question));
     }

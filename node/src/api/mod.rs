@@ -3,13 +3,14 @@
 //! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success.
 //! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
-//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`nodes`], [`health`]: one file a
+//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`nodes`], [`authorities`], [`health`]: one file a
 //!   resource. [`rows`]: catalog and observed state as rows. [`openapi`]: the description of it all.
 //!
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
 //! command and passes the refusal on. It never talks to a broker but through [`preflight`].
 
 pub mod alter;
+pub mod authorities;
 pub mod clusters;
 pub mod error;
 pub mod extract;
@@ -138,6 +139,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::show, nodes::change, nodes::remove))
         .routes(routes!(nodes::create_token))
+        .routes(routes!(authorities::list, authorities::rotate))
+        .routes(routes!(authorities::remove))
         .routes(routes!(clusters::list, clusters::create))
         .routes(routes!(clusters::show, clusters::update, clusters::delete))
         .routes(routes!(links::list, links::create))

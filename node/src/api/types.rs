@@ -359,6 +359,23 @@ pub struct NodeRow {
     pub coming: u64,
 }
 
+/// A certificate authority of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuthorityRow {
+    /// The SHA-256 fingerprint of its certificate, in hexadecimal.
+    pub authority_id: String,
+    /// RFC 3339.
+    pub not_before: Option<String>,
+    /// RFC 3339.
+    pub not_after: Option<String>,
+    /// Whether new certificates are of this one; the others are trusted until they are removed.
+    pub signs: bool,
+    /// Members whose certificates it signed.
+    pub held_by: Vec<String>,
+    /// Members of which it isn't known whose certificates they have: they don't answer.
+    pub not_known_of: Vec<String>,
+}
+
 /// What a join token is to be.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -3,6 +3,7 @@
 //! Data goes to stdout, words to stderr. Exit code 0: done; 1: failed, with the reason and a hint;
 //! 2: the command line itself is wrong. It decides nothing that the API hasn't decided.
 
+mod authority;
 mod client;
 mod cluster;
 mod configs;

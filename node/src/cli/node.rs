@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::Remote;
+use super::authority::{self, AuthorityVerb};
 use super::client::{Client, escaped, typed, typed_all};
 use super::failure::Failure;
 use super::output::{self, or_dash};
@@ -65,6 +66,12 @@ enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    /// Who signs the certificates with which members trust each other
+    #[command(after_help = authority::EXAMPLE)]
+    Authority {
+        #[command(subcommand)]
+        verb: AuthorityVerb,
+    },
     /// Make this machine's node the only one of its fleet, after a majority is lost for good
     #[command(after_help = recover::EXAMPLE)]
     Recover(RecoverArgs),
@@ -85,6 +92,7 @@ impl NodeCommand {
         let format = self.remote.output;
         match self.verb {
             Verb::Recover(args) => args.run(),
+            Verb::Authority { verb } => verb.run(&client, format),
             Verb::List => {
                 let found = client.list(NODES)?;
                 let rows: Vec<NodeRow> = typed_all(&found)?;

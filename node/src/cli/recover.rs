@@ -91,7 +91,7 @@ impl std::fmt::Display for Heard {
 fn ask_others(data_dir: &Path, me: NodeId, catalog: &Catalog) -> Result<Vec<Heard>, Failure> {
     let fleet = catalog.fleet.id.clone().filter(|_| catalog.nodes.keys().any(|id| *id != me));
     let Some(fleet) = fleet else { return Ok(Vec::new()) };
-    let material = trust::of_fleet(data_dir, &catalog.fleet, me)?;
+    let material = trust::of_fleet(data_dir, &catalog.fleet, me, false)?;
     let material = material.context("this node has no certificate to ask the others with")?;
     let security = Security::Tls(Tls::new(material).context("use this node's certificate")?);
     let runtime = Builder::new_current_thread().enable_all().build().context("start a runtime")?;

@@ -3,10 +3,9 @@
 use clap::{CommandFactory, Parser};
 
 use super::client::escaped;
-use super::mirror;
 use super::output::{self, Format};
-use super::{Cli, Command};
-use crate::api::types::{LagRow, MirrorRow};
+use super::{Cli, Command, authority, mirror};
+use crate::api::types::{AuthorityRow, LagRow, MirrorRow};
 
 fn parse(line: &str) -> Result<Cli, String> {
     Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
@@ -43,6 +42,10 @@ fn what_the_documentation_says_is_taken() {
         "lockstep mirror resume --pattern a.* --link l --dry-run",
         "lockstep mirror delete t --link l --yes",
         "lockstep mirror delete t --link l --delete-topic --dry-run",
+        "lockstep node authority list -o json",
+        "lockstep node authority rotate --wait=90s --yes -o json",
+        "lockstep node authority rotate --wait",
+        "lockstep node authority remove 0f --yes --url a:1",
         "lockstep node recover --data-dir d --although-others-answer --yes",
         "lockstep status -o json",
         "lockstep verify --link l",
@@ -74,6 +77,9 @@ fn what_is_missing_or_contradictory_is_refused() {
         "lockstep verify --link l --last 0",
         "lockstep verify --link l --timeout 0s",
         "lockstep verify --link l --max-bytes-per-second 0",
+        "lockstep node authority",
+        "lockstep node authority remove",
+        "lockstep node authority rotate --wait=soon",
         "lockstep link update",
         "lockstep link configuration l",
     ] {
@@ -169,6 +175,27 @@ PARTITION  STATE    SOURCE END  MIRROR END  LAG      GUARDED  NODE  ERROR, RETRY
 0          RUNNING  10          10          0        yes      n1    -
 1          PARKED   unknown     10          unknown  yes      n1    RECORD_TOO_LARGE: raise max.message.bytes, again at 2026-01-01T00:00:00.000Z";
     assert_eq!(mirror::describe(&row), expected);
+}
+
+#[test]
+fn authorities_are_shown_with_who_is_late() {
+    let row = |id: &str, signs, held_by: &[&str]| AuthorityRow {
+        authority_id: id.into(),
+        not_before: Some("2026-01-01T00:00:00Z".into()),
+        not_after: None,
+        signs,
+        held_by: held_by.iter().map(|name| (*name).to_owned()).collect(),
+        not_known_of: vec!["n3".into()],
+    };
+    let rows = [row("0a", false, &["n1", "n2"]), row("0b", true, &[])];
+    let expected = "\
+AUTHORITY  SIGNS  VALID FROM            VALID UNTIL  SIGNED FOR  NOT KNOWN OF
+0a         no     2026-01-01T00:00:00Z  unknown      n1,n2       n3
+0b         yes    2026-01-01T00:00:00Z  unknown      -           n3";
+    assert_eq!(authority::table(&rows), expected);
+    assert_eq!(authority::late(&rows, "0b"), ["n1", "n2", "n3 (doesn't say)"]);
+    let done = [AuthorityRow { not_known_of: vec![], ..row("0b", true, &["n1"]) }];
+    assert_eq!(authority::late(&done, "0b"), [""; 0]);
 }
 
 #[cfg(not(feature = "audit"))]

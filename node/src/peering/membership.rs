@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use catalog::fleet::Fleet;
+use catalog::fleet::{Authority, Fleet};
 use catalog::{Action, FleetId, NodeId, Refusal};
 use consensus::{Consensus, SubmitError};
 use peers::authority;
@@ -49,7 +49,9 @@ impl Membership {
         let identity = match held {
             Some(identity) => Some(identity),
             // Deleted, or from before there were fleets: any member can sign for itself.
-            None if fleet.id.is_some() => Some(sign_own(&setup.data_dir, fleet, consensus.node_id())?),
+            None if fleet.id.is_some() => {
+                Some(sign_own(&setup.data_dir, fleet, &fleet.authorities, consensus.node_id())?)
+            }
             None => None,
         };
         Ok(identity.map(|identity| Self {
@@ -128,11 +130,16 @@ impl Membership {
     }
 }
 
-/// A new certificate for this node, by the authority that the catalog holds, durable.
-pub fn sign_own(data_dir: &Path, fleet: &Fleet, node: NodeId) -> anyhow::Result<Identity> {
+/// A new certificate for this node, by the last of these authorities, durable with all that are trusted.
+pub fn sign_own(
+    data_dir: &Path,
+    fleet: &Fleet,
+    signing: &[Authority],
+    node: NodeId,
+) -> anyhow::Result<Identity> {
     let id = fleet.id.as_ref().context("the fleet has no id")?;
     let key = NodeKey::open_or_create(data_dir)?;
-    let certificate = authority::sign(&fleet.authorities, id, node, key.public(), now_ms())?;
+    let certificate = authority::sign(signing, id, node, key.public(), now_ms())?;
     let authorities: Vec<Arc<[u8]>> = fleet.authorities.iter().map(|a| a.certificate.clone()).collect();
     let identity = identity(data_dir, &certificate, &authorities)?;
     identity.save(data_dir)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actors::observe::Observatory;
 use bytes::Bytes;
 use catalog::{Catalog, Link, MirrorKey, MirrorTopic, NodeId};
-use peers::{Call, Service};
+use peers::{Call, Service, Tls};
 use tokio::task::JoinSet;
 
 use super::seen::{Answer, Question, Seen};
@@ -25,12 +25,16 @@ pub struct Fleet {
     pub peers: Arc<dyn Call>,
     /// Set when the data plane has started; until then nothing is known of it.
     pub observatory: Arc<OnceLock<Arc<Observatory>>>,
+    /// Set when this node talks to members.
+    pub tls: Arc<OnceLock<Tls>>,
 }
 
 impl Fleet {
     /// What this node answers to others, and to itself.
     pub fn answer(&self, question: &Question) -> Answer {
-        self.observatory.get().map(|o| Answer::of(o, question)).unwrap_or_default()
+        let seen = self.observatory.get().map(|o| Answer::of(o, question)).unwrap_or_default();
+        let trust = self.tls.get().filter(|_| question.trust).map(|tls| tls.trust().into());
+        Answer { trust, ..seen }
     }
 
     /// As [`Fleet::answer`], of and in bytes. An unreadable question gets an empty answer, which no
@@ -42,7 +46,7 @@ impl Fleet {
 
     /// Links alone, from every node that may run one of them.
     pub async fn links<'a>(&self, catalog: &Catalog, links: impl Iterator<Item = &'a Arc<Link>>) -> Seen {
-        let question = Question { links: links.map(|link| link.id.clone()).collect(), mirrors: Vec::new() };
+        let question = Question { links: links.map(|link| link.id.clone()).collect(), ..Question::default() };
         self.ask(catalog, catalog.nodes.keys().copied().collect(), &question).await
     }
 
@@ -57,7 +61,7 @@ impl Fleet {
             let nodes: BTreeSet<NodeId> = part.iter().flat_map(|(_, mirror)| owners(mirror)).collect();
             let links: BTreeSet<_> = part.iter().map(|(link, _)| link.id.clone()).collect();
             let mirrors: Vec<MirrorKey> = part.iter().map(|(link, mirror)| link.key(&mirror.name)).collect();
-            let question = Question { links: links.into_iter().collect(), mirrors };
+            let question = Question { links: links.into_iter().collect(), mirrors, trust: false };
             let found = self.ask(catalog, nodes, &question).await;
             seen.links.extend(found.links);
             seen.mirrors.extend(found.mirrors);
@@ -69,6 +73,12 @@ impl Fleet {
     /// Whether each member answers.
     pub async fn everybody(&self, catalog: &Catalog) -> Seen {
         self.ask(catalog, catalog.nodes.keys().copied().collect(), &Question::default()).await
+    }
+
+    /// Whose certificate each member has, and whom it trusts.
+    pub async fn trust(&self, catalog: &Catalog) -> Seen {
+        let question = Question { trust: true, ..Question::default() };
+        self.ask(catalog, catalog.nodes.keys().copied().collect(), &question).await
     }
 
     async fn ask(&self, catalog: &Catalog, nodes: BTreeSet<NodeId>, question: &Question) -> Seen {

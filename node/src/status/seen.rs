@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use actors::observe::{LinkView, Observatory};
 use catalog::{Catalog, Link, LinkId, MirrorKey, MirrorTopic, NodeId};
+use peers::tls::Trust;
 use serde::{Deserialize, Serialize};
 
 use crate::api::rows;
@@ -15,6 +16,8 @@ use crate::api::types::LagRow;
 pub struct Question {
     pub links: Vec<LinkId>,
     pub mirrors: Vec<MirrorKey>,
+    /// Whose certificate it has, and whom it trusts.
+    pub trust: bool,
 }
 
 /// What a member sees; what it doesn't see isn't in it.
@@ -23,6 +26,24 @@ pub struct Question {
 pub struct Answer {
     pub links: Vec<(LinkId, SeenLink)>,
     pub mirrors: Vec<(MirrorKey, SeenMirror)>,
+    /// None: it wasn't asked, doesn't talk to members yet, or is of a version that doesn't tell.
+    pub trust: Option<SeenTrust>,
+}
+
+/// As [`peers::tls::Trust`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeenTrust {
+    pub own: bool,
+    pub signed_by: Option<String>,
+    pub authorities: Vec<String>,
+}
+
+impl From<Trust> for SeenTrust {
+    fn from(trust: Trust) -> Self {
+        let Trust { own, signed_by, authorities } = trust;
+        Self { own, signed_by, authorities }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +68,8 @@ pub struct Seen {
     /// As the node sees it that sees the worst.
     pub links: BTreeMap<LinkId, SeenLink>,
     pub mirrors: BTreeMap<MirrorKey, BTreeMap<NodeId, SeenMirror>>,
+    /// Of members that were asked and told.
+    pub trust: BTreeMap<NodeId, SeenTrust>,
     /// Who was asked and didn't answer, and why.
     pub silent: BTreeMap<NodeId, String>,
 }
@@ -65,6 +88,7 @@ impl Answer {
         Self {
             links: question.links.iter().filter_map(link).collect(),
             mirrors: question.mirrors.iter().filter_map(mirror).collect(),
+            trust: None,
         }
     }
 }
@@ -103,6 +127,7 @@ impl Seen {
         for (key, mirror) in answer.mirrors {
             self.mirrors.entry(key).or_default().insert(node, mirror);
         }
+        self.trust.extend(answer.trust.map(|trust| (node, trust)));
     }
 
     pub fn link(&self, id: &LinkId) -> Option<&SeenLink> {

@@ -21,10 +21,20 @@ use tokio::sync::watch;
 
 pub use material::Material;
 
-use crate::authority::CertificateError;
+use crate::authority::{self, CertificateError};
 use crate::names;
 use crate::refusal::Refusal;
 use crate::validity::Validity;
+
+/// A node's place in a change of authorities, by their fingerprints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Its certificate is of an authority that the operator runs: those of the fleet don't matter to it.
+    pub own: bool,
+    /// None: by none that it trusts.
+    pub signed_by: Option<String>,
+    pub authorities: Vec<String>,
+}
 
 /// Cheap to clone; all clones change together.
 #[derive(Clone)]
@@ -59,6 +69,19 @@ impl Tls {
         let generation = held.generation + u64::from(trusts_less);
         self.0.send_replace(Arc::new(Configs::new(material, generation)?));
         Ok(())
+    }
+
+    /// Whose signature this node shows, and whom it trusts.
+    pub fn trust(&self) -> Trust {
+        let Material { chain, authorities, fleet, .. } = &self.configs().material;
+        let signs = |authority: &&CertificateDer<'_>| {
+            chain.first().is_some_and(|certificate| authority::has_signed(authority, certificate))
+        };
+        Trust {
+            own: fleet.is_none(),
+            signed_by: authorities.iter().rev().find(signs).map(|found| authority::fingerprint(found)),
+            authorities: authorities.iter().map(|authority| authority::fingerprint(authority)).collect(),
+        }
     }
 
     /// When this node's certificate ends, in milliseconds since 1970.

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::fleet::Authority;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -34,8 +33,12 @@ pub(crate) fn roots(authorities: &[CertificateDer<'_>]) -> Result<RootCertStore,
 }
 
 /// Whether the authority signed the certificate, both being valid at that time.
-pub(crate) fn is_signed_by(authority: &Authority, certificate: &CertificateDer<'_>, at_ms: i64) -> bool {
-    let Ok(roots) = roots(&[CertificateDer::from(&*authority.certificate)]) else { return false };
+pub(crate) fn is_signed_by(
+    authority: &CertificateDer<'_>,
+    certificate: &CertificateDer<'_>,
+    at_ms: i64,
+) -> bool {
+    let Ok(roots) = roots(std::slice::from_ref(authority)) else { return false };
     let Ok(certificate) = ParsedCertificate::try_from(certificate) else { return false };
     let at = UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(at_ms).unwrap_or(0)));
     let algorithms = provider().signature_verification_algorithms.all;

@@ -10,10 +10,11 @@ use serde_json::Value;
 use super::Node;
 
 /// Method and path of every route, by hand: this list, the routes and the description must agree.
-const ROUTES: [&str; 32] = [
+const ROUTES: [&str; 35] = [
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}",
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}/configs/{name}",
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}/mirrors/{topic}",
+    "DELETE /lockstep/v1/authorities/{authority}",
     "DELETE /lockstep/v1/clusters/{cluster}",
     "GET /healthz",
     "GET /kafka/v3/clusters/{cluster}/links",
@@ -22,6 +23,7 @@ const ROUTES: [&str; 32] = [
     "GET /kafka/v3/clusters/{cluster}/links/{link}/configs/{name}",
     "GET /kafka/v3/clusters/{cluster}/links/{link}/mirrors",
     "GET /kafka/v3/clusters/{cluster}/links/{link}/mirrors/{topic}",
+    "GET /lockstep/v1/authorities",
     "GET /lockstep/v1/clusters",
     "GET /lockstep/v1/clusters/{cluster}",
     "GET /lockstep/v1/fleet",
@@ -37,6 +39,7 @@ const ROUTES: [&str; 32] = [
     "POST /kafka/v3/clusters/{cluster}/links/{link}/mirrors:pause",
     "POST /kafka/v3/clusters/{cluster}/links/{link}/mirrors:promote",
     "POST /kafka/v3/clusters/{cluster}/links/{link}/mirrors:resume",
+    "POST /lockstep/v1/authorities",
     "POST /lockstep/v1/clusters",
     "POST /lockstep/v1/join-tokens",
     "POST /lockstep/v1/nodes/{node}",
@@ -46,7 +49,7 @@ const ROUTES: [&str; 32] = [
 ];
 
 /// The path says it all.
-const WITHOUT_BODY: [&str; 1] = ["changeNode"];
+const WITHOUT_BODY: [&str; 2] = ["changeNode", "rotateAuthority"];
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 

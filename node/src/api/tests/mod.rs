@@ -1,5 +1,6 @@
 //! The API in process: the real router and a real Raft group of one, with clusters made up.
 
+mod authorities;
 mod configs;
 mod description;
 mod errors;
@@ -133,8 +134,12 @@ impl Node {
         };
         let start = Action::RecordStart { node: consensus.node_id(), description };
         consensus.submit(start).await.expect("started");
-        let fleet =
-            Fleet { me: consensus.node_id(), peers: Arc::new(peers::Alone), observatory: Arc::default() };
+        let fleet = Fleet {
+            me: consensus.node_id(),
+            peers: Arc::new(peers::Alone),
+            observatory: Arc::default(),
+            tls: Arc::default(),
+        };
         let api = Api {
             consensus,
             preflight: Arc::new(FakeClusters),

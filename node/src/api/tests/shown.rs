@@ -75,11 +75,11 @@ fn shown(link: Option<SeenLink>) -> MirrorRow {
     let mut seen = Seen::default();
     let mirrors = vec![(parent.key(&mirror.name), SeenMirror { partitions, waiting_for })];
     let links = link.map(|link| (parent.id.clone(), link)).into_iter().collect();
-    seen.add(NodeId(1), None, Answer { links, mirrors });
+    seen.add(NodeId(1), None, Answer { links, mirrors, trust: None });
     // What a node remembers of a partition that isn't its own is past.
     let partitions = vec![rows::observed(running(1))];
     let mirrors = vec![(parent.key(&mirror.name), SeenMirror { partitions, waiting_for: None })];
-    seen.add(NodeId(2), None, Answer { links: Vec::new(), mirrors });
+    seen.add(NodeId(2), None, Answer { links: Vec::new(), mirrors, trust: None });
     rows::mirror(&catalog, &parent, &mirror, &seen).body
 }
 
@@ -101,7 +101,7 @@ fn of_what_several_nodes_see_of_a_link_the_worst_is_shown_with_who_sees_it() {
         ..SeenLink::default()
     };
     let id = LinkId("id".into());
-    let answer = |link| Answer { links: vec![(id.clone(), link)], mirrors: Vec::new() };
+    let answer = |link| Answer { links: vec![(id.clone(), link)], mirrors: Vec::new(), trust: None };
     let mut seen = Seen::default();
     seen.add(NodeId(1), Some("a"), answer(link("ACTIVE", None)));
     seen.add(NodeId(2), Some("b"), answer(link("UNAVAILABLE", Some("source: cut off"))));
