@@ -29,9 +29,10 @@ use crate::observe::{Observatory, PartitionStats};
 use crate::partition::{PartitionMessage, topic_partition};
 use crate::plan::{self, Job, Leaving, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, PlaneMeters, Topics};
-use crate::settings::LinkSettings;
+use crate::settings::{self, LinkSettings};
 use crate::setup;
 use crate::stop::Stopping;
+use crate::sync::configs::ConfigSync;
 use crate::watch::{self, Round, Watched};
 
 pub use partitions::released;
@@ -160,7 +161,17 @@ impl Actor for LinkSupervisor {
                 }
             }
         });
-        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker];
+        let config_sync = ConfigSync {
+            link: link.id.clone(),
+            node: surroundings.node,
+            plane: plane.clone(),
+            catalog: surroundings.catalog.clone(),
+            observatory: surroundings.observatory.clone(),
+            every: settings.topic_config_sync,
+            include: settings::synced_topic_configs(&link.configs),
+        };
+        let config_sync = tokio::spawn(config_sync.run()).abort_handle();
+        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker, config_sync];
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,

@@ -248,6 +248,14 @@ pub struct LinkView {
     pub source_available: bool,
 }
 
+/// A link's task as this node does it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskView {
+    pub name: &'static str,
+    /// What went wrong in its last round, by mirror topic; by the empty name what has to do with none.
+    pub errors: BTreeMap<Arc<str>, String>,
+}
+
 /// Registry of observable snapshots.
 pub struct Observatory {
     now_ms: crate::clock::WallClock,
@@ -261,6 +269,7 @@ struct Inner {
     links: BTreeMap<LinkId, LinkView>,
     credits: BTreeMap<LinkId, LinkCredit>,
     waiting: BTreeMap<MirrorKey, String>,
+    tasks: BTreeMap<LinkId, BTreeMap<&'static str, TaskView>>,
 }
 
 impl Observatory {
@@ -326,7 +335,10 @@ impl Observatory {
         let mut inner = lock(&self.inner);
         match view {
             Some(view) => inner.links.insert(link.clone(), view),
-            None => inner.links.remove(link),
+            None => {
+                inner.tasks.remove(link);
+                inner.links.remove(link)
+            }
         };
     }
 
@@ -336,6 +348,15 @@ impl Observatory {
             Some(credit) => inner.credits.insert(link.clone(), credit),
             None => inner.credits.remove(link),
         };
+    }
+
+    /// What this node does for the link beside its records.
+    pub fn tasks(&self, link: &LinkId) -> Vec<TaskView> {
+        lock(&self.inner).tasks.get(link).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    pub(crate) fn set_task(&self, link: &LinkId, task: TaskView) {
+        lock(&self.inner).tasks.entry(link.clone()).or_default().insert(task.name, task);
     }
 
     pub(crate) fn set_waiting(&self, mirror: &MirrorKey, waits_for: Option<String>) {

@@ -7,6 +7,7 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{
     ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
@@ -16,7 +17,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::client::{Client, topic_name};
-use crate::connection::Api;
+use crate::connection::{Api, Gate};
 use crate::error::{Error, ErrorCode};
 use crate::shape;
 
@@ -172,6 +173,34 @@ pub async fn topic_configs(client: &Client, topic: &str) -> Result<BTreeMap<Stri
     describe_configs(client, TOPIC_RESOURCE, topic, None).await
 }
 
+/// Named configs of several topics, of each what it has or why that isn't told.
+///
+/// # Errors
+/// When nothing is told of any.
+pub async fn topics_configs(
+    client: &Client,
+    topics: &[&str],
+    keys: &[&str],
+) -> Result<BTreeMap<String, Result<BTreeMap<String, ConfigValue>, ErrorCode>>, Error> {
+    let text = |s: &str| StrBytes::from_string(s.to_owned());
+    let resource = |topic: &&str| {
+        DescribeConfigsResource::default()
+            .with_resource_type(TOPIC_RESOURCE)
+            .with_resource_name(text(topic))
+            .with_configuration_keys(Some(keys.iter().map(|key| text(key)).collect()))
+    };
+    let request = DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
+    let (response, _) = client.any_broker().await?.call(&DESCRIBE_CONFIGS, &request).await?;
+    let told = response.results.into_iter().map(|answer| {
+        let configs = match ErrorCode::of(answer.error_code) {
+            None => Ok(answer.configs.into_iter().filter_map(config_value).collect()),
+            Some(code) => Err(code),
+        };
+        (answer.resource_name.to_string(), configs)
+    });
+    Ok(told.collect())
+}
+
 /// Named configs of one broker, asked of itself.
 ///
 /// # Errors
@@ -192,7 +221,7 @@ static INCREMENTAL_ALTER_CONFIGS: Api = Api {
 };
 
 /// Sets each of these configs of a topic, or with `None` takes it back to what the broker has by default;
-/// the others stay (KIP-339). All of them or none.
+/// the others stay (KIP-339). All of them or none. Sent only while `gate`, if there is one, is open.
 ///
 /// # Errors
 /// [`CreateError::Refused`] with the broker's reason.
@@ -200,6 +229,7 @@ pub async fn alter_topic_configs(
     client: &Client,
     topic: &str,
     configs: &BTreeMap<String, Option<String>>,
+    gate: Option<Gate>,
 ) -> Result<(), CreateError> {
     const SET: i8 = 0;
     const DELETE: i8 = 1;
@@ -216,7 +246,7 @@ pub async fn alter_topic_configs(
         .with_configs(configs.collect());
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
     let connection = client.any_broker().await?;
-    let (response, _) = connection.call(&INCREMENTAL_ALTER_CONFIGS, &request).await?;
+    let response = connection.call_gated(&INCREMENTAL_ALTER_CONFIGS, &request, gate).await?;
     let answer = response.responses.first().ok_or_else(|| Error::Protocol {
         address: connection.address().to_owned(),
         reason: "IncrementalAlterConfigs response without the topic".into(),
@@ -251,9 +281,11 @@ async fn describe_configs(
         reason: "DescribeConfigs response without the resource".into(),
     })?;
     ErrorCode::check(answer.error_code, format!("DescribeConfigs of {name}"))?;
-    let value = |c: kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult| {
-        let is_own = c.config_source == DYNAMIC_TOPIC_CONFIG;
-        Some((c.name.to_string(), ConfigValue { value: c.value?.to_string(), is_own }))
-    };
-    Ok(answer.configs.into_iter().filter_map(value).collect())
+    Ok(answer.configs.into_iter().filter_map(config_value).collect())
+}
+
+/// None for a sensitive one.
+fn config_value(found: DescribeConfigsResourceResult) -> Option<(String, ConfigValue)> {
+    let is_own = found.config_source == DYNAMIC_TOPIC_CONFIG;
+    Some((found.name.to_string(), ConfigValue { value: found.value?.to_string(), is_own }))
 }

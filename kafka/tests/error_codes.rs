@@ -269,7 +269,7 @@ async fn ask(client: &Client, key: ApiKey) -> i16 {
         ApiKey::DescribeConfigs => code_of(topics::topic_configs(client, TOPIC).await),
         ApiKey::IncrementalAlterConfigs => {
             let configs = BTreeMap::from([("compression.type".to_owned(), None)]);
-            created(topics::alter_topic_configs(client, TOPIC, &configs).await)
+            created(topics::alter_topic_configs(client, TOPIC, &configs, None).await)
         }
         ApiKey::AddPartitionsToTxn => {
             code_of(transactions::add_partitions(client, &transactional(), TOPIC, &[0]).await)

@@ -55,7 +55,7 @@ pub async fn set_free(
     if changes.is_empty() {
         return Ok(remarks);
     }
-    match topics::alter_topic_configs(destination, topic, &changes).await {
+    match topics::alter_topic_configs(destination, topic, &changes, None).await {
         Ok(()) => Ok(remarks),
         Err(CreateError::Refused { code, message }) => {
             let keys: Vec<&str> = changes.keys().map(String::as_str).collect();

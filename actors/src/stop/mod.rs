@@ -151,6 +151,7 @@ impl Stopping {
         let source =
             tokio::time::timeout(SOURCE_LIMIT, configs::held_at(self.plane.source(), &mirror.source_topic));
         let source = source.await.ok().and_then(Result::ok);
+        let _writes = self.plane.config_writes().lock().await;
         remarks.extend(configs::set_free(self.plane.destination(), &mirror.name, source.as_ref()).await?);
         Ok((ends, remarks))
     }
