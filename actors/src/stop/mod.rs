@@ -7,8 +7,8 @@
 //! - [`configs`]: what was held while mirroring is set free.
 
 pub mod catch_up;
-mod configs;
-mod fence;
+pub mod configs;
+pub mod fence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
