@@ -38,12 +38,14 @@ impl Catalog {
         at_ms: i64,
     ) -> Applied {
         let mirror = self.mirror_mut(key)?;
+        let is_fenced = mirror.is_fenced();
         let stale = Refusal::Stale(format!("mirror topic '{}' partition {index}", key.topic));
         let Some(partition) = mirror.partitions.get_mut(index as usize) else { return Err(stale) };
         if partition.assignment.as_ref().is_none_or(|a| a.epoch != epoch) {
             return Err(stale);
         }
-        if partition.failure.is_some() {
+        // Behind a fence every append fails: that is what it is for.
+        if partition.failure.is_some() || is_fenced {
             return Ok(Outcome::Unchanged);
         }
         partition.failure = Some(failure);
@@ -259,9 +261,9 @@ impl MirrorTopic {
     }
 
     /// A failure that is reported late doesn't set a paused mirror's other partitions running. A
-    /// promotion that still catches up can't any more and is off; a fenced mirror stops all the same.
+    /// promotion that still catches up can't any more and is off.
     fn set_failed(&mut self, at_ms: i64) {
-        if self.status != MirrorStatus::Paused && !self.is_fenced() {
+        if self.status != MirrorStatus::Paused {
             self.stop = None;
             self.set_status(MirrorStatus::Failed, at_ms);
         }
