@@ -42,6 +42,7 @@ pub mod secured;
 pub mod settled;
 #[cfg(feature = "witness")]
 pub mod shapes;
+pub mod stopped;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
