@@ -143,7 +143,7 @@ async fn prepare(
         return Err(Trouble::Lasting(MirrorError::IllegalState, message));
     }
     let (producer_id, producer_epoch) =
-        producers::init_producer_id(destination, &transactional_id(key)).await?;
+        producers::init_producer_id(destination, &transactional_id(key), None).await?;
     Ok((TopicId(*topic.topic_id.as_bytes()), ProducerIdentity { producer_id, producer_epoch }))
 }
 

@@ -172,6 +172,8 @@ pub enum Action {
     FenceMirror {
         mirror: MirrorKey,
         producer: ProducerIdentity,
+        /// Of the promotion that was watched.
+        asked_at_ms: i64,
     },
     /// The fence stands in every partition; nothing of ours can be written any more.
     MirrorStopped {

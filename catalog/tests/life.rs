@@ -76,7 +76,7 @@ fn event(name: &str) -> Action {
         "promote" => Action::PromoteMirror { mirror },
         "cancel" => Action::CancelPromotion { mirror },
         "fail over" => Action::FailOverMirror { mirror },
-        "caught up" => Action::FenceMirror { mirror, producer: PRODUCER },
+        "caught up" => Action::FenceMirror { mirror, producer: PRODUCER, asked_at_ms: 1 },
         "fenced" => Action::MirrorStopped { mirror, producer: PRODUCER, ends, remarks: vec![] },
         "delete" => Action::DeleteMirror { mirror },
         other => panic!("no event '{other}'"),
@@ -212,4 +212,23 @@ fn a_late_word_about_a_former_mirror_of_that_name_is_stale() {
     assert!(matches!(try_at(&mut catalog, 5, late), Err(Refusal::Stale(_))));
     let short = Action::MirrorStopped { mirror: key(), producer: PRODUCER, ends: vec![end], remarks: vec![] };
     assert!(matches!(try_at(&mut catalog, 5, short), Err(Refusal::Stale(_))), "a partition is missing");
+}
+
+/// A look at the first promotion says nothing of the second.
+#[test]
+fn a_promotion_is_not_fenced_by_what_was_seen_of_one_before_it() {
+    let mut catalog = with("PENDING_STOPPED");
+    does(&mut catalog, event("cancel"));
+    assert_eq!(try_at(&mut catalog, 7, event("promote")), Ok(Outcome::Done));
+    assert!(matches!(try_at(&mut catalog, 8, event("caught up")), Err(Refusal::Stale(_))));
+    assert_eq!(status_of(&catalog), "PENDING_STOPPED");
+}
+
+#[test]
+fn a_paused_mirror_with_a_failed_partition_is_not_promoted() {
+    let mut catalog = with("PAUSED");
+    does(&mut catalog, event("failed"));
+    let refused = try_at(&mut catalog, 5, event("promote")).expect_err("it can't catch up");
+    assert!(refused.to_string().contains("has a failed partition"), "{refused}");
+    does(&mut catalog, event("fail over"));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rand::Rng;
-use tests::client::own_topic_configs;
+use tests::client::{delete_topic, own_topic_configs};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::load::create_topic;
 use tests::mirror::create_mirror;
@@ -78,6 +78,8 @@ fn follow(scenario: &Scenario, version: &str) -> Result<()> {
     ])?;
     ensure!(!refused.status.success() && refused.stderr.contains("never follows the source"), "{refused:?}");
 
+    another_topic_of_the_name_is_left_alone(&mut node, &east, &west)?;
+
     node.cli(&["mirror", "failover", TOPIC, "--link", LINK, "--yes", "--wait"])?;
     set_topic_config(&east.bootstrap(), TOPIC, "retention.ms", "1800000")?;
     set_topic_config(&west.bootstrap(), TOPIC, "compression.type", "zstd")?;
@@ -87,12 +89,36 @@ fn follow(scenario: &Scenario, version: &str) -> Result<()> {
     node.sigterm()
 }
 
+/// A source that was made anew with a short retention must not cost the mirror its records.
+fn another_topic_of_the_name_is_left_alone(
+    node: &mut Node,
+    east: &KafkaCluster,
+    west: &KafkaCluster,
+) -> Result<()> {
+    const RECREATED: &str = "clicks";
+    create_topic(&east.bootstrap(), RECREATED, 1, &[("retention.ms", "7200000")])?;
+    node.cli(&["mirror", "create", RECREATED, "--link", LINK])?;
+    expect_of(west, RECREATED, &[("retention.ms", "7200000")])?;
+    delete_topic(&east.bootstrap(), RECREATED)?;
+    create_topic(&east.bootstrap(), RECREATED, 1, &[("retention.ms", "1000")])?;
+    std::thread::sleep(STAYS);
+    expect_of(west, RECREATED, &[("retention.ms", "7200000")]).context("of a source that was recreated")?;
+    let link = node.get_json(&format!("/kafka/v3/clusters/{WEST}/links/{LINK}?include_tasks=true"))?;
+    let text = link.to_string();
+    ensure!(text.contains("IN_ERROR") && text.contains("is another one by now"), "{link:#}");
+    Ok(())
+}
+
 /// The mirror topic has these configs of its own, now or soon.
 fn expect(west: &KafkaCluster, wanted: &[(&str, &str)]) -> Result<()> {
+    expect_of(west, TOPIC, wanted)
+}
+
+fn expect_of(west: &KafkaCluster, topic: &str, wanted: &[(&str, &str)]) -> Result<()> {
     let begun = Instant::now();
     let mut last = BTreeMap::new();
     let found = poll_until(SYNC_LIMIT, POLL, || {
-        last = own_topic_configs(&west.bootstrap(), TOPIC).ok()?;
+        last = own_topic_configs(&west.bootstrap(), topic).ok()?;
         wanted.iter().all(|(key, value)| last.get(*key).map(String::as_str) == Some(value)).then_some(())
     });
     if found.is_none() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use catalog::stop::StoppedPartition;
 use catalog::{MirrorKey, MirrorTopic, Prefix, ProducerIdentity};
+use kafka::connection::Gate;
 use kafka::fetch::TopicPartition;
 use kafka::offsets::{self, LogEnds};
 use kafka::producers::{self, ProducerState};
@@ -43,30 +44,62 @@ pub struct Fenced {
     /// Index is the partition.
     pub ends: Vec<StoppedPartition>,
     pub remarks: Vec<String>,
+    /// There is no topic to fence, nor to put right.
+    pub is_gone: bool,
 }
 
-/// One try. The error says in words what it waits for.
-pub async fn put_up(plane: &LinkPlane, key: &MirrorKey, mirror: &MirrorTopic) -> Result<Fenced, String> {
+/// What one try tells the next.
+#[derive(Default)]
+pub struct Tries {
+    /// Since when the destination says that the topic isn't there, or is another one.
+    gone_since: Option<Instant>,
+}
+
+/// A broker that was away may not know of the topic yet.
+const GONE_AFTER: Duration = Duration::from_secs(10);
+
+/// One try, each request only while the gate is open. The error says in words what it waits for.
+pub async fn put_up(
+    plane: &LinkPlane,
+    key: &MirrorKey,
+    mirror: &MirrorTopic,
+    gate: &Gate,
+    tries: &mut Tries,
+) -> Result<Fenced, String> {
     let Some(producer) = mirror.producer else { return Err("the mirror to be set up".into()) };
     let destination = plane.destination();
     let Some(topic) = look_up(destination, mirror).await? else {
+        let since = *tries.gone_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < GONE_AFTER {
+            return Err(format!(
+                "topic '{}', which the destination says is gone or another one",
+                mirror.name
+            ));
+        }
         let remark = "its topic is gone from the destination, or is another one by now: nothing was fenced";
         let ends =
             vec![StoppedPartition { records_end: 0, log_end: 0, source_end: None }; mirror.partitions.len()];
-        return Ok(Fenced { ends, remarks: vec![remark.into()] });
+        return Ok(Fenced { ends, remarks: vec![remark.into()], is_gone: true });
     };
+    tries.gone_since = None;
     let targets = targets(&topic, mirror)?;
     let mut remarks = Vec::new();
-    let epoch = raise(destination, key, producer, &targets, &mut remarks).await?;
+    let epoch = raise(destination, key, producer, &targets, gate, &mut remarks).await?;
     if let Some(epoch) = epoch {
         shown(destination, key, producer, epoch, &targets).await?;
     }
     let mut ends = Vec::with_capacity(targets.len());
     for target in &targets {
-        let prefix = mirror.partitions.get(target.partition as usize).and_then(|p| p.prefix);
-        ends.push(end_of(destination, key, &topic, producer, prefix, target).await?);
+        let partition = mirror.partitions.get(target.partition as usize);
+        let prefix = partition.and_then(|p| p.prefix);
+        let mut end = end_of(destination, key, &topic, (producer, prefix), gate, target).await?;
+        // What follows a foreign write isn't where the source has it.
+        if let Some(failure) = partition.and_then(|p| p.failure.as_ref()) {
+            end.records_end = end.records_end.min(failure.offset);
+        }
+        ends.push(end);
     }
-    Ok(Fenced { ends, remarks })
+    Ok(Fenced { ends, remarks, is_gone: false })
 }
 
 /// The mirror's own topic; none when it is gone for good.
@@ -98,20 +131,24 @@ async fn raise(
     key: &MirrorKey,
     producer: ProducerIdentity,
     targets: &[Target],
+    gate: &Gate,
     remarks: &mut Vec<String>,
 ) -> Result<Option<i32>, String> {
     let id = setup::transactional_id(key);
-    let (producer_id, producer_epoch) =
-        producers::init_producer_id(destination, &id).await.map_err(|e| setup::with_grant(&e))?;
+    let (producer_id, producer_epoch) = producers::init_producer_id(destination, &id, Some(gate.clone()))
+        .await
+        .map_err(|e| setup::with_grant(&e))?;
     if producer_id != producer.producer_id || producer_epoch <= producer.producer_epoch {
-        return by_markers(destination, key, producer, targets, remarks).await;
+        return by_markers(destination, key, producer, targets, gate, remarks).await;
     }
     let transactional = Transactional { id, producer_id, producer_epoch };
     let partitions: Vec<i32> = targets.iter().map(|t| t.partition as i32).collect();
-    settled(|| transactions::add_partitions(destination, &transactional, &key.topic, &partitions)).await?;
-    settled(|| transactions::commit(destination, &transactional)).await?;
+    let gate = || Some(gate.clone());
+    let topic = &key.topic;
+    settled(|| transactions::add_partitions(destination, &transactional, topic, &partitions, gate())).await?;
+    settled(|| transactions::commit(destination, &transactional, gate())).await?;
     // Once more: the first answer comes before the markers are written.
-    settled(|| transactions::commit(destination, &transactional)).await?;
+    settled(|| transactions::commit(destination, &transactional, gate())).await?;
     Ok(Some(i32::from(producer_epoch)))
 }
 
@@ -136,6 +173,7 @@ async fn by_markers(
     key: &MirrorKey,
     producer: ProducerIdentity,
     targets: &[Target],
+    gate: &Gate,
     remarks: &mut Vec<String>,
 ) -> Result<Option<i32>, String> {
     let mut newest = i32::from(producer.producer_epoch);
@@ -147,7 +185,9 @@ async fn by_markers(
     for (leader, partitions) in by_leader(targets) {
         let connection = destination.control(leader).await.map_err(|e| e.to_string())?;
         let identity = (producer.producer_id, epoch);
-        match transactions::write_markers(&connection, identity, &key.topic, &partitions).await {
+        match transactions::write_markers(&connection, identity, &key.topic, &partitions, Some(gate.clone()))
+            .await
+        {
             Ok(()) => {}
             Err(error) if error.code() == Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED) => {
                 remarks.push(format!(
@@ -212,8 +252,8 @@ async fn end_of(
     destination: &Client,
     key: &MirrorKey,
     topic: &TopicMetadata,
-    producer: ProducerIdentity,
-    prefix: Option<Prefix>,
+    (producer, prefix): (ProducerIdentity, Option<Prefix>),
+    gate: &Gate,
     target: &Target,
 ) -> Result<StoppedPartition, String> {
     let connection = destination.control(target.leader).await.map_err(|e| e.to_string())?;
@@ -222,6 +262,9 @@ async fn end_of(
     // Fillers that nobody cuts off any more would be records of an ordinary topic.
     let cut = prefix.map_or(0, |p| p.log_start.min(ends.high_watermark));
     if ends.start_offset < cut {
+        if !gate() {
+            return Err("a lease of this node".into());
+        }
         let deleted = offsets::delete_records(&connection, &key.topic, target.partition as i32, cut).await;
         deleted.map_err(|e| format!("{e}; the filler below offset {cut} must go first"))?;
     }

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Link, LinkId, MirrorTopic, NodeId};
+use catalog::{Link, LinkId, MirrorTopic, NodeId, TopicId};
 use kafka::connection::Gate;
 use kafka::topics::{self, ConfigValue, CreateError};
-use kafka::{Error, ErrorCode};
+use kafka::{Client, Error, ErrorCode, Metadata};
 
 use crate::catalog_port::CatalogPort;
 use crate::observe::{Observatory, TaskView};
@@ -91,14 +91,14 @@ impl ConfigSync {
         let at_source: Vec<&str> = mirrors.iter().map(|mirror| &*mirror.source_topic).collect();
         let at_destination: Vec<&str> = mirrors.iter().map(|mirror| &*mirror.name).collect();
         let (source, destination) = tokio::join!(
-            topics::topics_configs(self.plane.source(), &at_source, &keys),
-            topics::topics_configs(self.plane.destination(), &at_destination, &keys)
+            seen(self.plane.source(), &at_source, &keys),
+            seen(self.plane.destination(), &at_destination, &keys)
         );
         let source = source.map_err(|error| format!("the source: {error}"))?;
         let destination = destination.map_err(|error| format!("the destination: {error}"))?;
         let both = |mirror: &'a Arc<MirrorTopic>| {
-            let theirs = told(&source, &mirror.source_topic, "source");
-            let ours = told(&destination, &mirror.name, "destination");
+            let theirs = told(&source, &mirror.source_topic, mirror.source_topic_id, "source");
+            let ours = told(&destination, &mirror.name, mirror.destination_topic_id, "destination");
             (&**mirror, theirs.and_then(|theirs| Ok((theirs, ours?))))
         };
         Ok(mirrors.iter().map(|mirror| both(mirror)).collect())
@@ -182,12 +182,27 @@ fn is_ours(mirror: &MirrorTopic, node: NodeId) -> bool {
     mirror.is_mirrored() && first.is_some_and(|assignment| assignment.node == node)
 }
 
-fn told(
-    all: &BTreeMap<String, Result<Configs, ErrorCode>>,
-    topic: &str,
-    side: &str,
-) -> Result<Configs, String> {
-    match all.get(topic) {
+/// One cluster's topics: which they are by now, and their configs.
+struct Seen {
+    metadata: Metadata,
+    configs: BTreeMap<String, Result<Configs, ErrorCode>>,
+}
+
+/// The ids last: another topic that takes the name in between is seen then.
+async fn seen(client: &Client, topics: &[&str], keys: &[&str]) -> Result<Seen, Error> {
+    let configs = topics::topics_configs(client, topics, keys).await?;
+    Ok(Seen { configs, metadata: client.metadata(Some(topics)).await? })
+}
+
+/// `id`: the topic that is meant. Configs go by name, and another topic of that name is none of ours.
+fn told(all: &Seen, topic: &str, id: TopicId, side: &str) -> Result<Configs, String> {
+    match all.metadata.topics.get(topic) {
+        Some(Ok(found)) if id.is_none() || *found.topic_id.as_bytes() == id.0 => {}
+        Some(Ok(_)) => return Err(format!("topic '{topic}' at the {side} is another one by now")),
+        Some(Err(code)) => return Err(format!("topic '{topic}' at the {side}: {code}")),
+        None => return Err(format!("topic '{topic}': the {side} doesn't tell of it")),
+    }
+    match all.configs.get(topic) {
         Some(Ok(configs)) => Ok(configs.clone()),
         Some(Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED)) => {
             Err(format!("topic '{topic}' at the {side}: grant DESCRIBE_CONFIGS on it"))

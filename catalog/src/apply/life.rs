@@ -129,14 +129,15 @@ impl Catalog {
     pub(super) fn promote(&mut self, key: &MirrorKey, at_ms: i64) -> Applied {
         let mirror = self.mirror_mut(key)?;
         match (mirror.status, &mirror.stop) {
-            (MirrorStatus::Stopped, _) | (MirrorStatus::PendingStopped, Some(Stop { kind: StopKind::Promote, .. })) => {
+            (MirrorStatus::Stopped, _)
+            | (MirrorStatus::PendingStopped, Some(Stop { kind: StopKind::Promote, .. })) => {
                 Ok(Outcome::Unchanged)
             }
             (MirrorStatus::PendingStopped, _) => Err(mirror.illegal("is being failed over already")),
-            (MirrorStatus::Failed, _) => Err(mirror.illegal(
-                "is FAILED and can't catch up: resume it after mending the cause, or fail it over with what it has",
-            )),
+            (MirrorStatus::Failed, _) => Err(mirror.illegal(FAILED_PARTITION)),
             _ if mirror.producer.is_none() => Err(mirror.illegal(NOT_SET_UP)),
+            // A paused one may have it, too.
+            _ if mirror.first_failure().is_some() => Err(mirror.illegal(FAILED_PARTITION)),
             _ => {
                 mirror.begin_stop(StopKind::Promote, at_ms);
                 Ok(Outcome::Done)
@@ -179,9 +180,19 @@ impl Catalog {
     }
 
     /// The promotion has caught up: nothing more is appended.
-    pub(super) fn fence(&mut self, key: &MirrorKey, producer: ProducerIdentity, at_ms: i64) -> Applied {
+    pub(super) fn fence(
+        &mut self,
+        key: &MirrorKey,
+        producer: ProducerIdentity,
+        asked_at_ms: i64,
+        at_ms: i64,
+    ) -> Applied {
         let mirror = self.same_mirror(key, producer)?;
         match &mut mirror.stop {
+            // Of another promotion: nobody has seen this one catch up.
+            Some(stop) if stop.asked_at_ms != asked_at_ms => {
+                Err(Refusal::Stale(format!("mirror topic '{}'", key.topic)))
+            }
             Some(Stop { fenced_at_ms: Some(_), .. }) => Ok(Outcome::Unchanged),
             Some(stop) => {
                 stop.fenced_at_ms = Some(at_ms);
@@ -229,6 +240,8 @@ impl Catalog {
         }
     }
 }
+
+const FAILED_PARTITION: &str = "has a failed partition and can't catch up: resume it after mending the cause, or fail it over with what it has";
 
 const NOT_SET_UP: &str = "isn't set up yet, so there is nothing to stop: delete it";
 
