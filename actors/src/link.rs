@@ -83,6 +83,7 @@ pub enum LinkMessage {
     JobEnded {
         topic: Arc<str>,
         job: Job,
+        task: Option<tokio::task::Id>,
     },
     GrowthEnded {
         topic: Arc<str>,
@@ -221,8 +222,12 @@ impl Actor for LinkSupervisor {
                     state.partitions.remove(&key);
                 }
             }
-            LinkMessage::JobEnded { topic, job } => {
-                state.jobs.remove(&(topic, job));
+            LinkMessage::JobEnded { topic, job, task } => {
+                // Told late, it may be followed by another already.
+                let ended = state.jobs.get(&(topic.clone(), job)).map(AbortHandle::id);
+                if ended == task {
+                    state.jobs.remove(&(topic, job));
+                }
             }
             LinkMessage::GrowthEnded { topic } => {
                 state.growths.remove(&topic);
@@ -334,7 +339,8 @@ impl LinkState {
                 Job::CatchUp => Stopping { plane, catalog, observatory, key }.catch_up().await,
                 Job::Fence => Stopping { plane, catalog, observatory, key }.fence().await,
             }
-            let _ = myself.cast(LinkMessage::JobEnded { topic: name, job });
+            let task = tokio::task::try_id();
+            let _ = myself.cast(LinkMessage::JobEnded { topic: name, job, task });
         });
         self.jobs.insert((topic, job), task.abort_handle());
     }

@@ -83,8 +83,8 @@ impl Catalog {
             Action::FenceMirror { mirror, producer, asked_at_ms } => {
                 self.fence(&mirror, producer, asked_at_ms, at_ms)
             }
-            Action::MirrorStopped { mirror, producer, ends, remarks } => {
-                self.stopped(&mirror, producer, (ends, remarks), at_ms)
+            Action::MirrorStopped { mirror, producer, assignment_epoch, ends, remarks } => {
+                self.stopped(&mirror, (producer, assignment_epoch), (ends, remarks), at_ms)
             }
         }
     }

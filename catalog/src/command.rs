@@ -179,6 +179,8 @@ pub enum Action {
     MirrorStopped {
         mirror: MirrorKey,
         producer: ProducerIdentity,
+        /// Of partition 0: whoever got it since puts the fence up again, and must not be overtaken.
+        assignment_epoch: u64,
         /// Index is the partition.
         ends: Vec<StoppedPartition>,
         remarks: Vec<Arc<str>>,

@@ -49,7 +49,7 @@ pub async fn set_free(
     let mut remarks = Vec::new();
     if source.is_none() {
         remarks.push(
-            "the source didn't answer: configs that were held while mirroring have the destination's defaults".into(),
+            "the source didn't tell its configs: those that were held while mirroring have the destination's defaults".into(),
         );
     }
     let ours = match topics::topic_configs(destination, topic).await {

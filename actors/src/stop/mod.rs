@@ -142,9 +142,14 @@ impl Stopping {
         // Once it stands it isn't put up again: each time costs an offset in every partition.
         let mut fenced = None;
         loop {
-            self.plane.lease().held().await;
+            if self.plane.lease().pass().is_none() {
+                self.waits_for("its node to hold a lease: the Raft leader doesn't answer it".into());
+                self.plane.lease().held().await;
+            }
             let Some(mirror) = self.mirror(true) else { break };
             let (Some(producer), Some(stop)) = (mirror.producer, &mirror.stop) else { break };
+            let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
+            let Some(assignment_epoch) = first.map(|assignment| assignment.epoch) else { break };
             let gate = self.gate(producer);
             match self.try_to_stop(&mirror, &gate, &mut tries, &mut fenced).await {
                 Ok((ends, remarks)) => {
@@ -154,7 +159,8 @@ impl Stopping {
                     };
                     tracing::info!(topic = %self.key.topic, "mirror topic {kind}: the fence stands in every partition");
                     let remarks = remarks.into_iter().map(Into::into).collect();
-                    let action = Action::MirrorStopped { mirror: self.key.clone(), producer, ends, remarks };
+                    let mirror = self.key.clone();
+                    let action = Action::MirrorStopped { mirror, producer, assignment_epoch, ends, remarks };
                     if let Err(refusal) = self.catalog.submit_until_taken(action).await {
                         tracing::info!(topic = %self.key.topic, %refusal, "the catalog didn't take the mirror's stop");
                     }

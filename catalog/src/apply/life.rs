@@ -206,7 +206,7 @@ impl Catalog {
     pub(super) fn stopped(
         &mut self,
         key: &MirrorKey,
-        producer: ProducerIdentity,
+        (producer, epoch): (ProducerIdentity, u64),
         (ends, remarks): (Vec<StoppedPartition>, Vec<Arc<str>>),
         at_ms: i64,
     ) -> Applied {
@@ -214,6 +214,10 @@ impl Catalog {
         let mirror = self.same_mirror(key, producer)?;
         if mirror.status == MirrorStatus::Stopped {
             return Ok(Outcome::Unchanged);
+        }
+        let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
+        if first.is_none_or(|assignment| assignment.epoch != epoch) {
+            return Err(stale());
         }
         let partitions = mirror.partitions.len();
         let stop = mirror.stop.as_mut().filter(|stop| stop.fenced_at_ms.is_some()).ok_or_else(stale)?;
