@@ -51,6 +51,13 @@ pub enum CreateError {
     Failed(#[from] Error),
 }
 
+fn accepted(code: i16, message: Option<&StrBytes>) -> Result<(), CreateError> {
+    ErrorCode::of(code).map_or(Ok(()), |code| {
+        let message = message.map(|message| message.to_string()).unwrap_or_default();
+        Err(CreateError::Refused { code, message })
+    })
+}
+
 /// Creates a topic, or with `validate_only` asks whether it could be created.
 ///
 /// # Errors
@@ -82,13 +89,7 @@ pub async fn create_topic(
         address: connection.address().to_owned(),
         reason: "CreateTopics response without the topic".into(),
     })?;
-    match ErrorCode::of(answer.error_code) {
-        None => Ok(answer.topic_id),
-        Some(code) => {
-            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            Err(CreateError::Refused { code, message })
-        }
-    }
+    accepted(answer.error_code, answer.error_message.as_ref()).map(|()| answer.topic_id)
 }
 
 static CREATE_PARTITIONS: Api = Api {
@@ -115,13 +116,7 @@ pub async fn create_partitions(client: &Client, topic: &str, total: i32) -> Resu
         address: connection.address().to_owned(),
         reason: "CreatePartitions response without the topic".into(),
     })?;
-    match ErrorCode::of(answer.error_code) {
-        None => Ok(()),
-        Some(code) => {
-            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            Err(CreateError::Refused { code, message })
-        }
-    }
+    accepted(answer.error_code, answer.error_message.as_ref())
 }
 
 static DELETE_TOPICS: Api = Api {
@@ -145,13 +140,7 @@ pub async fn delete_topic(client: &Client, topic_id: Uuid) -> Result<(), CreateE
         address: connection.address().to_owned(),
         reason: "DeleteTopics response without the topic".into(),
     })?;
-    match ErrorCode::of(answer.error_code) {
-        None => Ok(()),
-        Some(code) => {
-            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            Err(CreateError::Refused { code, message })
-        }
-    }
+    accepted(answer.error_code, answer.error_message.as_ref())
 }
 
 /// One config value, and whether it was set on the topic itself.
@@ -251,13 +240,7 @@ pub async fn alter_topic_configs(
         address: connection.address().to_owned(),
         reason: "IncrementalAlterConfigs response without the topic".into(),
     })?;
-    match ErrorCode::of(answer.error_code) {
-        None => Ok(()),
-        Some(code) => {
-            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            Err(CreateError::Refused { code, message })
-        }
-    }
+    accepted(answer.error_code, answer.error_message.as_ref())
 }
 
 async fn describe_configs(
