@@ -253,7 +253,25 @@ pub struct LinkView {
 pub struct TaskView {
     pub name: &'static str,
     /// What went wrong in its last round, by mirror topic; by the empty name what has to do with none.
-    pub errors: BTreeMap<Arc<str>, String>,
+    pub errors: BTreeMap<Arc<str>, TaskError>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskError {
+    /// `AUTHORIZATION_ERROR`, `INTERNAL_ERROR` (SPEC section 4).
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl TaskError {
+    /// What a grant cures; the message names it.
+    pub fn authorization(message: String) -> Self {
+        Self { code: "AUTHORIZATION_ERROR", message }
+    }
+
+    pub fn internal(message: String) -> Self {
+        Self { code: "INTERNAL_ERROR", message }
+    }
 }
 
 /// Registry of observable snapshots.

@@ -15,7 +15,7 @@ use kafka::topics::{self, ConfigValue, CreateError};
 use kafka::{Client, Error, ErrorCode, Metadata};
 
 use crate::catalog_port::CatalogPort;
-use crate::observe::{Observatory, TaskView};
+use crate::observe::{Observatory, TaskError, TaskView};
 use crate::plane::LinkPlane;
 use crate::setup::{self, HELD};
 
@@ -47,15 +47,15 @@ impl ConfigSync {
         loop {
             tokio::time::sleep(self.every).await;
             let errors = self.round().await;
-            for (topic, message) in &errors {
-                tracing::warn!(%topic, "{TASK}: {message}");
+            for (topic, error) in &errors {
+                tracing::warn!(%topic, "{TASK}: {}", error.message);
             }
             self.observatory.set_task(&self.link, TaskView { name: TASK, errors });
         }
     }
 
     /// What went wrong, by topic; by the empty name what has to do with none.
-    async fn round(&self) -> BTreeMap<Arc<str>, String> {
+    async fn round(&self) -> BTreeMap<Arc<str>, TaskError> {
         let Some(link) = self.link() else { return BTreeMap::new() };
         let ours: Vec<&Arc<MirrorTopic>> =
             link.mirrors.values().filter(|mirror| is_ours(mirror, self.node)).collect();
@@ -64,12 +64,12 @@ impl ConfigSync {
             match self.look(some).await {
                 Ok(found) => {
                     for (mirror, found) in found {
-                        if let Err(message) = self.bring_in_step(mirror, found).await {
-                            errors.insert(mirror.name.clone(), message);
+                        if let Err(error) = self.bring_in_step(mirror, found).await {
+                            errors.insert(mirror.name.clone(), error);
                         }
                     }
                 }
-                Err(message) => drop(errors.insert("".into(), message)),
+                Err(message) => drop(errors.insert("".into(), TaskError::internal(message))),
             }
         }
         errors
@@ -83,7 +83,7 @@ impl ConfigSync {
     async fn look<'a>(
         &self,
         mirrors: &[&'a Arc<MirrorTopic>],
-    ) -> Result<Vec<(&'a MirrorTopic, Result<(Configs, Configs), String>)>, String> {
+    ) -> Result<Vec<(&'a MirrorTopic, Result<(Configs, Configs), TaskError>)>, String> {
         let mut keys: Vec<&str> = self.synced().collect();
         for held in setup::held_keys() {
             keys.push(held);
@@ -113,8 +113,8 @@ impl ConfigSync {
     async fn bring_in_step(
         &self,
         mirror: &MirrorTopic,
-        found: Result<(Configs, Configs), String>,
-    ) -> Result<(), String> {
+        found: Result<(Configs, Configs), TaskError>,
+    ) -> Result<(), TaskError> {
         let (theirs, ours) = found?;
         let changes = changes(self.synced(), &theirs, &ours);
         if changes.is_empty() {
@@ -125,14 +125,18 @@ impl ConfigSync {
             other => return other.map_err(|error| refused(changes.keys(), &error)),
         }
         // One of them is refused, and all with it: each for itself.
-        let mut wrong = Vec::new();
+        let mut wrong: Option<TaskError> = None;
         for (key, value) in changes {
             let change = BTreeMap::from([(key, value)]);
             if let Err(error) = self.alter(mirror, &change).await {
-                wrong.push(refused(change.keys(), &error));
+                let error = refused(change.keys(), &error);
+                match &mut wrong {
+                    Some(first) => first.message.push_str(&format!("; {}", error.message)),
+                    None => wrong = Some(error),
+                }
             }
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+        wrong.map_or(Ok(()), Err)
     }
 
     async fn alter(
@@ -195,32 +199,34 @@ async fn seen(client: &Client, topics: &[&str], keys: &[&str]) -> Result<Seen, E
 }
 
 /// `id`: the topic that is meant. Configs go by name, and another topic of that name is none of ours.
-fn told(all: &Seen, topic: &str, id: TopicId, side: &str) -> Result<Configs, String> {
+fn told(all: &Seen, topic: &str, id: TopicId, side: &str) -> Result<Configs, TaskError> {
+    let internal = |message| Err(TaskError::internal(message));
     match all.metadata.topics.get(topic) {
         Some(Ok(found)) if id.is_none() || *found.topic_id.as_bytes() == id.0 => {}
-        Some(Ok(_)) => return Err(format!("topic '{topic}' at the {side} is another one by now")),
-        Some(Err(code)) => return Err(format!("topic '{topic}' at the {side}: {code}")),
-        None => return Err(format!("topic '{topic}': the {side} doesn't tell of it")),
+        Some(Ok(_)) => return internal(format!("topic '{topic}' at the {side} is another one by now")),
+        Some(Err(code)) => return internal(format!("topic '{topic}' at the {side}: {code}")),
+        None => return internal(format!("topic '{topic}': the {side} doesn't tell of it")),
     }
     match all.configs.get(topic) {
         Some(Ok(configs)) => Ok(configs.clone()),
         Some(Err(ErrorCode::TOPIC_AUTHORIZATION_FAILED)) => {
-            Err(format!("topic '{topic}' at the {side}: grant DESCRIBE_CONFIGS on it"))
+            let message = format!("topic '{topic}' at the {side}: grant DESCRIBE_CONFIGS on it");
+            Err(TaskError::authorization(message))
         }
-        Some(Err(code)) => Err(format!("topic '{topic}' at the {side}: {code}")),
-        None => Err(format!("topic '{topic}': the {side} didn't tell its configs")),
+        Some(Err(code)) => internal(format!("topic '{topic}' at the {side}: {code}")),
+        None => internal(format!("topic '{topic}': the {side} didn't tell its configs")),
     }
 }
 
-fn refused<'a>(keys: impl Iterator<Item = &'a String>, error: &CreateError) -> String {
+fn refused<'a>(keys: impl Iterator<Item = &'a String>, error: &CreateError) -> TaskError {
     let keys: Vec<&str> = keys.map(String::as_str).collect();
-    let grant = match error {
+    let message = format!("{} can't be set: {error}", keys.join(", "));
+    match error {
         CreateError::Refused { code: ErrorCode::TOPIC_AUTHORIZATION_FAILED, .. } => {
-            "; grant ALTER_CONFIGS on the mirror topic"
+            TaskError::authorization(format!("{message}; grant ALTER_CONFIGS on the mirror topic"))
         }
-        _ => "",
-    };
-    format!("{} can't be set: {error}{grant}", keys.join(", "))
+        _ => TaskError::internal(message),
+    }
 }
 
 /// What to set at the destination, so that it is in step. A key that one of the two doesn't know is left.

@@ -336,6 +336,17 @@ mod tests {
         check_link(&entries(pairs)).map_err(|e| e.message)
     }
 
+    /// The data plane has the list, and this is how users read it.
+    #[test]
+    fn the_default_of_synced_topic_configs_is_what_is_synced_beside_those_that_always_are() {
+        let key = LINK_KEYS.iter().find(|key| key.name == "topic.config.sync.include").expect("a key");
+        let shown: Vec<&str> = key.default.expect("a default").split(',').collect();
+        let always = actors::sync::configs::ALWAYS;
+        let synced: Vec<&str> =
+            actors::setup::SYNCED.into_iter().filter(|key| !always.contains(key)).collect();
+        assert_eq!(shown, synced);
+    }
+
     #[test]
     fn a_pasted_properties_file_works_with_warnings() {
         let pasted = [("bootstrap.servers", " a:9092 "), ("acks", "all"), ("security.protocol", "PLAINTEXT")];

@@ -31,9 +31,9 @@ pub fn task(name: &str, seen: Option<&SeenLink>) -> TaskRow {
         // Before its first round.
         (_, None) => "UNKNOWN",
     };
-    let error = |(topic, message): (&String, &String)| ErrorRow {
-        error_code: if message.contains("grant ") { "AUTHORIZATION_ERROR" } else { "INTERNAL_ERROR" }.into(),
-        error_message: if topic.is_empty() { message.clone() } else { format!("'{topic}': {message}") },
+    let error = |(topic, error): (&String, &ErrorRow)| match topic.is_empty() {
+        true => error.clone(),
+        false => ErrorRow { error_message: format!("'{topic}': {}", error.error_message), ..error.clone() },
     };
     let errors = errors.into_iter().flatten().take(TASK_ERRORS_MAX).map(error).collect();
     TaskRow { task_name: name.to_owned(), state: state.to_owned(), errors }

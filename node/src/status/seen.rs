@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use actors::observe::{LinkView, Observatory, TaskView};
+use actors::observe::{LinkView, Observatory, TaskError, TaskView};
 use catalog::{Catalog, Link, LinkId, MirrorKey, MirrorTopic, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::rows;
-use crate::api::types::LagRow;
+use crate::api::types::{ErrorRow, LagRow};
 
 /// What a member is asked about. Empty: only whether it answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct SeenLink {
     pub source_available: bool,
     /// What a node does for the link beside its records, by the task's name: errors, by mirror topic.
     #[serde(default)]
-    pub tasks: BTreeMap<String, BTreeMap<String, String>>,
+    pub tasks: BTreeMap<String, BTreeMap<String, ErrorRow>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,11 @@ impl Answer {
         let link = |id: &LinkId| {
             let mut seen = SeenLink::from(observatory.link(id)?);
             let errors = |task: TaskView| {
-                task.errors.into_iter().map(|(topic, text)| (topic.to_string(), text)).collect()
+                let row = |error: TaskError| ErrorRow {
+                    error_code: error.code.to_owned(),
+                    error_message: error.message,
+                };
+                task.errors.into_iter().map(|(topic, error)| (topic.to_string(), row(error))).collect()
             };
             seen.tasks =
                 observatory.tasks(id).into_iter().map(|task| (task.name.to_owned(), errors(task))).collect();
