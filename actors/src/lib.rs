@@ -8,6 +8,7 @@
 //!   bytes.
 //! - [`setup`]: makes a new mirror ready; [`growth`]: follows added partitions; [`stop`]: ends it as a
 //!   mirror. [`preflight`]: what would happen, before it is asked for.
+//! - [`sync`]: what else follows the source.
 //! - [`watch`]: idle mirrors that others write to.
 //! - [`verdict`]: what to do next about every error. [`observe`]: what anyone may see.
 //!
@@ -42,5 +43,6 @@ pub mod reconciler;
 pub mod settings;
 pub mod setup;
 pub mod stop;
+pub mod sync;
 pub mod verdict;
 pub mod watch;

@@ -29,9 +29,10 @@ use crate::observe::{Observatory, PartitionStats};
 use crate::partition::{PartitionMessage, topic_partition};
 use crate::plan::{self, Job, Leaving, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, PlaneMeters, Topics};
-use crate::settings::LinkSettings;
+use crate::settings::{self, LinkSettings};
 use crate::setup;
 use crate::stop::Stopping;
+use crate::sync::configs::ConfigSync;
 use crate::watch::{self, Round, Watched};
 
 pub use partitions::released;
@@ -82,6 +83,7 @@ pub enum LinkMessage {
     JobEnded {
         topic: Arc<str>,
         job: Job,
+        task: Option<tokio::task::Id>,
     },
     GrowthEnded {
         topic: Arc<str>,
@@ -160,7 +162,17 @@ impl Actor for LinkSupervisor {
                 }
             }
         });
-        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker];
+        let config_sync = ConfigSync {
+            link: link.id.clone(),
+            node: surroundings.node,
+            plane: plane.clone(),
+            catalog: surroundings.catalog.clone(),
+            observatory: surroundings.observatory.clone(),
+            every: settings.topic_config_sync,
+            include: settings::synced_topic_configs(&link.configs),
+        };
+        let config_sync = tokio::spawn(config_sync.run()).abort_handle();
+        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker, config_sync];
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,
@@ -210,8 +222,12 @@ impl Actor for LinkSupervisor {
                     state.partitions.remove(&key);
                 }
             }
-            LinkMessage::JobEnded { topic, job } => {
-                state.jobs.remove(&(topic, job));
+            LinkMessage::JobEnded { topic, job, task } => {
+                // Told late, it may be followed by another already.
+                let ended = state.jobs.get(&(topic.clone(), job)).map(AbortHandle::id);
+                if ended == task {
+                    state.jobs.remove(&(topic, job));
+                }
             }
             LinkMessage::GrowthEnded { topic } => {
                 state.growths.remove(&topic);
@@ -323,7 +339,8 @@ impl LinkState {
                 Job::CatchUp => Stopping { plane, catalog, observatory, key }.catch_up().await,
                 Job::Fence => Stopping { plane, catalog, observatory, key }.fence().await,
             }
-            let _ = myself.cast(LinkMessage::JobEnded { topic: name, job });
+            let task = tokio::task::try_id();
+            let _ = myself.cast(LinkMessage::JobEnded { topic: name, job, task });
         });
         self.jobs.insert((topic, job), task.abort_handle());
     }

@@ -248,6 +248,32 @@ pub struct LinkView {
     pub source_available: bool,
 }
 
+/// A link's task as this node does it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskView {
+    pub name: &'static str,
+    /// What went wrong in its last round, by mirror topic; by the empty name what has to do with none.
+    pub errors: BTreeMap<Arc<str>, TaskError>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskError {
+    /// `AUTHORIZATION_ERROR`, `INTERNAL_ERROR` (SPEC section 4).
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl TaskError {
+    /// What a grant cures; the message names it.
+    pub fn authorization(message: String) -> Self {
+        Self { code: "AUTHORIZATION_ERROR", message }
+    }
+
+    pub fn internal(message: String) -> Self {
+        Self { code: "INTERNAL_ERROR", message }
+    }
+}
+
 /// Registry of observable snapshots.
 pub struct Observatory {
     now_ms: crate::clock::WallClock,
@@ -261,6 +287,7 @@ struct Inner {
     links: BTreeMap<LinkId, LinkView>,
     credits: BTreeMap<LinkId, LinkCredit>,
     waiting: BTreeMap<MirrorKey, String>,
+    tasks: BTreeMap<LinkId, BTreeMap<&'static str, TaskView>>,
 }
 
 impl Observatory {
@@ -326,7 +353,10 @@ impl Observatory {
         let mut inner = lock(&self.inner);
         match view {
             Some(view) => inner.links.insert(link.clone(), view),
-            None => inner.links.remove(link),
+            None => {
+                inner.tasks.remove(link);
+                inner.links.remove(link)
+            }
         };
     }
 
@@ -336,6 +366,15 @@ impl Observatory {
             Some(credit) => inner.credits.insert(link.clone(), credit),
             None => inner.credits.remove(link),
         };
+    }
+
+    /// What this node does for the link beside its records.
+    pub fn tasks(&self, link: &LinkId) -> Vec<TaskView> {
+        lock(&self.inner).tasks.get(link).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    pub(crate) fn set_task(&self, link: &LinkId, task: TaskView) {
+        lock(&self.inner).tasks.entry(link.clone()).or_default().insert(task.name, task);
     }
 
     pub(crate) fn set_waiting(&self, mirror: &MirrorKey, waits_for: Option<String>) {

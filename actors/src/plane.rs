@@ -155,6 +155,7 @@ pub struct LinkPlane {
     topics: watch::Sender<Topics>,
     refresh: Notify,
     limits: Mutex<BrokerLimits>,
+    config_writes: tokio::sync::Mutex<()>,
 }
 
 impl LinkPlane {
@@ -183,6 +184,7 @@ impl LinkPlane {
             topics: watch::Sender::default(),
             refresh: Notify::new(),
             limits: Mutex::default(),
+            config_writes: tokio::sync::Mutex::default(),
         })
     }
 
@@ -203,6 +205,11 @@ impl LinkPlane {
         let is_alone = self.metadata.borrow().destination.brokers.len() <= 1;
         let mut credits = self.broker_credits.lock().unwrap_or_else(PoisonError::into_inner);
         credits.entry((broker, is_alone)).or_insert_with(|| self.credit.of_broker(is_alone)).clone()
+    }
+
+    /// Held by whoever changes configs of a topic at the destination.
+    pub fn config_writes(&self) -> &tokio::sync::Mutex<()> {
+        &self.config_writes
     }
 
     pub fn lease(&self) -> &Arc<LeaseKeeper> {

@@ -2,7 +2,7 @@
 //! why it can't. And the one thing done to a cluster after the catalog has changed: deleting the
 //! topic of a mirror that was forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use catalog::{Catalog, Link, MirrorStatus, MirrorTopic, TopicId};
@@ -11,7 +11,9 @@ use kafka::topics::{self, CreateError};
 use kafka::{ClientConfig, ConfigError, Error, ErrorCode, TopicMetadata, offsets};
 use uuid::Uuid;
 
+use crate::settings;
 use crate::setup;
+use crate::sync::configs::ALWAYS;
 
 /// What creating a mirror would do: shown by a dry run, recorded otherwise.
 #[derive(Clone, Debug)]
@@ -121,7 +123,8 @@ pub async fn plan_mirror(
 
     let topic = source_topic(&source, &source_name, &request.source_topic).await?;
     let source_offsets = source_offsets(&source, &source_name, &request.source_topic, &topic).await?;
-    let topic_configs = topic_configs(&source, &source_name, request).await?;
+    let synced = settings::synced_topic_configs(&link.configs);
+    let topic_configs = topic_configs(&source, &source_name, request, &synced).await?;
     let plan = MirrorPlan {
         source_topic: request.source_topic.clone(),
         source_topic_id: TopicId(*topic.topic_id.as_bytes()),
@@ -184,16 +187,23 @@ async fn topic_configs(
     source: &Client,
     name: &str,
     request: &MirrorRequest,
+    include: &BTreeSet<String>,
 ) -> Result<BTreeMap<String, String>, PreflightError> {
     let found =
         topics::topic_configs(source, &request.source_topic).await.map_err(|e| unreachable(name, &e))?;
-    let synced =
-        setup::SYNCED.iter().filter_map(|key| Some(((*key).to_owned(), found.get(*key)?.value.clone())));
+    let synced = ALWAYS.into_iter().chain(include.iter().map(String::as_str));
+    let synced = synced.filter_map(|key| Some((key.to_owned(), found.get(key)?.value.clone())));
     let mut configs: BTreeMap<String, String> = synced.collect();
     for (key, value) in &request.configs {
-        let held = setup::HELD.iter().any(|(held, _)| held == key);
-        if held || ["cleanup.policy", "max.message.bytes"].contains(&key.as_str()) {
-            let why = if held { "exact bytes need lockstep's value" } else { "it always follows the source" };
+        let why = if setup::HELD.iter().any(|(held, _)| held == key) {
+            Some("exact bytes need lockstep's value")
+        } else if ALWAYS.contains(&key.as_str()) {
+            Some("it always follows the source")
+        } else {
+            let follows = "it follows the source; leave it out of the link's topic.config.sync.include first";
+            include.contains(key).then_some(follows)
+        };
+        if let Some(why) = why {
             let message = format!("'{key}' can't be set on a mirror topic: {why}");
             return Err(PreflightError::Invalid { field: "configs".into(), message });
         }

@@ -1,6 +1,6 @@
 //! Link configuration keys that the data plane reads (SPEC section 5), with their defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How much to fetch at a time.
@@ -28,6 +28,8 @@ pub struct LinkSettings {
     pub metadata_max_age: Duration,
     /// Between two checks whether source and destination answer.
     pub availability_check: Duration,
+    /// Between two rounds of the topic config sync.
+    pub topic_config_sync: Duration,
     /// Checks in a row that fail until a cluster counts as unavailable.
     pub availability_failures_max: u32,
 }
@@ -63,11 +65,13 @@ impl LinkSettings {
                 .then(|| get(configs, "replica.fetch.max.bytes", MIB, 1024, 64 * MIB)),
         };
         let availability_check_ms = get(configs, "availability.check.ms", 5_000u64, 100, 3_600_000);
+        let topic_config_sync_ms = get(configs, "topic.config.sync.ms", 5_000u64, 1_000, 86_400_000);
         let metadata_max_age_ms = get(configs, "metadata.max.age.ms", 5_000u64, 100, 3_600_000);
         Self {
             fetch,
             metadata_max_age: Duration::from_millis(metadata_max_age_ms),
             availability_check: Duration::from_millis(availability_check_ms),
+            topic_config_sync: Duration::from_millis(topic_config_sync_ms),
             availability_failures_max: get(
                 configs,
                 "availability.check.consecutive.failure.threshold",
@@ -76,5 +80,15 @@ impl LinkSettings {
                 1_000,
             ),
         }
+    }
+}
+
+/// Topic configs that follow the source, beside those that always do: as set, or the default list.
+pub fn synced_topic_configs(configs: &BTreeMap<String, String>) -> BTreeSet<String> {
+    match configs.get("topic.config.sync.include") {
+        Some(list) => {
+            list.split(',').map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect()
+        }
+        None => crate::setup::SYNCED.iter().map(|key| (*key).to_owned()).collect(),
     }
 }

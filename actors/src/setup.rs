@@ -49,7 +49,7 @@ pub const HELD: [(&str, &str); 5] = [
 ];
 
 /// What brokers before 3.6 have in place of the two bounds.
-const TIMESTAMP_BOUND_BEFORE_3_6: &str = "message.timestamp.difference.max.ms";
+pub(crate) const BOUND_BEFORE_3_6: (&str, &str) = ("message.timestamp.difference.max.ms", WIDEST);
 
 /// What went wrong in one try.
 enum Trouble {
@@ -86,7 +86,7 @@ pub(crate) fn transactional_id(key: &MirrorKey) -> String {
 
 /// Every config that is held, on brokers of any version.
 pub(crate) fn held_keys() -> impl Iterator<Item = &'static str> {
-    HELD.iter().map(|(key, _)| *key).chain([TIMESTAMP_BOUND_BEFORE_3_6])
+    HELD.iter().map(|(key, _)| *key).chain([BOUND_BEFORE_3_6.0])
 }
 
 /// Tries until the mirror is ready, can't become so, or the caller drops the future.
@@ -143,7 +143,7 @@ async fn prepare(
         return Err(Trouble::Lasting(MirrorError::IllegalState, message));
     }
     let (producer_id, producer_epoch) =
-        producers::init_producer_id(destination, &transactional_id(key)).await?;
+        producers::init_producer_id(destination, &transactional_id(key), None).await?;
     Ok((TopicId(*topic.topic_id.as_bytes()), ProducerIdentity { producer_id, producer_epoch }))
 }
 
@@ -182,7 +182,7 @@ pub async fn create(
         {
             let mut configs = mirror.configs.clone();
             configs.retain(|name, _| !name.ends_with(".before.max.ms") && !name.ends_with(".after.max.ms"));
-            configs.insert(TIMESTAMP_BOUND_BEFORE_3_6.into(), WIDEST.into());
+            configs.insert(BOUND_BEFORE_3_6.0.into(), WIDEST.into());
             ask(&configs).await.map(|_| ())
         }
         other => other.map(|_| ()),

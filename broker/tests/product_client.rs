@@ -86,8 +86,8 @@ async fn a_batch_is_produced_once_remembered_fetched_and_deleted() {
     let metadata = client.metadata(Some(&[TOPIC])).await.unwrap();
     let partition = metadata.topics[TOPIC].as_ref().unwrap().partitions[&0].clone();
     let connection = client.control(partition.leader.unwrap()).await.unwrap();
-    let (producer_id, epoch) = producers::init_producer_id(&client, "mirror").await.unwrap();
-    assert_eq!(producers::init_producer_id(&client, "mirror").await.unwrap(), (producer_id, epoch + 1));
+    let (producer_id, epoch) = producers::init_producer_id(&client, "mirror", None).await.unwrap();
+    assert_eq!(producers::init_producer_id(&client, "mirror", None).await.unwrap(), (producer_id, epoch + 1));
 
     let source = source_batch();
     let batch = source.readdress(producer_id, epoch, 0);

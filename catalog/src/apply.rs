@@ -80,9 +80,11 @@ impl Catalog {
             Action::PromoteMirror { mirror } => self.promote(&mirror, at_ms),
             Action::CancelPromotion { mirror } => self.cancel_promotion(&mirror, at_ms),
             Action::FailOverMirror { mirror } => self.fail_over(&mirror, at_ms),
-            Action::FenceMirror { mirror, producer } => self.fence(&mirror, producer, at_ms),
-            Action::MirrorStopped { mirror, producer, ends, remarks } => {
-                self.stopped(&mirror, producer, (ends, remarks), at_ms)
+            Action::FenceMirror { mirror, producer, asked_at_ms } => {
+                self.fence(&mirror, producer, asked_at_ms, at_ms)
+            }
+            Action::MirrorStopped { mirror, producer, assignment_epoch, ends, remarks } => {
+                self.stopped(&mirror, (producer, assignment_epoch), (ends, remarks), at_ms)
             }
         }
     }

@@ -172,11 +172,15 @@ pub enum Action {
     FenceMirror {
         mirror: MirrorKey,
         producer: ProducerIdentity,
+        /// Of the promotion that was watched.
+        asked_at_ms: i64,
     },
     /// The fence stands in every partition; nothing of ours can be written any more.
     MirrorStopped {
         mirror: MirrorKey,
         producer: ProducerIdentity,
+        /// Of partition 0: whoever got it since puts the fence up again, and must not be overtaken.
+        assignment_epoch: u64,
         /// Index is the partition.
         ends: Vec<StoppedPartition>,
         remarks: Vec<Arc<str>>,

@@ -76,8 +76,10 @@ fn event(name: &str) -> Action {
         "promote" => Action::PromoteMirror { mirror },
         "cancel" => Action::CancelPromotion { mirror },
         "fail over" => Action::FailOverMirror { mirror },
-        "caught up" => Action::FenceMirror { mirror, producer: PRODUCER },
-        "fenced" => Action::MirrorStopped { mirror, producer: PRODUCER, ends, remarks: vec![] },
+        "caught up" => Action::FenceMirror { mirror, producer: PRODUCER, asked_at_ms: 1 },
+        "fenced" => {
+            Action::MirrorStopped { mirror, producer: PRODUCER, assignment_epoch: 1, ends, remarks: vec![] }
+        }
         "delete" => Action::DeleteMirror { mirror },
         other => panic!("no event '{other}'"),
     }
@@ -208,8 +210,49 @@ fn a_late_word_about_a_former_mirror_of_that_name_is_stale() {
     let mut catalog = with("PENDING_STOPPED, fenced");
     let other = ProducerIdentity { producer_id: 999, ..PRODUCER };
     let end = StoppedPartition { records_end: 1, log_end: 2, source_end: None };
-    let late = Action::MirrorStopped { mirror: key(), producer: other, ends: vec![end; 2], remarks: vec![] };
+    let late = Action::MirrorStopped {
+        mirror: key(),
+        producer: other,
+        assignment_epoch: 1,
+        ends: vec![end; 2],
+        remarks: vec![],
+    };
     assert!(matches!(try_at(&mut catalog, 5, late), Err(Refusal::Stale(_))));
-    let short = Action::MirrorStopped { mirror: key(), producer: PRODUCER, ends: vec![end], remarks: vec![] };
+    let short = Action::MirrorStopped {
+        mirror: key(),
+        producer: PRODUCER,
+        assignment_epoch: 1,
+        ends: vec![end],
+        remarks: vec![],
+    };
     assert!(matches!(try_at(&mut catalog, 5, short), Err(Refusal::Stale(_))), "a partition is missing");
+}
+
+/// A look at the first promotion says nothing of the second.
+#[test]
+fn a_promotion_is_not_fenced_by_what_was_seen_of_one_before_it() {
+    let mut catalog = with("PENDING_STOPPED");
+    does(&mut catalog, event("cancel"));
+    assert_eq!(try_at(&mut catalog, 7, event("promote")), Ok(Outcome::Done));
+    assert!(matches!(try_at(&mut catalog, 8, event("caught up")), Err(Refusal::Stale(_))));
+    assert_eq!(status_of(&catalog), "PENDING_STOPPED");
+}
+
+#[test]
+fn a_paused_mirror_with_a_failed_partition_is_not_promoted() {
+    let mut catalog = with("PAUSED");
+    does(&mut catalog, event("failed"));
+    let refused = try_at(&mut catalog, 5, event("promote")).expect_err("it can't catch up");
+    assert!(refused.to_string().contains("has a failed partition"), "{refused}");
+    does(&mut catalog, event("fail over"));
+}
+
+/// The one before may have finished, and been lost before that was known: its successor begins again.
+#[test]
+fn a_mirror_is_not_stopped_by_who_has_lost_it_to_another() {
+    let mut catalog = with("PENDING_STOPPED, fenced");
+    does(&mut catalog, Action::StartNode { node: NODE, name: "n1".into() });
+    let before = catalog.clone();
+    assert!(matches!(try_at(&mut catalog, 5, event("fenced")), Err(Refusal::Stale(_))));
+    assert_eq!(catalog, before);
 }

@@ -277,6 +277,16 @@ impl Connection {
         self.call_bounded(api, request, timeout, CONTROL_FRAME_BYTES_MAX).await
     }
 
+    /// [`call`](Self::call) of a request that is sent only while its gate is open.
+    pub(crate) async fn call_gated<R: Request>(
+        &self,
+        api: &'static Api,
+        request: &R,
+        gate: Option<Gate>,
+    ) -> Result<R::Response, Error> {
+        self.ask(api, request, self.shared.request_timeout, CONTROL_FRAME_BYTES_MAX, gate).await
+    }
+
     /// [`call_within`](Self::call_within) with an answer of another size.
     pub(crate) async fn call_bounded<R: Request>(
         &self,
@@ -285,12 +295,23 @@ impl Connection {
         timeout: Duration,
         frame_bytes_max: usize,
     ) -> Result<R::Response, Error> {
+        self.ask(api, request, timeout, frame_bytes_max, None).await
+    }
+
+    async fn ask<R: Request>(
+        &self,
+        api: &'static Api,
+        request: &R,
+        timeout: Duration,
+        frame_bytes_max: usize,
+        gate: Option<Gate>,
+    ) -> Result<R::Response, Error> {
         let (version, ..) = self.version(api)?;
         let mut body = BytesMut::new();
         request
             .encode(&mut body, version)
             .map_err(|e| self.protocol(format!("can't encode {}: {e}", api.name)))?;
-        let mut reply = self.start(api, vec![body.freeze()], frame_bytes_max, timeout).await?;
+        let mut reply = self.start_gated(api, vec![body.freeze()], frame_bytes_max, timeout, gate).await?;
         self.decode::<R::Response>(api, reply.wait().await?)
     }
 

@@ -107,6 +107,25 @@ pub async fn end_offsets(
     connection: &Connection,
     partitions: &[(TopicPartition, i32)],
 ) -> Result<Vec<(TopicPartition, i64)>, Error> {
+    latest(connection, partitions, DEBUGGING_REPLICA).await
+}
+
+/// As [`end_offsets`], high watermarks: nothing below one is lost with its partition leader.
+///
+/// # Errors
+/// Those of [`Connection::call`].
+pub async fn high_watermarks(
+    connection: &Connection,
+    partitions: &[(TopicPartition, i32)],
+) -> Result<Vec<(TopicPartition, i64)>, Error> {
+    latest(connection, partitions, CONSUMER).await
+}
+
+async fn latest(
+    connection: &Connection,
+    partitions: &[(TopicPartition, i32)],
+    replica: BrokerId,
+) -> Result<Vec<(TopicPartition, i64)>, Error> {
     let names: BTreeMap<&str, &Arc<str>> = partitions.iter().map(|(p, _)| (&*p.topic, &p.topic)).collect();
     let topic = |name: &&str| {
         let wanted = partitions.iter().filter(|(partition, _)| *partition.topic == **name);
@@ -119,7 +138,7 @@ pub async fn end_offsets(
         ListOffsetsTopic::default().with_name(topic_name(name)).with_partitions(wanted.collect())
     };
     let topics = names.keys().map(topic).collect();
-    let request = ListOffsetsRequest::default().with_replica_id(DEBUGGING_REPLICA).with_topics(topics);
+    let request = ListOffsetsRequest::default().with_replica_id(replica).with_topics(topics);
     let (response, _) = connection.call(&LIST_OFFSETS, &request).await?;
     let mut ends = Vec::with_capacity(partitions.len());
     for topic in response.topics {

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{Client, topic_name};
-use crate::connection::{Api, Connection};
+use crate::connection::{Api, Connection, Gate};
 use crate::error::{Error, ErrorCode};
 use crate::shape;
 
@@ -33,17 +33,22 @@ const TRANSACTION_KEY_TYPE: i8 = 1;
 /// The only transaction ever opened under these ids is a fence, which is ended at once.
 const TRANSACTION_TIMEOUT_MS: i32 = 60_000;
 
-/// A producer id with its current epoch, of this transactional id.
+/// A producer id with its current epoch, of this transactional id. Asked only while `gate`, if there is one,
+/// is open.
 ///
 /// # Errors
 /// [`Error::Broker`]: 14, 15, 16 and 51 pass with time, 53 needs a grant.
-pub async fn init_producer_id(client: &Client, transactional_id: &str) -> Result<(i64, i16), Error> {
+pub async fn init_producer_id(
+    client: &Client,
+    transactional_id: &str,
+    gate: Option<Gate>,
+) -> Result<(i64, i16), Error> {
     let connection = coordinator(client, transactional_id).await?;
     let id = TransactionalId(StrBytes::from_string(transactional_id.to_owned()));
     let request = InitProducerIdRequest::default()
         .with_transactional_id(Some(id))
         .with_transaction_timeout_ms(TRANSACTION_TIMEOUT_MS);
-    let (response, _) = connection.call(&INIT_PRODUCER_ID, &request).await?;
+    let response = connection.call_gated(&INIT_PRODUCER_ID, &request, gate).await?;
     ErrorCode::check(response.error_code, format!("InitProducerId of {transactional_id}"))?;
     Ok((response.producer_id.0, response.producer_epoch))
 }

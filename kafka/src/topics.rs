@@ -7,6 +7,7 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{
     ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
@@ -16,7 +17,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::client::{Client, topic_name};
-use crate::connection::Api;
+use crate::connection::{Api, Gate};
 use crate::error::{Error, ErrorCode};
 use crate::shape;
 
@@ -50,6 +51,13 @@ pub enum CreateError {
     Failed(#[from] Error),
 }
 
+fn accepted(code: i16, message: Option<&StrBytes>) -> Result<(), CreateError> {
+    ErrorCode::of(code).map_or(Ok(()), |code| {
+        let message = message.map(|message| message.to_string()).unwrap_or_default();
+        Err(CreateError::Refused { code, message })
+    })
+}
+
 /// Creates a topic, or with `validate_only` asks whether it could be created.
 ///
 /// # Errors
@@ -81,13 +89,7 @@ pub async fn create_topic(
         address: connection.address().to_owned(),
         reason: "CreateTopics response without the topic".into(),
     })?;
-    match ErrorCode::of(answer.error_code) {
-        None => Ok(answer.topic_id),
-        Some(code) => {
-            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            Err(CreateError::Refused { code, message })
-        }
-    }
+    accepted(answer.error_code, answer.error_message.as_ref()).map(|()| answer.topic_id)
 }
 
 static CREATE_PARTITIONS: Api = Api {
@@ -114,13 +116,7 @@ pub async fn create_partitions(client: &Client, topic: &str, total: i32) -> Resu
         address: connection.address().to_owned(),
         reason: "CreatePartitions response without the topic".into(),
     })?;
-    match ErrorCode::of(answer.error_code) {
-        None => Ok(()),
-        Some(code) => {
-            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            Err(CreateError::Refused { code, message })
-        }
-    }
+    accepted(answer.error_code, answer.error_message.as_ref())
 }
 
 static DELETE_TOPICS: Api = Api {
@@ -144,13 +140,7 @@ pub async fn delete_topic(client: &Client, topic_id: Uuid) -> Result<(), CreateE
         address: connection.address().to_owned(),
         reason: "DeleteTopics response without the topic".into(),
     })?;
-    match ErrorCode::of(answer.error_code) {
-        None => Ok(()),
-        Some(code) => {
-            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            Err(CreateError::Refused { code, message })
-        }
-    }
+    accepted(answer.error_code, answer.error_message.as_ref())
 }
 
 /// One config value, and whether it was set on the topic itself.
@@ -170,6 +160,34 @@ const DYNAMIC_TOPIC_CONFIG: i8 = 1;
 /// [`Error::Broker`]: 3 when there is no such topic, 29 without DESCRIBE_CONFIGS.
 pub async fn topic_configs(client: &Client, topic: &str) -> Result<BTreeMap<String, ConfigValue>, Error> {
     describe_configs(client, TOPIC_RESOURCE, topic, None).await
+}
+
+/// Named configs of several topics, of each what it has or why that isn't told.
+///
+/// # Errors
+/// When nothing is told of any.
+pub async fn topics_configs(
+    client: &Client,
+    topics: &[&str],
+    keys: &[&str],
+) -> Result<BTreeMap<String, Result<BTreeMap<String, ConfigValue>, ErrorCode>>, Error> {
+    let text = |s: &str| StrBytes::from_string(s.to_owned());
+    let resource = |topic: &&str| {
+        DescribeConfigsResource::default()
+            .with_resource_type(TOPIC_RESOURCE)
+            .with_resource_name(text(topic))
+            .with_configuration_keys(Some(keys.iter().map(|key| text(key)).collect()))
+    };
+    let request = DescribeConfigsRequest::default().with_resources(topics.iter().map(resource).collect());
+    let (response, _) = client.any_broker().await?.call(&DESCRIBE_CONFIGS, &request).await?;
+    let told = response.results.into_iter().map(|answer| {
+        let configs = match ErrorCode::of(answer.error_code) {
+            None => Ok(answer.configs.into_iter().filter_map(config_value).collect()),
+            Some(code) => Err(code),
+        };
+        (answer.resource_name.to_string(), configs)
+    });
+    Ok(told.collect())
 }
 
 /// Named configs of one broker, asked of itself.
@@ -192,7 +210,7 @@ static INCREMENTAL_ALTER_CONFIGS: Api = Api {
 };
 
 /// Sets each of these configs of a topic, or with `None` takes it back to what the broker has by default;
-/// the others stay (KIP-339). All of them or none.
+/// the others stay (KIP-339). All of them or none. Sent only while `gate`, if there is one, is open.
 ///
 /// # Errors
 /// [`CreateError::Refused`] with the broker's reason.
@@ -200,6 +218,7 @@ pub async fn alter_topic_configs(
     client: &Client,
     topic: &str,
     configs: &BTreeMap<String, Option<String>>,
+    gate: Option<Gate>,
 ) -> Result<(), CreateError> {
     const SET: i8 = 0;
     const DELETE: i8 = 1;
@@ -216,18 +235,12 @@ pub async fn alter_topic_configs(
         .with_configs(configs.collect());
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
     let connection = client.any_broker().await?;
-    let (response, _) = connection.call(&INCREMENTAL_ALTER_CONFIGS, &request).await?;
+    let response = connection.call_gated(&INCREMENTAL_ALTER_CONFIGS, &request, gate).await?;
     let answer = response.responses.first().ok_or_else(|| Error::Protocol {
         address: connection.address().to_owned(),
         reason: "IncrementalAlterConfigs response without the topic".into(),
     })?;
-    match ErrorCode::of(answer.error_code) {
-        None => Ok(()),
-        Some(code) => {
-            let message = answer.error_message.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            Err(CreateError::Refused { code, message })
-        }
-    }
+    accepted(answer.error_code, answer.error_message.as_ref())
 }
 
 async fn describe_configs(
@@ -251,9 +264,11 @@ async fn describe_configs(
         reason: "DescribeConfigs response without the resource".into(),
     })?;
     ErrorCode::check(answer.error_code, format!("DescribeConfigs of {name}"))?;
-    let value = |c: kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult| {
-        let is_own = c.config_source == DYNAMIC_TOPIC_CONFIG;
-        Some((c.name.to_string(), ConfigValue { value: c.value?.to_string(), is_own }))
-    };
-    Ok(answer.configs.into_iter().filter_map(value).collect())
+    Ok(answer.configs.into_iter().filter_map(config_value).collect())
+}
+
+/// None for a sensitive one.
+fn config_value(found: DescribeConfigsResourceResult) -> Option<(String, ConfigValue)> {
+    let is_own = found.config_source == DYNAMIC_TOPIC_CONFIG;
+    Some((found.name.to_string(), ConfigValue { value: found.value?.to_string(), is_own }))
 }

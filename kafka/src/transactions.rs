@@ -1,5 +1,7 @@
 //! Transactions without records: a marker in each partition that fences a producer id's older epochs.
 //!
+//! Each request is sent only while its gate, if it has one, is open.
+//!
 //! Versions before KIP-890's second part: there an ended transaction leaves the producer epoch as it is.
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{Client, topic_name};
-use crate::connection::{Api, Connection};
+use crate::connection::{Api, Connection, Gate};
 use crate::error::{Error, ErrorCode};
 use crate::producers::coordinator;
 use crate::shape;
@@ -48,6 +50,7 @@ pub async fn add_partitions(
     of: &Transactional,
     topic: &str,
     partitions: &[i32],
+    gate: Option<Gate>,
 ) -> Result<(), Error> {
     let topics = vec![
         AddPartitionsToTxnTopic::default().with_name(topic_name(topic)).with_partitions(partitions.to_vec()),
@@ -58,7 +61,7 @@ pub async fn add_partitions(
         .with_v3_and_below_producer_epoch(of.producer_epoch)
         .with_v3_and_below_topics(topics);
     let connection = coordinator(client, &of.id).await?;
-    let (response, _) = connection.call(&ADD_PARTITIONS_TO_TXN, &request).await?;
+    let response = connection.call_gated(&ADD_PARTITIONS_TO_TXN, &request, gate).await?;
     let rows = response.results_by_topic_v3_and_below.iter().flat_map(|t| &t.results_by_partition);
     let codes: BTreeMap<i32, i16> = rows.map(|p| (p.partition_index, p.partition_error_code)).collect();
     for partition in partitions {
@@ -75,13 +78,13 @@ pub async fn add_partitions(
 ///
 /// # Errors
 /// [`Error::Broker`], as for [`add_partitions`]; 48 when no transaction is open or was committed last.
-pub async fn commit(client: &Client, of: &Transactional) -> Result<(), Error> {
+pub async fn commit(client: &Client, of: &Transactional, gate: Option<Gate>) -> Result<(), Error> {
     let request = EndTxnRequest::default()
         .with_transactional_id(transactional_id(of))
         .with_producer_id(ProducerId(of.producer_id))
         .with_producer_epoch(of.producer_epoch)
         .with_committed(true);
-    let (response, _) = coordinator(client, &of.id).await?.call(&END_TXN, &request).await?;
+    let response = coordinator(client, &of.id).await?.call_gated(&END_TXN, &request, gate).await?;
     ErrorCode::check(response.error_code, format!("EndTxn of {}", of.id))
 }
 
@@ -95,6 +98,7 @@ pub async fn write_markers(
     (producer_id, producer_epoch): (i64, i16),
     topic: &str,
     partitions: &[i32],
+    gate: Option<Gate>,
 ) -> Result<(), Error> {
     let topics = vec![
         WritableTxnMarkerTopic::default()
@@ -107,7 +111,7 @@ pub async fn write_markers(
         .with_transaction_result(true)
         .with_topics(topics);
     let request = WriteTxnMarkersRequest::default().with_markers(vec![marker]);
-    let (response, _) = connection.call(&WRITE_TXN_MARKERS, &request).await?;
+    let response = connection.call_gated(&WRITE_TXN_MARKERS, &request, gate).await?;
     let rows = response.markers.iter().flat_map(|m| &m.topics).flat_map(|t| &t.partitions);
     let codes: BTreeMap<i32, i16> = rows.map(|p| (p.partition_index, p.error_code)).collect();
     for partition in partitions {

@@ -260,7 +260,7 @@ async fn ask(client: &Client, key: ApiKey) -> i16 {
             Err(code) => code.0,
         },
         ApiKey::FindCoordinator | ApiKey::InitProducerId => {
-            code_of(producers::init_producer_id(client, "id").await)
+            code_of(producers::init_producer_id(client, "id", None).await)
         }
         ApiKey::CreateTopics => {
             created(topics::create_topic(client, TOPIC, 1, None, &BTreeMap::new(), false).await)
@@ -269,14 +269,14 @@ async fn ask(client: &Client, key: ApiKey) -> i16 {
         ApiKey::DescribeConfigs => code_of(topics::topic_configs(client, TOPIC).await),
         ApiKey::IncrementalAlterConfigs => {
             let configs = BTreeMap::from([("compression.type".to_owned(), None)]);
-            created(topics::alter_topic_configs(client, TOPIC, &configs).await)
+            created(topics::alter_topic_configs(client, TOPIC, &configs, None).await)
         }
         ApiKey::AddPartitionsToTxn => {
-            code_of(transactions::add_partitions(client, &transactional(), TOPIC, &[0]).await)
+            code_of(transactions::add_partitions(client, &transactional(), TOPIC, &[0], None).await)
         }
-        ApiKey::EndTxn => code_of(transactions::commit(client, &transactional()).await),
+        ApiKey::EndTxn => code_of(transactions::commit(client, &transactional(), None).await),
         ApiKey::WriteTxnMarkers => {
-            code_of(transactions::write_markers(&connection, (7, 1), TOPIC, &[0]).await)
+            code_of(transactions::write_markers(&connection, (7, 1), TOPIC, &[0], None).await)
         }
         ApiKey::ListOffsets => code_of(offsets::log_ends(&connection, TOPIC, 0, 3).await),
         ApiKey::DescribeProducers => code_of(producers::describe_producers(&connection, TOPIC, 0).await),

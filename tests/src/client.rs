@@ -153,6 +153,21 @@ pub fn delete_records(bootstrap: &str, topic: &str, log_starts: &[(i32, i64)]) -
     Ok(())
 }
 
+/// Deletes a topic, and waits until nobody tells of it.
+pub fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
+    let results = block_on(admin(bootstrap)?.delete_topics(&[topic], &options()))?
+        .with_context(|| format!("delete topic {topic}"))?;
+    for result in results {
+        if let Err((name, code)) = result {
+            bail!("delete topic {name}: {code}");
+        }
+    }
+    let mut reader = RawReader::new(bootstrap)?;
+    let gone =
+        poll_until(ADMIN_LIMIT, PRODUCE_POLL, || reader.ends_if_exists(topic).ok()?.is_none().then_some(()));
+    gone.with_context(|| format!("topic {topic} is still there"))
+}
+
 /// Raises the number of a topic's partitions to `partitions`.
 pub fn add_partitions(bootstrap: &str, topic: &str, partitions: usize) -> Result<()> {
     let request = NewPartitions::new(topic, partitions);

@@ -42,6 +42,8 @@ pub mod secured;
 pub mod settled;
 #[cfg(feature = "witness")]
 pub mod shapes;
+#[cfg(feature = "witness")]
+pub mod stopped;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tests::client::{Batching, add_partitions, write_records};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::load::{Load, LoadConfig, create_topic, every_profile};
-use tests::mirror::{create_mirror, describe, wait_caught_up};
+use tests::mirror::{create_link, create_mirror, describe, wait_caught_up};
 use tests::node::Node;
 use tests::operator::set_topic_config;
 use tests::poll_until;
@@ -73,14 +73,14 @@ fn a_record_too_large_for_the_mirror_is_told_and_arrives_once_the_limit_is_raise
             let (east, west) = start_clusters(scenario, Cell { destination_brokers: 1, ..cell }, &[])?;
             create_topic(&east.bootstrap(), TOPIC, 2, &shapes::TOPIC_CONFIGS)?;
             let mut node = Node::bootstrap("node-1", scenario.directory())?;
-            create_mirror(&node, &east, &west, LINK, TOPIC)?;
+            create_link(&node, &east, &west, LINK)?;
+            // Else the mirror topic's limit follows the source's, and nothing is too large for long.
+            node.cli(&["link", "update", LINK, "--config", "topic.config.sync.ms=86400000"])?;
+            node.cli(&["mirror", "create", TOPIC, "--link", LINK])?;
             write_records(&east.bootstrap(), TOPIC, 0, 100, Batching::Large)?;
             wait_caught_up(&mut node, &east, &west, (LINK, TOPIC), CATCH_UP_LIMIT)?;
 
-            let raise = |cluster: &KafkaCluster| {
-                set_topic_config(&cluster.bootstrap(), TOPIC, "max.message.bytes", &shapes::batch_bytes_max())
-            };
-            raise(&east)?;
+            set_topic_config(&east.bootstrap(), TOPIC, "max.message.bytes", &shapes::batch_bytes_max())?;
             write_every_shape(&east.bootstrap(), TOPIC, 0..1, scenario.seed())?;
             let others = write_records(&east.bootstrap(), TOPIC, 1, 100, Batching::Large)?;
             let row = wait_parked(&node, 0)?;
@@ -90,7 +90,8 @@ fn a_record_too_large_for_the_mirror_is_told_and_arrives_once_the_limit_is_raise
             ensure!(message.contains("raise max.message.bytes"), "the way out isn't named: {row:#}");
             wait_end(&west, 1, others.end)?;
 
-            raise(&west)?;
+            node.cli(&["link", "update", LINK, "--config", "topic.config.sync.ms=1000"])
+                .context("the limit follows the source")?;
             wait_caught_up(&mut node, &east, &west, (LINK, TOPIC), CATCH_UP_LIMIT)?;
             Census::take(&east.bootstrap(), TOPIC)?.check_every_shape()?;
             compare_ends(&east, &west, TOPIC)?;

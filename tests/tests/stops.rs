@@ -1,7 +1,6 @@
 //! Mirror topics become ordinary topics: promoted with everything that the source had, failed over with
 //! what is there, and nothing of ours is written afterwards.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +15,7 @@ use tests::node::Node;
 use tests::poll_until;
 use tests::scenario::Scenario;
 use tests::settled::check_active;
+use tests::stopped;
 use tests::wire::RawReader;
 
 const TOPIC: &str = "orders";
@@ -30,7 +30,6 @@ const MIRRORED_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
 const WRITTEN: u64 = 1_500;
-const WRITTEN_LIMIT: Duration = Duration::from_secs(60);
 /// Above every pause that a node makes before it tries something again.
 const STAYS: Duration = Duration::from_secs(12);
 /// From the order to stop until the node is killed: anywhere in the fence.
@@ -116,52 +115,8 @@ impl Stage {
         }
     }
 
-    /// Where the mirror's records end, by partition, as the product shows it.
-    fn ends(mirror: &Value) -> Result<BTreeMap<i32, i64>> {
-        let rows = mirror["mirror_lags"].as_array().context("no partitions")?;
-        let end = |row: &Value| {
-            let partition = row["partition"].as_i64().context("no partition")?;
-            Ok((
-                i32::try_from(partition)?,
-                row["mirror_end_offset"].as_i64().with_context(|| format!("{row}"))?,
-            ))
-        };
-        let ends: BTreeMap<i32, i64> = rows.iter().map(end).collect::<Result<_>>()?;
-        ensure!(ends.len() == PARTITIONS as usize, "{ends:?}");
-        Ok(ends)
-    }
-
     fn side(cluster: &KafkaCluster, name: &'static str) -> Side {
         Side { name, bootstrap: cluster.bootstrap(), topic: TOPIC.to_owned() }
-    }
-
-    /// Clients write to the topic that was a mirror, idempotent and not, and everything acknowledged is there
-    /// behind the mirror's end, once.
-    fn write_on(&self, scenario: &Scenario, ends: &BTreeMap<i32, i64>) -> Result<()> {
-        let load = start_load(scenario, &self.west)?;
-        load.wait_acknowledged(WRITTEN, WRITTEN_LIMIT)?;
-        let report = load.stop()?;
-        let mut reader = RawReader::new(&self.west.bootstrap())?;
-        for (partition, end) in ends {
-            let log_end = reader.log_end(TOPIC, *partition)?;
-            let mut own = 0;
-            let mut fences = 0;
-            for batch in reader.batches(TOPIC, *partition, *end..log_end) {
-                let batch = batch?;
-                match batch.is_control() {
-                    true => fences += 1,
-                    false => own += u64::try_from(batch.record_count)?,
-                }
-            }
-            let acknowledged = report.acknowledged.get(partition).copied().unwrap_or_default();
-            ensure!(
-                own == acknowledged,
-                "partition {partition}: {own} records of {acknowledged} acknowledged"
-            );
-            ensure!(fences >= 1, "partition {partition} has no fence behind offset {end}");
-        }
-        eprintln!("{} own records behind the mirror's ends", report.total());
-        Ok(())
     }
 
     /// Nothing is written by us, whatever the source does, and nothing can be done with it but forget it.
@@ -220,7 +175,7 @@ fn promote(scenario: &Scenario, version: &str) -> Result<()> {
     stage.node.kill9()?;
     stage.node.restart()?;
     let mirror = stage.wait_stopped(since)?;
-    let ends = Stage::ends(&mirror)?;
+    let ends = stopped::ends(&mirror)?;
     let lags: Vec<&Value> =
         mirror["mirror_lags"].as_array().into_iter().flatten().map(|row| &row["lag"]).collect();
     ensure!(lags.iter().all(|lag| **lag == 0), "{mirror:#}");
@@ -232,7 +187,7 @@ fn promote(scenario: &Scenario, version: &str) -> Result<()> {
     eprintln!("equal up to its end: {compared:?}");
     ensure!(compared.records == report.total(), "{} of {} acknowledged", compared.records, report.total());
     check_configs(&stage.west, Some("lz4"))?;
-    stage.write_on(scenario, &ends)?;
+    stopped::write_on(start_load(scenario, &stage.west)?, &stage.west.bootstrap(), TOPIC, &ends)?;
     let more = start_load(scenario, &stage.east)?;
     stage.check_is_ordinary()?;
     more.stop()?;
@@ -260,9 +215,9 @@ fn fail_over(scenario: &Scenario, version: &str) -> Result<()> {
     );
     let mirror = stage.wait_stopped(since)?;
     ensure!(mirror["mirror_lags"][0]["lag"].is_null(), "the source is away: {mirror:#}");
-    let ends = Stage::ends(&mirror)?;
+    let ends = stopped::ends(&mirror)?;
     check_configs(&stage.west, None)?;
-    stage.write_on(scenario, &ends)?;
+    stopped::write_on(start_load(scenario, &stage.west)?, &stage.west.bootstrap(), TOPIC, &ends)?;
 
     // What was mirrored is the source's, and nothing follows it although the source is back.
     stage.east.restart(1)?;

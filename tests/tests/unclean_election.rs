@@ -48,6 +48,8 @@ fn lose_by_an_unclean_election(age: Age) {
         let mut node = Node::bootstrap("node-1", scenario.directory())?;
         create_mirror(&node, &east, &west, LINK, TOPIC)?;
         wait_mirrored(&mut node, &west, 0, MIRRORED_FIRST)?;
+        // Else it is set back within seconds: that it is off is held.
+        node.cli(&["link", "update", LINK, "--config", "topic.config.sync.ms=86400000"])?;
         operator::set_topic_config(&west.bootstrap(), TOPIC, "unclean.leader.election.enable", "true")?;
 
         let placement = operator::placement(&west.bootstrap(), TOPIC)?;

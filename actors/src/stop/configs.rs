@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use kafka::connection::Gate;
 use kafka::topics::{self, ConfigValue, CreateError};
 use kafka::{Client, Error, ErrorCode};
 
@@ -31,6 +32,10 @@ fn changes(
     held_keys().filter_map(change).collect()
 }
 
+/// Codes with which a change is refused as it is; others pass with time. 29: authorization, 40 and 42: what was
+/// asked for, 44: a policy of the brokers.
+const FOR_GOOD: [i16; 4] = [29, 40, 42, 44];
+
 /// What couldn't be set free is said in words: the topic is an ordinary one all the same.
 ///
 /// # Errors
@@ -39,25 +44,34 @@ pub async fn set_free(
     destination: &Client,
     topic: &str,
     source: Option<&BTreeMap<String, String>>,
+    gate: &Gate,
 ) -> Result<Vec<String>, String> {
     let mut remarks = Vec::new();
     if source.is_none() {
         remarks.push(
-            "the source didn't answer: configs that were held while mirroring have the destination's defaults".into(),
+            "the source didn't tell its configs: those that were held while mirroring have the destination's defaults".into(),
         );
     }
     let ours = match topics::topic_configs(destination, topic).await {
         Ok(ours) => ours,
         Err(Error::Broker { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, .. }) => return Ok(remarks),
+        Err(Error::Broker { code: ErrorCode::TOPIC_AUTHORIZATION_FAILED, .. }) => {
+            remarks.push(
+                "what was held while mirroring stays: grant DESCRIBE_CONFIGS and ALTER_CONFIGS on the topic, and \
+                 set it by hand"
+                    .into(),
+            );
+            return Ok(remarks);
+        }
         Err(error) => return Err(error.to_string()),
     };
     let changes = changes(&ours, source);
     if changes.is_empty() {
         return Ok(remarks);
     }
-    match topics::alter_topic_configs(destination, topic, &changes).await {
+    match topics::alter_topic_configs(destination, topic, &changes, Some(gate.clone())).await {
         Ok(()) => Ok(remarks),
-        Err(CreateError::Refused { code, message }) => {
+        Err(CreateError::Refused { code, message }) if FOR_GOOD.contains(&code.0) => {
             let keys: Vec<&str> = changes.keys().map(String::as_str).collect();
             let grant = match code {
                 ErrorCode::TOPIC_AUTHORIZATION_FAILED => "; grant ALTER_CONFIGS on it",
@@ -66,7 +80,7 @@ pub async fn set_free(
             remarks.push(format!("{} stay as they were held: {code}: {message}{grant}", keys.join(", ")));
             Ok(remarks)
         }
-        Err(CreateError::Failed(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

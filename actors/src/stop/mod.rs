@@ -7,15 +7,16 @@
 //! - [`configs`]: what was held while mirroring is set free.
 
 pub mod catch_up;
-mod configs;
-mod fence;
+pub mod configs;
+pub mod fence;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::stop::StopKind;
-use catalog::{Action, MirrorKey, MirrorTopic};
+use catalog::stop::{StopKind, StoppedPartition};
+use catalog::{Action, MirrorKey, MirrorStatus, MirrorTopic, NodeId, ProducerIdentity};
+use kafka::connection::Gate;
 use kafka::fetch::TopicPartition;
 use kafka::{Client, Metadata, TopicMetadata, offsets};
 use tokio::time::Instant;
@@ -45,14 +46,31 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    fn mirror(&self) -> Option<Arc<MirrorTopic>> {
-        self.catalog.watch().borrow().catalog.mirror(&self.key).cloned()
+    /// The mirror, while it is this node's to stop and is fenced, or not, as `is_fenced` says.
+    fn mirror(&self, is_fenced: bool) -> Option<Arc<MirrorTopic>> {
+        let watch = self.catalog.watch();
+        let applied = watch.borrow();
+        let mirror = applied.catalog.mirror(&self.key)?;
+        (is_to_stop(mirror, self.catalog.node()) && mirror.is_fenced() == is_fenced).then(|| mirror.clone())
+    }
+
+    /// Open while this node holds the lease that it holds now and, by what it has applied, is the one to fence
+    /// the mirror: whoever was cut off or hung meanwhile writes nothing when another has finished.
+    fn gate(&self, producer: ProducerIdentity) -> Gate {
+        let lease = self.plane.lease().gate(self.plane.lease().pass(), Duration::ZERO);
+        let (applied, key, node) = (self.catalog.watch(), self.key.clone(), self.catalog.node());
+        Arc::new(move || {
+            let applied = applied.borrow();
+            let is_ours =
+                |m: &Arc<MirrorTopic>| m.producer == Some(producer) && m.is_fenced() && is_to_stop(m, node);
+            lease() && applied.catalog.mirror(&key).is_some_and(is_ours)
+        })
     }
 
     /// Until every partition is where its source is, or the caller drops the future.
     pub async fn catch_up(self) {
         let mut state = CatchUp::default();
-        while let Some(mirror) = self.mirror() {
+        while let Some(mirror) = self.mirror(false) {
             let progress = match self.look(&mirror).await {
                 Ok(ends) => state.looked(Instant::now(), &ends),
                 Err(waits_for) => {
@@ -61,17 +79,19 @@ impl Stopping {
                     Progress::Waits(waits_for)
                 }
             };
-            match (progress, mirror.producer) {
-                (Progress::Done, Some(producer)) => {
+            match (progress, mirror.producer, &mirror.stop) {
+                (Progress::Done, Some(producer), Some(stop)) => {
                     tracing::info!(topic = %self.key.topic, "promotion: the mirror has caught up with a quiet source");
-                    let action = Action::FenceMirror { mirror: self.key.clone(), producer };
-                    if let Err(refusal) = self.catalog.submit_until_taken(action).await {
-                        tracing::info!(topic = %self.key.topic, %refusal, "the catalog didn't take the promotion's end");
+                    let asked_at_ms = stop.asked_at_ms;
+                    let action = Action::FenceMirror { mirror: self.key.clone(), producer, asked_at_ms };
+                    // Once: what was seen is old by the next try.
+                    if let Err(error) = self.catalog.submit(action).await {
+                        tracing::info!(topic = %self.key.topic, %error, "the promotion's fence isn't in the catalog yet");
+                        state = CatchUp::default();
                     }
-                    break;
                 }
-                (Progress::Done, None) => break,
-                (Progress::Waits(message), _) => self.waits_for(message),
+                (Progress::Done, ..) => break,
+                (Progress::Waits(message), ..) => self.waits_for(message),
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -84,23 +104,30 @@ impl Stopping {
         if mirror.partitions.iter().any(unsettled) {
             return Err("the missing prefix to be filled and cut off for good".into());
         }
-        let metadata = self.plane.metadata();
-        if let Some(error) = &metadata.source_error {
-            return Err(format!("the source to answer: {error}"));
-        }
         let (source, destination) = (self.plane.source(), self.plane.destination());
-        let source_topic = topic(&metadata.source, &mirror.source_topic, "source")?;
+        let at_destination = destination.metadata(Some(&[&mirror.name])).await;
+        let at_destination = at_destination.map_err(|e| format!("the destination to answer: {e}"))?;
+        let at_source = source.metadata(Some(&[&mirror.source_topic])).await;
+        let at_source = at_source.map_err(|e| format!("the source to answer: {e}"))?;
+        let source_topic = topic(&at_source, &mirror.source_topic, "source")?;
+        if !mirror.source_topic_id.is_none() && source_topic.topic_id.as_bytes() != &mirror.source_topic_id.0
+        {
+            return Err(format!("topic '{}' at the source is another one by now", mirror.source_topic));
+        }
         let at_source = source_topic.partitions.len();
         let count = mirror.partitions.len();
         if at_source != count {
             return Err(format!("the mirror's {count} partitions to become {at_source}, as the source has"));
         }
-        let mirror_topic = topic(&metadata.destination, &mirror.name, "destination")?;
-        let ours = ends(destination, mirror_topic, &mirror.name)
-            .await
-            .map_err(|e| format!("the destination: {e}"))?;
-        let theirs =
-            ends(source, source_topic, &mirror.source_topic).await.map_err(|e| format!("the source: {e}"))?;
+        let mirror_topic = topic(&at_destination, &mirror.name, "destination")?;
+        if mirror_topic.topic_id.as_bytes() != &mirror.destination_topic_id.0 {
+            return Err(format!("topic '{}' at the destination is another one by now", mirror.name));
+        }
+        // What followers may still lose isn't there yet; at the source it counts all the same.
+        let ours = ends(destination, mirror_topic, &mirror.name, Kind::HighWatermark).await;
+        let ours = ours.map_err(|e| format!("the destination: {e}"))?;
+        let theirs = ends(source, source_topic, &mirror.source_topic, Kind::LogEnd).await;
+        let theirs = theirs.map_err(|e| format!("the source: {e}"))?;
         let both = |partition: &u32| {
             let (mirror, source) = (*ours.get(partition)?, *theirs.get(partition)?);
             Some(Ends { mirror, source })
@@ -108,12 +135,23 @@ impl Stopping {
         Ok((0..count as u32).map(|partition| (partition, both(&partition))).collect())
     }
 
-    /// Until the mirror has STOPPED, or the caller drops the future.
+    /// Until the mirror has STOPPED, or isn't this node's to stop any more.
     pub async fn fence(self) {
         let mut back_off = RETRY_FIRST;
-        while let Some(mirror) = self.mirror() {
+        let mut tries = fence::Tries::default();
+        // Once it stands it isn't put up again: each time costs an offset in every partition.
+        let mut fenced = None;
+        loop {
+            if self.plane.lease().pass().is_none() {
+                self.waits_for("its node to hold a lease: the Raft leader doesn't answer it".into());
+                self.plane.lease().held().await;
+            }
+            let Some(mirror) = self.mirror(true) else { break };
             let (Some(producer), Some(stop)) = (mirror.producer, &mirror.stop) else { break };
-            match self.fenced(&mirror).await {
+            let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
+            let Some(assignment_epoch) = first.map(|assignment| assignment.epoch) else { break };
+            let gate = self.gate(producer);
+            match self.try_to_stop(&mirror, &gate, &mut tries, &mut fenced).await {
                 Ok((ends, remarks)) => {
                     let kind = match stop.kind {
                         StopKind::Promote => "promoted",
@@ -121,14 +159,15 @@ impl Stopping {
                     };
                     tracing::info!(topic = %self.key.topic, "mirror topic {kind}: the fence stands in every partition");
                     let remarks = remarks.into_iter().map(Into::into).collect();
-                    let action = Action::MirrorStopped { mirror: self.key.clone(), producer, ends, remarks };
+                    let mirror = self.key.clone();
+                    let action = Action::MirrorStopped { mirror, producer, assignment_epoch, ends, remarks };
                     if let Err(refusal) = self.catalog.submit_until_taken(action).await {
                         tracing::info!(topic = %self.key.topic, %refusal, "the catalog didn't take the mirror's stop");
                     }
                     break;
                 }
                 Err(waits_for) => {
-                    tracing::info!(topic = %self.key.topic, "the fence isn't up yet: {waits_for}");
+                    tracing::info!(topic = %self.key.topic, "the mirror hasn't stopped yet: {waits_for}");
                     self.waits_for(waits_for);
                     tokio::time::sleep(back_off).await;
                     back_off = (back_off * 2).min(RETRY_MAX);
@@ -138,21 +177,34 @@ impl Stopping {
         self.observatory.set_waiting(&self.key, None);
     }
 
-    async fn fenced(
+    async fn try_to_stop(
         &self,
         mirror: &MirrorTopic,
-    ) -> Result<(Vec<catalog::stop::StoppedPartition>, Vec<String>), String> {
-        let fence::Fenced { mut ends, mut remarks } = fence::put_up(&self.plane, &self.key, mirror).await?;
-        let at_source =
-            tokio::time::timeout(SOURCE_LIMIT, self.source_ends(mirror)).await.unwrap_or_default();
-        for (partition, end) in (0..).zip(&mut ends) {
-            end.source_end = at_source.get(&partition).copied();
+        gate: &Gate,
+        tries: &mut fence::Tries,
+        fenced: &mut Option<fence::Fenced>,
+    ) -> Result<(Vec<StoppedPartition>, Vec<String>), String> {
+        let stands = match fenced {
+            Some(stands) => stands,
+            None => {
+                let mut stands = fence::put_up(&self.plane, &self.key, mirror, gate, tries).await?;
+                let ends =
+                    tokio::time::timeout(SOURCE_LIMIT, self.source_ends(mirror)).await.unwrap_or_default();
+                for (partition, end) in (0..).zip(&mut stands.ends) {
+                    end.source_end = ends.get(&partition).copied();
+                }
+                fenced.insert(stands)
+            }
+        };
+        let mut remarks = stands.remarks.clone();
+        if !stands.is_gone {
+            let source = configs::held_at(self.plane.source(), &mirror.source_topic);
+            let source = tokio::time::timeout(SOURCE_LIMIT, source).await.ok().and_then(Result::ok);
+            let _writes = self.plane.config_writes().lock().await;
+            let destination = self.plane.destination();
+            remarks.extend(configs::set_free(destination, &mirror.name, source.as_ref(), gate).await?);
         }
-        let source =
-            tokio::time::timeout(SOURCE_LIMIT, configs::held_at(self.plane.source(), &mirror.source_topic));
-        let source = source.await.ok().and_then(Result::ok);
-        remarks.extend(configs::set_free(self.plane.destination(), &mirror.name, source.as_ref()).await?);
-        Ok((ends, remarks))
+        Ok((stands.ends.clone(), remarks))
     }
 
     /// As far as the source answers.
@@ -160,7 +212,7 @@ impl Stopping {
         let name = &*mirror.source_topic;
         let Ok(metadata) = self.plane.source().metadata(Some(&[name])).await else { return BTreeMap::new() };
         let Ok(found) = topic(&metadata, name, "source") else { return BTreeMap::new() };
-        ends(self.plane.source(), found, &mirror.source_topic).await.unwrap_or_default()
+        ends(self.plane.source(), found, &mirror.source_topic, Kind::LogEnd).await.unwrap_or_default()
     }
 
     fn waits_for(&self, message: String) {
@@ -176,11 +228,18 @@ fn topic<'a>(metadata: &'a Metadata, name: &str, side: &str) -> Result<&'a Topic
     }
 }
 
-/// True log ends by partition; one whose partition leader doesn't say is left out.
+#[derive(Clone, Copy)]
+enum Kind {
+    LogEnd,
+    HighWatermark,
+}
+
+/// By partition; one whose partition leader doesn't say is left out.
 async fn ends(
     client: &Client,
     topic: &TopicMetadata,
     name: &Arc<str>,
+    kind: Kind,
 ) -> Result<BTreeMap<u32, i64>, kafka::Error> {
     let mut by_leader: BTreeMap<i32, Vec<(TopicPartition, i32)>> = BTreeMap::new();
     for (partition, found) in &topic.partitions {
@@ -191,8 +250,17 @@ async fn ends(
     let mut all = BTreeMap::new();
     for (leader, partitions) in by_leader {
         let connection = client.control(leader).await?;
-        let ends = offsets::end_offsets(&connection, &partitions).await?;
+        let ends = match kind {
+            Kind::LogEnd => offsets::end_offsets(&connection, &partitions).await?,
+            Kind::HighWatermark => offsets::high_watermarks(&connection, &partitions).await?,
+        };
         all.extend(ends.into_iter().map(|(at, end)| (at.partition as u32, end)));
     }
     Ok(all)
+}
+
+/// Whether the mirror is to stop, and the node is the one that sees to it.
+fn is_to_stop(mirror: &MirrorTopic, node: NodeId) -> bool {
+    let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
+    mirror.status == MirrorStatus::PendingStopped && first.is_some_and(|assignment| assignment.node == node)
 }

@@ -38,12 +38,14 @@ impl Catalog {
         at_ms: i64,
     ) -> Applied {
         let mirror = self.mirror_mut(key)?;
+        let is_fenced = mirror.is_fenced();
         let stale = Refusal::Stale(format!("mirror topic '{}' partition {index}", key.topic));
         let Some(partition) = mirror.partitions.get_mut(index as usize) else { return Err(stale) };
         if partition.assignment.as_ref().is_none_or(|a| a.epoch != epoch) {
             return Err(stale);
         }
-        if partition.failure.is_some() {
+        // Behind a fence every append fails: that is what it is for.
+        if partition.failure.is_some() || is_fenced {
             return Ok(Outcome::Unchanged);
         }
         partition.failure = Some(failure);
@@ -127,14 +129,15 @@ impl Catalog {
     pub(super) fn promote(&mut self, key: &MirrorKey, at_ms: i64) -> Applied {
         let mirror = self.mirror_mut(key)?;
         match (mirror.status, &mirror.stop) {
-            (MirrorStatus::Stopped, _) | (MirrorStatus::PendingStopped, Some(Stop { kind: StopKind::Promote, .. })) => {
+            (MirrorStatus::Stopped, _)
+            | (MirrorStatus::PendingStopped, Some(Stop { kind: StopKind::Promote, .. })) => {
                 Ok(Outcome::Unchanged)
             }
             (MirrorStatus::PendingStopped, _) => Err(mirror.illegal("is being failed over already")),
-            (MirrorStatus::Failed, _) => Err(mirror.illegal(
-                "is FAILED and can't catch up: resume it after mending the cause, or fail it over with what it has",
-            )),
+            (MirrorStatus::Failed, _) => Err(mirror.illegal(FAILED_PARTITION)),
             _ if mirror.producer.is_none() => Err(mirror.illegal(NOT_SET_UP)),
+            // A paused one may have it, too.
+            _ if mirror.first_failure().is_some() => Err(mirror.illegal(FAILED_PARTITION)),
             _ => {
                 mirror.begin_stop(StopKind::Promote, at_ms);
                 Ok(Outcome::Done)
@@ -177,9 +180,19 @@ impl Catalog {
     }
 
     /// The promotion has caught up: nothing more is appended.
-    pub(super) fn fence(&mut self, key: &MirrorKey, producer: ProducerIdentity, at_ms: i64) -> Applied {
+    pub(super) fn fence(
+        &mut self,
+        key: &MirrorKey,
+        producer: ProducerIdentity,
+        asked_at_ms: i64,
+        at_ms: i64,
+    ) -> Applied {
         let mirror = self.same_mirror(key, producer)?;
         match &mut mirror.stop {
+            // Of another promotion: nobody has seen this one catch up.
+            Some(stop) if stop.asked_at_ms != asked_at_ms => {
+                Err(Refusal::Stale(format!("mirror topic '{}'", key.topic)))
+            }
             Some(Stop { fenced_at_ms: Some(_), .. }) => Ok(Outcome::Unchanged),
             Some(stop) => {
                 stop.fenced_at_ms = Some(at_ms);
@@ -193,7 +206,7 @@ impl Catalog {
     pub(super) fn stopped(
         &mut self,
         key: &MirrorKey,
-        producer: ProducerIdentity,
+        (producer, epoch): (ProducerIdentity, u64),
         (ends, remarks): (Vec<StoppedPartition>, Vec<Arc<str>>),
         at_ms: i64,
     ) -> Applied {
@@ -201,6 +214,10 @@ impl Catalog {
         let mirror = self.same_mirror(key, producer)?;
         if mirror.status == MirrorStatus::Stopped {
             return Ok(Outcome::Unchanged);
+        }
+        let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
+        if first.is_none_or(|assignment| assignment.epoch != epoch) {
+            return Err(stale());
         }
         let partitions = mirror.partitions.len();
         let stop = mirror.stop.as_mut().filter(|stop| stop.fenced_at_ms.is_some()).ok_or_else(stale)?;
@@ -227,6 +244,8 @@ impl Catalog {
         }
     }
 }
+
+const FAILED_PARTITION: &str = "has a failed partition and can't catch up: resume it after mending the cause, or fail it over with what it has";
 
 const NOT_SET_UP: &str = "isn't set up yet, so there is nothing to stop: delete it";
 
@@ -259,9 +278,9 @@ impl MirrorTopic {
     }
 
     /// A failure that is reported late doesn't set a paused mirror's other partitions running. A
-    /// promotion that still catches up can't any more and is off; a fenced mirror stops all the same.
+    /// promotion that still catches up can't any more and is off.
     fn set_failed(&mut self, at_ms: i64) {
-        if self.status != MirrorStatus::Paused && !self.is_fenced() {
+        if self.status != MirrorStatus::Paused {
             self.stop = None;
             self.set_status(MirrorStatus::Failed, at_ms);
         }

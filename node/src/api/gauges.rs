@@ -45,7 +45,8 @@ pub fn render(out: &mut String, catalog: &Catalog, status: &Status, observatory:
         // Two destinations may have links of one name.
         let labels = [("link", &*link.name), ("cluster", &*link.destination)];
         for task in rows::TASKS {
-            let labels = [labels[0], labels[1], ("task", task), ("state", rows::TASK_STATE)];
+            let state = rows::task(task, seen.link(&link.id)).state;
+            let labels = [labels[0], labels[1], ("task", task), ("state", &*state)];
             gauges.add("lockstep_link_task_count", &labels, 1.0);
         }
         if let Some(bytes) = observatory.and_then(|o| o.credit_in_use_bytes(&link.id)) {

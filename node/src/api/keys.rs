@@ -30,6 +30,8 @@ enum Rule {
     },
     /// May be empty, which means something.
     AnyText,
+    /// A list of topic configs that may follow the source; empty: none.
+    TopicConfigs,
     /// A secret: where it is, never what it is. The catalog isn't encrypted at rest yet.
     Reference,
     /// Anything else needs what this version doesn't have.
@@ -125,8 +127,15 @@ pub static LINK_KEYS: [Key; 32] = [
     not_yet("mirror.start.offset.spec"),
     not_yet("throttle.client.writes.first"),
     not_yet("throughput.max.bytes.per.second"),
-    not_yet("topic.config.sync.include"),
-    not_yet("topic.config.sync.ms"),
+    works(
+        "topic.config.sync.include",
+        Some(
+            "retention.ms,retention.bytes,delete.retention.ms,min.compaction.lag.ms,max.compaction.lag.ms,\
+             segment.bytes,segment.ms",
+        ),
+        Rule::TopicConfigs,
+    ),
+    works("topic.config.sync.ms", Some("5000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
 ];
 
 /// What a link is made with and stays: another value is another link.
@@ -285,11 +294,20 @@ fn find(name: &str, known: Known, owner: &str) -> ApiResult<Option<&'static Key>
     Err(ApiError::invalid(name, format!("is not a configuration key of {owner}{hint}")))
 }
 
+/// What depends on the brokers that a topic stands on (SPEC section 5).
+fn never_follows(topic_config: &str) -> bool {
+    topic_config == "min.insync.replicas" || topic_config.ends_with(".replication.throttled.replicas")
+}
+
 impl Key {
     fn check(&self, value: &str) -> ApiResult<()> {
         let problem = match self.rule {
             Rule::Text if value.is_empty() => "must not be empty".to_owned(),
             Rule::Text | Rule::AnyText => return Ok(()),
+            Rule::TopicConfigs => match value.split(',').map(str::trim).find(|key| never_follows(key)) {
+                None => return Ok(()),
+                Some(key) => format!("'{key}' never follows the source: it is the destination's own"),
+            },
             Rule::Reference if ["file:/", "env:"].iter().any(|form| value.starts_with(form)) => return Ok(()),
             Rule::Reference => {
                 "secrets aren't kept by this version: give file:/PATH or env:NAME, which every connection reads".to_owned()
@@ -316,6 +334,17 @@ mod tests {
 
     fn link(pairs: &[(&str, &str)]) -> Result<(Checked, Option<String>), String> {
         check_link(&entries(pairs)).map_err(|e| e.message)
+    }
+
+    /// The data plane has the list, and this is how users read it.
+    #[test]
+    fn the_default_of_synced_topic_configs_is_what_is_synced_beside_those_that_always_are() {
+        let key = LINK_KEYS.iter().find(|key| key.name == "topic.config.sync.include").expect("a key");
+        let shown: Vec<&str> = key.default.expect("a default").split(',').collect();
+        let always = actors::sync::configs::ALWAYS;
+        let synced: Vec<&str> =
+            actors::setup::SYNCED.into_iter().filter(|key| !always.contains(key)).collect();
+        assert_eq!(shown, synced);
     }
 
     #[test]

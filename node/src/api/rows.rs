@@ -16,8 +16,30 @@ use crate::status::seen::{Seen, SeenLink};
 
 pub const TASKS: [&str; 4] = ["ConsumerOffsetSync", "AclSync", "AutoCreateMirror", "TopicConfigsSync"];
 
-/// Nothing of this version syncs anything yet.
-pub const TASK_STATE: &str = "NOT_CONFIGURED";
+/// At most so many of a task's errors are shown.
+const TASK_ERRORS_MAX: usize = 50;
+
+/// A task as it stands (SPEC section 4). Those that this version doesn't do yet are NOT_CONFIGURED.
+pub fn task(name: &str, seen: Option<&SeenLink>) -> TaskRow {
+    let errors = seen.and_then(|link| link.tasks.get(name));
+    let state = match (seen.map(|link| link.state.as_str()), errors) {
+        _ if name != TOPIC_CONFIGS_SYNC => "NOT_CONFIGURED",
+        (Some("FAILED"), _) => "LINK_FAILED",
+        (Some("UNAVAILABLE"), _) => "LINK_UNAVAILABLE",
+        (_, Some(errors)) if !errors.is_empty() => "IN_ERROR",
+        (_, Some(_)) => "ACTIVE",
+        // Before its first round.
+        (_, None) => "UNKNOWN",
+    };
+    let error = |(topic, error): (&String, &ErrorRow)| match topic.is_empty() {
+        true => error.clone(),
+        false => ErrorRow { error_message: format!("'{topic}': {}", error.error_message), ..error.clone() },
+    };
+    let errors = errors.into_iter().flatten().take(TASK_ERRORS_MAX).map(error).collect();
+    TaskRow { task_name: name.to_owned(), state: state.to_owned(), errors }
+}
+
+const TOPIC_CONFIGS_SYNC: &str = actors::sync::configs::TASK;
 
 pub fn resource<T>(kind: &str, path: String, body: T) -> Resource<T> {
     Resource { kind: kind.to_owned(), metadata: ResourceMetadata { path }, body }
@@ -61,8 +83,6 @@ pub fn link(link: &Link, seen: Option<&SeenLink>, include_tasks: bool) -> Resour
     for mirror in link.mirrors.values() {
         *counts.entry(status(seen, mirror)).or_default() += 1;
     }
-    let task =
-        |name: &&str| TaskRow { task_name: (*name).to_owned(), state: TASK_STATE.into(), errors: vec![] };
     let (state, error, message) = match seen {
         Some(seen) => (seen.state.as_str(), seen.error.as_str(), seen.error_message.clone()),
         None => ("UNKNOWN", "NO_ERROR", None),
@@ -78,7 +98,7 @@ pub fn link(link: &Link, seen: Option<&SeenLink>, include_tasks: bool) -> Resour
         link_state: state.to_owned(),
         link_error: error.to_owned(),
         link_error_message: message,
-        tasks: if include_tasks { TASKS.iter().map(task).collect() } else { Vec::new() },
+        tasks: if include_tasks { TASKS.iter().map(|name| task(name, seen)).collect() } else { Vec::new() },
         category_counts: counts
             .into_iter()
             .map(|(status, count)| CategoryCount { state_category: status.to_owned(), count })

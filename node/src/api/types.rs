@@ -116,7 +116,7 @@ pub struct TaskRow {
     pub errors: Vec<ErrorRow>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorRow {
     pub error_code: String,
     pub error_message: String,

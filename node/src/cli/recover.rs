@@ -95,7 +95,7 @@ fn ask_others(data_dir: &Path, me: NodeId, catalog: &Catalog) -> Result<Vec<Hear
     let material = material.context("this node has no certificate to ask the others with")?;
     let security = Security::Tls(Tls::new(material).context("use this node's certificate")?);
     let runtime = Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    Ok(runtime.block_on(async {
+    runtime.block_on(async {
         let (_book, book) = watch::channel(Arc::new(Book::of(catalog)));
         let transport = Transport::new(transport::Options {
             node: me,
@@ -114,10 +114,11 @@ fn ask_others(data_dir: &Path, me: NodeId, catalog: &Catalog) -> Result<Vec<Hear
         });
         let mut all = Vec::new();
         for asked in others.collect::<Vec<_>>() {
-            all.extend(asked.await.ok());
+            // Whoever couldn't be asked isn't known to be gone.
+            all.push(asked.await.context("ask a member")?);
         }
-        all
-    }))
+        Ok(all)
+    })
 }
 
 fn heard(who: String, address: Option<Arc<str>>, answer: Result<Bytes, CallError>) -> Heard {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use actors::observe::{LinkView, Observatory};
+use actors::observe::{LinkView, Observatory, TaskError, TaskView};
 use catalog::{Catalog, Link, LinkId, MirrorKey, MirrorTopic, NodeId};
 use peers::tls::Trust;
 use serde::{Deserialize, Serialize};
 
 use crate::api::rows;
-use crate::api::types::LagRow;
+use crate::api::types::{ErrorRow, LagRow};
 
 /// What a member is asked about. Empty: only whether it answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct SeenLink {
     pub error: String,
     pub error_message: Option<String>,
     pub source_available: bool,
+    /// What a node does for the link beside its records, by the task's name: errors, by mirror topic.
+    #[serde(default)]
+    pub tasks: BTreeMap<String, BTreeMap<String, ErrorRow>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +80,19 @@ pub struct Seen {
 impl Answer {
     /// What this node sees.
     pub fn of(observatory: &Observatory, question: &Question) -> Self {
-        let link = |id: &LinkId| Some((id.clone(), SeenLink::from(observatory.link(id)?)));
+        let link = |id: &LinkId| {
+            let mut seen = SeenLink::from(observatory.link(id)?);
+            let errors = |task: TaskView| {
+                let row = |error: TaskError| ErrorRow {
+                    error_code: error.code.to_owned(),
+                    error_message: error.message,
+                };
+                task.errors.into_iter().map(|(topic, error)| (topic.to_string(), row(error))).collect()
+            };
+            seen.tasks =
+                observatory.tasks(id).into_iter().map(|task| (task.name.to_owned(), errors(task))).collect();
+            Some((id.clone(), seen))
+        };
         let mirror = |key: &MirrorKey| {
             let partitions: Vec<LagRow> =
                 observatory.partitions(key).into_iter().map(rows::observed).collect();
@@ -96,7 +111,8 @@ impl Answer {
 impl From<LinkView> for SeenLink {
     fn from(view: LinkView) -> Self {
         let LinkView { state, error, error_message, source_available } = view;
-        Self { state: state.to_owned(), error: error.to_owned(), error_message, source_available }
+        let (state, error) = (state.to_owned(), error.to_owned());
+        Self { state, error, error_message, source_available, tasks: BTreeMap::new() }
     }
 }
 
@@ -120,9 +136,15 @@ impl Seen {
                 message.push_str(&format!(" (seen by node {name})"));
             }
             let held = self.links.entry(id).or_default();
+            // Each node does its part of a task.
+            let mut tasks = std::mem::take(&mut held.tasks);
+            for (name, errors) in std::mem::take(&mut link.tasks) {
+                tasks.entry(name).or_default().extend(errors);
+            }
             if link.badness() > held.badness() {
                 *held = link;
             }
+            held.tasks = tasks;
         }
         for (key, mirror) in answer.mirrors {
             self.mirrors.entry(key).or_default().insert(node, mirror);

@@ -258,6 +258,14 @@ impl<'a> Stage<'a> {
         self.compare()?.fleet.end()
     }
 
+    /// Stops everything, whatever the topics hold.
+    pub fn end(self) -> Result<()> {
+        let Stage { fleet, watch, load, ticker, .. } = self;
+        drop((watch, ticker));
+        load.stop()?;
+        fleet.end()
+    }
+
     /// As [`finish`](Self::finish), and leaves everything running.
     pub fn compare(self) -> Result<Quiet> {
         let Stage { scenario, east, west, fleet, watch, load, ticker, west_gate, .. } = self;

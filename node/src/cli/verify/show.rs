@@ -54,6 +54,12 @@ pub fn conclude(report: &Report) -> Result<(), Failure> {
     let all = partitions().count();
     let records: u64 = partitions().map(|partition| partition.records).sum();
     let bytes: u64 = partitions().map(|partition| partition.bytes).sum();
+    let reason = || {
+        let topic_error = || report.topics.iter().find_map(|topic| topic.error.as_ref());
+        let partition_error = || partitions().find_map(|partition| partition.error.as_ref());
+        let reason = report.error.as_ref().or_else(topic_error).or_else(partition_error);
+        reason.map_or("nothing was compared", String::as_str)
+    };
     match report.result {
         Verdict::Equal if records == 0 => {
             say(&format!("Equal, and without a record to compare in {all} partitions."));
@@ -69,15 +75,13 @@ pub fn conclude(report: &Report) -> Result<(), Failure> {
         Verdict::Different => Err(Failure::new(format!(
             "{} of {all} partitions differ{}",
             count(Verdict::Different),
-            if unfinished(report) { ", and not all could be compared" } else { "" }
+            if unfinished(report) {
+                format!(", and not all could be compared: {}", reason())
+            } else {
+                String::new()
+            }
         ))),
-        Verdict::Unfinished => {
-            let topic_error = || report.topics.iter().find_map(|topic| topic.error.as_ref());
-            let partition_error = || partitions().find_map(|partition| partition.error.as_ref());
-            let reason = report.error.as_ref().or_else(topic_error).or_else(partition_error);
-            let reason = reason.map_or("nothing was compared", String::as_str);
-            Err(Failure::new(format!("not finished, no difference so far: {reason}")))
-        }
+        Verdict::Unfinished => Err(Failure::new(format!("not finished, no difference so far: {}", reason()))),
     }
 }
 

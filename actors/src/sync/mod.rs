@@ -1,0 +1,5 @@
+//! A link's tasks beside its records: what else is kept in step with the source.
+//!
+//! - [`configs`]: topic configs.
+
+pub mod configs;
