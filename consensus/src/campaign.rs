@@ -4,8 +4,8 @@
 //! a healthy Raft leader when it comes back. So its own timer is off (but for a group of one), and a
 //! node first asks the voters whether they would vote for it. They wouldn't while they hear a Raft
 //! leader, or when they hold more of the log. Asking changes nothing. A node without a vote that hears
-//! no Raft leader asks as well, and never stands: if it was removed while it was away, nobody calls it,
-//! and it is told so; if it has moved, it is found.
+//! no Raft leader asks as well, every member that it knows, and never stands: if it was removed while it was
+//! away, nobody calls it, and it is told so; if it has moved, it is found.
 //!
 //! [`step`] and [`carried`] decide; [`run`] looks, asks and acts. It never votes.
 
@@ -44,6 +44,10 @@ impl View {
     /// The only voter.
     fn alone(&self) -> bool {
         !self.voters.is_empty() && self.voters.iter().all(|voters| voters.iter().eq([&self.me]))
+    }
+
+    fn everyone_who_votes(&self) -> BTreeSet<u64> {
+        self.voters.iter().flatten().copied().collect()
     }
 }
 
@@ -130,7 +134,7 @@ pub(crate) async fn run(inner: Weak<Inner>) {
                 inner.heartbeat
             }
             Step::ShowUp => {
-                let mut asked = inner.ask_voters(&view);
+                let mut asked = inner.ask(&view, &inner.everyone(&view));
                 while asked.join_next().await.is_some() {}
                 inner.lease
             }
@@ -185,7 +189,7 @@ impl Inner {
 
     async fn ask_for_votes(self: &Arc<Self>, view: &View) -> bool {
         let mut votes = BTreeSet::from([view.me]);
-        let mut asked = self.ask_voters(view);
+        let mut asked = self.ask(view, &view.everyone_who_votes());
         while !carried(&view.voters, &votes) {
             match asked.join_next().await {
                 Some(answer) => votes.extend(answer.ok().flatten()),
@@ -195,12 +199,16 @@ impl Inner {
         true
     }
 
-    /// Asks each other voter; those that would vote for this node are named.
-    fn ask_voters(self: &Arc<Self>, view: &View) -> JoinSet<Option<u64>> {
-        let others: BTreeSet<u64> =
-            view.voters.iter().flatten().copied().filter(|id| *id != view.me).collect();
+    /// Voters may not be known: to a learner that nothing was sent to yet.
+    fn everyone(&self, view: &View) -> BTreeSet<u64> {
+        let members = self.calls.members().into_iter().map(|node| node.0);
+        view.everyone_who_votes().into_iter().chain(members).collect()
+    }
+
+    /// Asks each of them but this node; those that would vote for it are named.
+    fn ask(self: &Arc<Self>, view: &View, whom: &BTreeSet<u64>) -> JoinSet<Option<u64>> {
         let mut asked = JoinSet::new();
-        for id in others {
+        for id in whom.iter().copied().filter(|id| *id != view.me) {
             let (calls, last, within) = (self.calls.clone(), view.last, self.append_timeout);
             asked.spawn(async move {
                 let answer = calls.call(id, &Request::WouldVote { last }, within).await;

@@ -7,6 +7,7 @@
 //! - [`Options`]: where the data is, timing, and the seams: peers, clock, entropy, the disk's pace.
 //! - `handle`: founding, entering, opening, stopping; `status`: what can be said at once.
 //! - `forward`: submitting and reading on any node, through the Raft leader.
+//! - [`book`]: where members are.
 //! - `campaign`: when a node stands for election; `handover`: making another the Raft leader.
 //! - `membership`: who votes and who learns, as the coordinator orders it.
 //! - `network`: openraft's calls to the other members, over [`peers::Call`], and their answers.
@@ -21,6 +22,7 @@
 // Simulation runs this crate: chance and time come through its seams.
 #![warn(clippy::disallowed_methods)]
 
+mod book;
 mod campaign;
 mod directory;
 mod error;
@@ -36,6 +38,7 @@ mod runtime;
 mod status;
 mod store;
 
+pub use book::book;
 pub use error::{MemberError, OpenError, RecoverError, SubmitError};
 pub use handle::Consensus;
 pub use options::{Clock, Entropy, Options, Pace};

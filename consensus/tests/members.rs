@@ -237,3 +237,15 @@ async fn a_learner_that_was_removed_while_it_was_away_is_told_when_it_is_back() 
     assert!(fleet.nodes[number].get().status().removed, "nobody calls it, so it asks");
     assert_eq!(fleet.leader().await.status().term, leader.status().term);
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_removed_before_it_heard_of_any_voter_asks_the_members_that_it_knows() {
+    let mut fleet = Fleet::of(3, 1).await;
+    let gone = fleet.wait_to_join().await;
+    let number = fleet.number_of(gone);
+    assert!(fleet.nodes[number].get().status().voters.is_empty(), "nothing was sent to it");
+    let leader = fleet.leader().await.clone();
+    leader.submit(Action::RemoveNode { node: gone, lost: true }).await.expect("removed");
+    sleep(10 * SECOND).await;
+    assert!(fleet.nodes[number].get().status().removed, "nobody calls it, so it asks");
+}

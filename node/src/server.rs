@@ -255,7 +255,7 @@ impl Start {
             version: description.version.clone(),
             security: Security::Tls(tls.clone()),
             dial: Arc::new(peers::dial::TcpDial),
-            book: trust::book(&self.consensus, &membership.members),
+            book: trust::book(&self.consensus, membership.members, self.setup.data_dir.clone()),
         });
         self.peers.set(transport.clone());
         let (consensus, engine, fleet) = (self.consensus.clone(), engine.clone(), self.fleet.clone());

@@ -4,9 +4,12 @@
 //! the catalog because no one is Raft leader: its own word counts, until the catalog has a new one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use catalog::{Catalog, NodeId};
+
+use crate::identity::{IdentityError, read, replace};
 
 /// Members as the catalog knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,38 @@ impl Book {
     fn address(&self, node: NodeId) -> Option<&Arc<str>> {
         self.members.get(&node)?.as_ref()
     }
+}
+
+/// Where members are (`host:port`).
+pub type Addresses = BTreeMap<NodeId, Arc<str>>;
+
+/// In the data directory: a line a member, its id and its address.
+const FILE: &str = "peer-addresses";
+
+/// As [`keep`] left them; none where it never did.
+///
+/// # Errors
+/// [`IdentityError`] of a file that can't be read or isn't as it was written.
+pub fn kept(directory: &Path) -> Result<Addresses, IdentityError> {
+    let path = directory.join(FILE);
+    let Some(text) = read(&path)? else { return Ok(Addresses::new()) };
+    let text = String::from_utf8_lossy(&text);
+    let line = |line: &str| {
+        let (id, address) = line.split_once(' ')?;
+        Some((NodeId(u64::from_str_radix(id, 16).ok()?), address.into()))
+    };
+    text.lines().map(|text| line(text).ok_or_else(|| text.to_owned())).collect::<Result<_, String>>().map_err(
+        |text| IdentityError::Contents { path, why: format!("'{text}' isn't a node's id and address") },
+    )
+}
+
+/// For a start at which the catalog doesn't say anything yet.
+///
+/// # Errors
+/// [`IdentityError`] of a file that can't be written.
+pub fn keep(directory: &Path, addresses: &Addresses) -> Result<(), IdentityError> {
+    let lines: String = addresses.iter().map(|(id, address)| format!("{id} {address}\n")).collect();
+    replace(&directory.join(FILE), &lines)
 }
 
 /// Nodes that said where they are and that the catalog doesn't know (yet), at most: those that have just
@@ -111,5 +146,19 @@ mod tests {
         assert_eq!(where_is(&said, &Book::default(), 1).as_deref(), Some("b:1"));
         said.keep(|_| false);
         assert_eq!(where_is(&said, &Book::default(), 0), None);
+    }
+
+    #[test]
+    fn addresses_are_kept_for_the_next_start_and_a_broken_line_is_named() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        assert_eq!(kept(directory.path()).expect("none yet"), Addresses::new());
+        for all in [vec![(NODE, "a:1")], vec![(NODE, "b:1"), (NodeId(u64::MAX), "[::1]:2")]] {
+            let all: Addresses = all.into_iter().map(|(id, address)| (id, address.into())).collect();
+            keep(directory.path(), &all).expect("written");
+            assert_eq!(kept(directory.path()).expect("read"), all);
+        }
+        std::fs::write(directory.path().join(FILE), "7 a:1\nnobody").expect("written");
+        let told = kept(directory.path()).expect_err("broken").to_string();
+        assert!(told.contains(FILE) && told.contains("'nobody'"), "{told}");
     }
 }

@@ -47,6 +47,11 @@ pub trait Call: Send + Sync {
     /// Sends `request` to the member's service; its answer, or why there is none after at most
     /// `within` (and never more than [`WITHIN_MAX`]). Without an answer the request may have been served all the same.
     fn call(&self, to: NodeId, service: Service, request: Bytes, within: Duration) -> CallFuture;
+
+    /// Those of whom an address is known, as far as anybody told.
+    fn members(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
 }
 
 /// Answers other members. An error is for the service to put into the bytes that it answers with.

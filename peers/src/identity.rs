@@ -151,7 +151,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityErr
     parsed.map_err(|error| IdentityError::Contents { path: path.to_owned(), why: error.to_string() })
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
     match fs::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -160,7 +160,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
 }
 
 /// The whole file or the one before, whenever the machine stops.
-fn replace(path: &Path, text: &str) -> Result<(), IdentityError> {
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), IdentityError> {
     let written = || -> io::Result<()> {
         let new = path.with_extension("new");
         // One that a crash left may have other rights.

@@ -25,4 +25,8 @@ impl Call for LatePeers {
             None => Box::pin(std::future::ready(Err(CallError::NoAddress(to)))),
         }
     }
+
+    fn members(&self) -> Vec<NodeId> {
+        self.0.get().map(Call::members).unwrap_or_default()
+    }
 }

@@ -138,6 +138,11 @@ impl Call for Transport {
             answer
         })
     }
+
+    fn members(&self) -> Vec<NodeId> {
+        let book = self.0.0.book();
+        book.members.iter().filter_map(|(id, address)| address.as_ref().and(Some(*id))).collect()
+    }
 }
 
 async fn call(

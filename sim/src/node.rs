@@ -14,6 +14,7 @@ use actors::observe::Observatory;
 use catalog::command::NodeDescription;
 use catalog::{Action, NodeId, Refusal, fleet};
 use consensus::{Applied, Consensus, Pace, SubmitError};
+use peers::book::Addresses;
 use peers::{Call, LatePeers, Security, Transport};
 use tokio::sync::watch;
 
@@ -57,8 +58,8 @@ pub struct Seat {
     founded: AtomicBool,
     /// It is to join a fleet that there is, also the one that once founded it.
     joins: AtomicBool,
-    /// What the binary has in a file: a certificate of its fleet.
-    let_in: AtomicBool,
+    /// What the binary has in files: a certificate of its fleet, and where the members are.
+    let_in: Arc<Mutex<Option<Addresses>>>,
     /// The process has ended by itself: it was told to stop, or removed.
     left: AtomicBool,
     stop: watch::Sender<bool>,
@@ -116,7 +117,7 @@ impl Seat {
             log,
             founded: AtomicBool::new(false),
             joins: AtomicBool::new(place > 0),
-            let_in: AtomicBool::new(false),
+            let_in: Arc::default(),
             left: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             view: Mutex::default(),
@@ -218,18 +219,21 @@ impl Seat {
         };
         let peer_dial = Arc::new(PeerDial(self.chance.clone()));
         let is_founded = consensus.watch().borrow().catalog.fleet.id.is_some();
-        let is_member = is_founded || self.let_in.load(Ordering::Relaxed);
-        let (mut members, mut recorded) = (Vec::new(), false);
+        let let_in = lock(&self.let_in).clone();
+        let is_member = is_founded || let_in.is_some();
+        let (mut members, mut recorded) = (let_in.unwrap_or_default(), false);
         if !is_member && consensus.status().voters.is_empty() {
             let others: Vec<_> = self.hosts.iter().copied().filter(|host| *host != self.name).collect();
-            members = peering::join(&peer_dial, &others, node, description.clone()).await.members;
+            let admitted = peering::join(&peer_dial, &others, node, description.clone()).await;
+            members = admitted.members.into_iter().collect();
             tracing::info!("node: was let in");
         } else if !is_member {
             engine::record_start(consensus, &description).await?;
             found_fleet(consensus).await?;
             recorded = true;
         }
-        self.let_in.store(true, Ordering::Relaxed);
+        lock(&self.let_in).replace(members.clone());
+        let kept = self.let_in.clone();
         let transport = Transport::new(peers::transport::Options {
             node,
             fleet: peering::fleet_id(),
@@ -238,7 +242,9 @@ impl Seat {
             version: description.version.clone(),
             security: Security::UnprotectedForSimulation,
             dial: peer_dial,
-            book: peering::book(consensus, &members),
+            book: consensus::book(consensus, members, move |addresses| {
+                lock(&kept).replace(addresses.clone());
+            }),
         });
         peers.set(transport.clone());
         let cell = Arc::new(OnceLock::new());
@@ -312,7 +318,7 @@ impl Seat {
     pub fn replace(&self, joins: bool) {
         self.disk.replace();
         self.founded.store(false, Ordering::Relaxed);
-        self.let_in.store(false, Ordering::Relaxed);
+        lock(&self.let_in).take();
         self.joins.store(joins, Ordering::Relaxed);
     }
 

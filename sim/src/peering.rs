@@ -1,7 +1,6 @@
 //! A node among the others, as the binary wires it (`node/src/peering`), over the simulation's network:
 //! how it is reached, who joins at it, who answers, where the others are. Without TLS and certificates.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
@@ -11,12 +10,11 @@ use actors::engine::Engine;
 use bytes::Bytes;
 use catalog::command::NodeDescription;
 use catalog::{Action, FleetId, NodeId, fleet};
-use consensus::{Applied, Consensus, SubmitError};
+use consensus::{Consensus, SubmitError};
 use peers::dial::{AcceptFuture, Accepted, BoxedStream, Dial, DialFuture, Listen};
 use peers::join::{AdmitFuture, Admitted, Channel, JoinRequest, Joiner};
 use peers::token::SHARED;
-use peers::{Book, Gate, Serve, ServeFuture, Service, Token};
-use tokio::sync::watch;
+use peers::{Gate, Serve, ServeFuture, Service, Token};
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::chance::SharedChance;
@@ -77,29 +75,6 @@ impl Listen for PeerListen {
             Ok(Accepted { stream: Box::new(stream), from: from.to_string() })
         })
     }
-}
-
-/// Where members are, as the catalog says; until it says anything, as whoever let this node in said.
-pub fn book(consensus: &Consensus, first: &[(NodeId, Arc<str>)]) -> watch::Receiver<Arc<Book>> {
-    let of = |applied: &Applied| (!applied.catalog.nodes.is_empty()).then(|| Book::of(&applied.catalog));
-    let mut applied = consensus.watch();
-    let members: BTreeMap<_, _> = first.iter().map(|(id, address)| (*id, Some(address.clone()))).collect();
-    let begin =
-        of(&applied.borrow_and_update()).unwrap_or_else(|| Book { members, removed: Default::default() });
-    let (book, known) = watch::channel(Arc::new(begin));
-    tokio::spawn(async move {
-        while applied.changed().await.is_ok() {
-            let Some(now) = of(&applied.borrow_and_update()) else { continue };
-            book.send_if_modified(|held| {
-                let changes = **held != now;
-                if changes {
-                    *held = Arc::new(now);
-                }
-                changes
-            });
-        }
-    });
-    known
 }
 
 pub struct Services {

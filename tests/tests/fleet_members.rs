@@ -85,12 +85,12 @@ fn a_node_becomes_the_whole_fleet_only_when_no_other_answers() {
 
 /// Whom the authority has signed for, and of whom that isn't known.
 fn signed_for(fleet: &Fleet, id: &str) -> [Vec<String>; 2] {
-    let list = fleet.any().unwrap().get_json("/lockstep/v1/authorities").unwrap();
-    let mut rows = list["data"].as_array().unwrap().iter();
+    let list = fleet.any().and_then(|node| node.get_json("/lockstep/v1/authorities")).expect("authorities");
+    let mut rows = list["data"].as_array().expect("rows").iter();
     let row = rows.find(|row| row["authority_id"] == *id).expect("that authority");
     ["held_by", "not_known_of"].map(|field| {
-        let names = row[field].as_array().unwrap().iter();
-        let mut names: Vec<String> = names.map(|name| name.as_str().unwrap().to_owned()).collect();
+        let names = row[field].as_array().expect("names").iter();
+        let mut names: Vec<String> = names.map(|name| name.as_str().expect("a name").to_owned()).collect();
         names.sort();
         names
     })

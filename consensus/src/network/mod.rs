@@ -74,6 +74,11 @@ impl Calls {
         self.send(to, codec::encode(request).into(), within).await
     }
 
+    /// Whom an address is known of.
+    pub(crate) fn members(&self) -> Vec<NodeId> {
+        self.peers.members()
+    }
+
     async fn send(&self, to: u64, request: Bytes, within: Duration) -> Result<Answer, NoAnswer> {
         let node = NodeId(to);
         let answer = self.peers.call(node, Service::Raft, request, within).await?;

@@ -143,4 +143,8 @@ impl Call for Way {
             }
         })
     }
+
+    fn members(&self) -> Vec<NodeId> {
+        self.net.state().nodes.keys().copied().collect()
+    }
 }

@@ -1,7 +1,6 @@
 //! From a data directory to a fleet's certificate: held already, made of what the catalog holds, or
 //! brought home by joining.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use catalog::fleet::{Authority, Fleet};
 use catalog::{Action, FleetId, NodeId, Refusal};
 use consensus::{Consensus, SubmitError};
 use peers::authority;
+use peers::book::Addresses;
 use peers::dial::TcpDial;
 use peers::identity::{Identity, NodeKey};
 use peers::join::{Admitted, Channel, JoinError, Joiner, join};
@@ -30,7 +30,7 @@ pub struct Membership {
     pub fleet: FleetId,
     pub material: Material,
     /// Where members are, for as long as the catalog doesn't say.
-    pub members: BTreeMap<NodeId, Arc<str>>,
+    pub members: Addresses,
 }
 
 impl Membership {
@@ -41,9 +41,10 @@ impl Membership {
     pub fn held(setup: &Setup, consensus: &Consensus) -> anyhow::Result<Option<Self>> {
         let applied = consensus.watch().borrow().clone();
         let fleet = &applied.catalog.fleet;
+        let members = peers::book::kept(&setup.data_dir)?;
         if let Some(own) = &setup.own {
             let Some(id) = fleet.id.clone() else { return Ok(None) };
-            return Ok(Some(Self { fleet: id, material: material(own)?, members: BTreeMap::new() }));
+            return Ok(Some(Self { fleet: id, material: material(own)?, members }));
         }
         let held = Identity::load(&setup.data_dir)?.filter(|held| held.node == consensus.node_id());
         let identity = match held {
@@ -57,7 +58,7 @@ impl Membership {
         Ok(identity.map(|identity| Self {
             fleet: identity.fleet.clone(),
             material: Material::of_fleet(&identity),
-            members: BTreeMap::new(),
+            members,
         }))
     }
 
@@ -125,8 +126,10 @@ impl Membership {
                  --peer-certificate, --peer-key and --peer-authority"
             ),
         };
+        let members: Addresses = members.into_iter().collect();
+        peers::book::keep(&setup.data_dir, &members)?;
         tracing::info!(%fleet, "this node was let into the fleet");
-        Ok(Self { fleet, material, members: members.into_iter().collect() })
+        Ok(Self { fleet, material, members })
     }
 }
 

@@ -1,12 +1,12 @@
 //! While the node runs: where members are, whom to trust, and whether this node still is one of them.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{Catalog, NodeId, fleet};
-use consensus::{Applied, Consensus};
+use consensus::Consensus;
+use peers::book::Addresses;
 use peers::identity::Identity;
 use peers::tls::{Material, Trust};
 use peers::validity::Validity;
@@ -28,27 +28,13 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const VOTE_MAX: Duration = Duration::from_secs(10);
 const VOTE_LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Where members are, as the catalog says; until it says anything, as whoever let this node in said.
-pub fn book(consensus: &Consensus, first: &BTreeMap<NodeId, Arc<str>>) -> watch::Receiver<Arc<Book>> {
-    let of = |applied: &Applied| (!applied.catalog.nodes.is_empty()).then(|| Book::of(&applied.catalog));
-    let mut applied = consensus.watch();
-    let members = first.iter().map(|(id, address)| (*id, Some(address.clone()))).collect();
-    let begin =
-        of(&applied.borrow_and_update()).unwrap_or_else(|| Book { members, removed: Default::default() });
-    let (book, known) = watch::channel(Arc::new(begin));
-    tokio::spawn(async move {
-        while applied.changed().await.is_ok() {
-            let Some(now) = of(&applied.borrow_and_update()) else { continue };
-            book.send_if_modified(|held| {
-                let changes = **held != now;
-                if changes {
-                    *held = Arc::new(now);
-                }
-                changes
-            });
+/// Where members are. What the directory keeps of it is for a start at which the catalog doesn't say.
+pub fn book(consensus: &Consensus, kept: Addresses, data_dir: PathBuf) -> watch::Receiver<Arc<Book>> {
+    consensus::book(consensus, kept, move |addresses| {
+        if let Err(error) = peers::book::keep(&data_dir, addresses) {
+            tracing::warn!("where members are can't be kept for the next start: {error:#}");
         }
-    });
-    known
+    })
 }
 
 /// Keeps certificate and trust as they should be. Never ends; an error is logged and tried again.

@@ -29,7 +29,9 @@ fn authority() -> Authority {
 /// A fleet of one and two, with these authorities.
 fn catalog(authorities: &[Authority]) -> Catalog {
     let mut catalog = Catalog::default();
-    let mut apply = |action| drop(catalog.apply(Command { at_ms: 1, action }).expect("applied"));
+    let mut apply = |action| {
+        catalog.apply(Command { at_ms: 1, action }).expect("applied");
+    };
     let description = |name: &str| NodeDescription {
         name: name.into(),
         address: None,
