@@ -118,7 +118,13 @@ fn the_authority_is_changed_while_members_come_and_go() {
     assert!(refused.contains(&format!("node '{away}' doesn't answer")), "{refused}");
     // So is one that comes in meanwhile, with a certificate of the new one.
     fleet.add("node-4").unwrap();
-    assert_eq!(signed_for(&fleet, &new)[0], ["node-4"]);
+    let has_it = poll_until(SEEN_LIMIT, POLL, || (signed_for(&fleet, &new)[0] == ["node-4"]).then_some(()));
+    assert!(
+        has_it.is_some(),
+        "{:?}, {:?} of the old one",
+        signed_for(&fleet, &new),
+        signed_for(&fleet, &old)
+    );
     fleet.restart(&away).unwrap();
     let renewed =
         poll_until(SEEN_LIMIT, POLL, || (signed_for(&fleet, &new)[0] == fleet.names()).then_some(()));
@@ -133,8 +139,12 @@ fn the_authority_is_changed_while_members_come_and_go() {
         fleet.restart(name).unwrap();
     }
     for name in fleet.names() {
-        let all = fleet.members_told_by(&name).unwrap();
-        assert!(all.len() == 5 && all.iter().all(|member| member.live), "as {name} sees it: {all:?}");
+        let all = || fleet.members_told_by(&name).unwrap();
+        let sees_all = poll_until(SEEN_LIMIT, POLL, || {
+            let all = all();
+            (all.len() == 5 && all.iter().all(|member| member.live)).then_some(())
+        });
+        assert!(sees_all.is_some(), "as {name} sees it: {:?}", all());
         let log = fleet.node(&name).unwrap().log_text().unwrap();
         assert!(!log.contains("can't be renewed"), "{log}");
     }
