@@ -33,6 +33,7 @@ use crate::settings::{self, LinkSettings};
 use crate::setup;
 use crate::stop::Stopping;
 use crate::sync::configs::ConfigSync;
+use crate::sync::offsets::OffsetSync;
 use crate::watch::{self, Round, Watched};
 
 pub use partitions::released;
@@ -172,7 +173,15 @@ impl Actor for LinkSupervisor {
             include: settings::synced_topic_configs(&link.configs),
         };
         let config_sync = tokio::spawn(config_sync.run()).abort_handle();
-        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker, config_sync];
+        let offset_sync = OffsetSync {
+            link: link.id.clone(),
+            node: surroundings.node,
+            plane: plane.clone(),
+            catalog: surroundings.catalog.clone(),
+            observatory: surroundings.observatory.clone(),
+        };
+        let offset_sync = tokio::spawn(offset_sync.run()).abort_handle();
+        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker, config_sync, offset_sync];
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,

@@ -252,13 +252,15 @@ pub struct LinkView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskView {
     pub name: &'static str,
-    /// What went wrong in its last round, by mirror topic; by the empty name what has to do with none.
+    /// What went wrong in its last round, by mirror topic or group; by the empty name what has to do with none.
     pub errors: BTreeMap<Arc<str>, TaskError>,
+    /// What is to be known and isn't wrong, likewise.
+    pub remarks: BTreeMap<Arc<str>, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskError {
-    /// `AUTHORIZATION_ERROR`, `INTERNAL_ERROR` (SPEC section 4).
+    /// `AUTHORIZATION_ERROR`, `CONSUMER_GROUP_IN_USE_ERROR`, … (SPEC section 4).
     pub code: &'static str,
     pub message: String,
 }
@@ -267,6 +269,14 @@ impl TaskError {
     /// What a grant cures; the message names it.
     pub fn authorization(message: String) -> Self {
         Self { code: "AUTHORIZATION_ERROR", message }
+    }
+
+    pub fn misconfiguration(message: String) -> Self {
+        Self { code: "MISCONFIGURATION_ERROR", message }
+    }
+
+    pub fn group_in_use(message: String) -> Self {
+        Self { code: "CONSUMER_GROUP_IN_USE_ERROR", message }
     }
 
     pub fn internal(message: String) -> Self {
@@ -375,6 +385,13 @@ impl Observatory {
 
     pub(crate) fn set_task(&self, link: &LinkId, task: TaskView) {
         lock(&self.inner).tasks.entry(link.clone()).or_default().insert(task.name, task);
+    }
+
+    /// It isn't done any more.
+    pub(crate) fn clear_task(&self, link: &LinkId, task: &'static str) {
+        if let Some(tasks) = lock(&self.inner).tasks.get_mut(link) {
+            tasks.remove(task);
+        }
     }
 
     pub(crate) fn set_waiting(&self, mirror: &MirrorKey, waits_for: Option<String>) {

@@ -124,17 +124,23 @@ pub struct PlaneMeters {
     pub end_to_end_seconds: Histogram,
     pub source_response_bytes: Counter,
     pub destination_response_bytes: Counter,
+    /// Groups that were put somewhere at the destination, and those that couldn't be.
+    pub group_commits: Counter,
+    pub group_commits_failed: Counter,
 }
 
 impl PlaneMeters {
     pub fn of_link(link: &str) -> Self {
         let labels = [("link", link.to_owned())];
+        let group_commits = |result| counter!("lockstep_consumer_offset_commits_total", "link" => link.to_owned(), "result" => result);
         Self {
             fetch_seconds: histogram!("lockstep_fetch_seconds", &labels),
             produce_seconds: histogram!("lockstep_produce_seconds", &labels),
             end_to_end_seconds: histogram!("lockstep_end_to_end_seconds", &labels),
             source_response_bytes: counter!("lockstep_source_response_bytes_total", &labels),
             destination_response_bytes: counter!("lockstep_destination_response_bytes_total", &labels),
+            group_commits: group_commits("committed"),
+            group_commits_failed: group_commits("failed"),
         }
     }
 }
@@ -155,7 +161,7 @@ pub struct LinkPlane {
     topics: watch::Sender<Topics>,
     refresh: Notify,
     limits: Mutex<BrokerLimits>,
-    config_writes: tokio::sync::Mutex<()>,
+    sync_writes: tokio::sync::RwLock<()>,
 }
 
 impl LinkPlane {
@@ -184,8 +190,12 @@ impl LinkPlane {
             topics: watch::Sender::default(),
             refresh: Notify::new(),
             limits: Mutex::default(),
-            config_writes: tokio::sync::Mutex::default(),
+            sync_writes: tokio::sync::RwLock::default(),
         })
+    }
+
+    pub fn meters(&self) -> &PlaneMeters {
+        &self.meters
     }
 
     pub fn source(&self) -> &Client {
@@ -207,9 +217,9 @@ impl LinkPlane {
         credits.entry((broker, is_alone)).or_insert_with(|| self.credit.of_broker(is_alone)).clone()
     }
 
-    /// Held by whoever changes configs of a topic at the destination.
-    pub fn config_writes(&self) -> &tokio::sync::Mutex<()> {
-        &self.config_writes
+    /// Shared by syncs while they write to the destination, and held alone by a stop.
+    pub fn sync_writes(&self) -> &tokio::sync::RwLock<()> {
+        &self.sync_writes
     }
 
     pub fn lease(&self) -> &Arc<LeaseKeeper> {

@@ -197,6 +197,10 @@ impl Connection {
         Ok(connection)
     }
 
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.shared.request_timeout
+    }
+
     pub fn address(&self) -> &str {
         &self.shared.address
     }

@@ -6,6 +6,7 @@
 //! - [`client`]: one cluster: brokers, metadata, control requests.
 //! - [`batch`]: record-batch headers: checked, cut, re-written; records are never decoded.
 //! - [`fetch`], [`produce`]: the data plane's two requests.
+//! - [`groups`]: consumer groups from outside.
 //! - [`transactions`]: markers that fence a producer.
 //! - [`config`]: Kafka client keys. [`secret`]: values that aren't shown, references to them.
 //! - [`dial`]: from an address to a connection: byte stream, TLS (`tls`), SASL (`sasl`).
@@ -24,6 +25,7 @@ pub mod error;
 pub mod fetch;
 pub mod filler;
 pub mod frame;
+pub mod groups;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;

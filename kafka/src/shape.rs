@@ -112,6 +112,8 @@ pub const CREATE_TOPICS_V7: &[Field] = &[
 ];
 pub const INIT_PRODUCER_ID_V1: &[Field] = &[I32, I16, I64, I16];
 pub const FIND_COORDINATOR_V2: &[Field] = &[I32, I16, Str, I32, Str, I32];
+pub const FIND_COORDINATOR_V4: &[Field] =
+    &[I32, CompactArray(&[CompactStr, I32, CompactStr, I32, I16, CompactStr, Tags]), Tags];
 pub const DESCRIBE_PRODUCERS_V0: &[Field] = &[
     I32,
     CompactArray(&[
@@ -121,6 +123,15 @@ pub const DESCRIBE_PRODUCERS_V0: &[Field] = &[
     ]),
     Tags,
 ];
+pub const LIST_GROUPS_V3: &[Field] = &[I32, I16, CompactArray(&[CompactStr, CompactStr, Tags]), Tags];
+pub const LIST_GROUPS_V4: &[Field] =
+    &[I32, I16, CompactArray(&[CompactStr, CompactStr, CompactStr, Tags]), Tags];
+const OFFSET_FETCH_TOPIC: &[Field] =
+    &[CompactStr, CompactArray(&[I32, I64, I32, CompactStr, I16, Tags]), Tags];
+pub const OFFSET_FETCH_V7: &[Field] = &[I32, CompactArray(OFFSET_FETCH_TOPIC), I16, Tags];
+pub const OFFSET_FETCH_V8: &[Field] =
+    &[I32, CompactArray(&[CompactStr, CompactArray(OFFSET_FETCH_TOPIC), I16, Tags]), Tags];
+pub const OFFSET_COMMIT_V7: &[Field] = &[I32, Array(&[Str, Array(&[I32, I16])])];
 pub const ADD_PARTITIONS_TO_TXN_V1: &[Field] = &[I32, Array(&[Str, Array(&[I32, I16])])];
 pub const END_TXN_V1: &[Field] = &[I32, I16];
 pub const WRITE_TXN_MARKERS_V1: &[Field] =

@@ -25,6 +25,8 @@ pub mod differential;
 #[cfg(feature = "node")]
 pub mod fleet;
 #[cfg(feature = "witness")]
+pub mod groups;
+#[cfg(feature = "witness")]
 pub mod load;
 #[cfg(feature = "witness")]
 pub mod mirror;

@@ -25,6 +25,8 @@ use crate::catalog_port::CatalogPort;
 use crate::observe::Observatory;
 use crate::partition::topic_partition;
 use crate::plane::LinkPlane;
+use crate::sync::offsets::settings::OffsetSettings;
+use crate::{settings, sync};
 use catch_up::{CatchUp, Ends, Progress};
 
 /// Between two looks of a promotion.
@@ -179,7 +181,7 @@ impl Stopping {
 
     async fn try_to_stop(
         &self,
-        mirror: &MirrorTopic,
+        mirror: &Arc<MirrorTopic>,
         gate: &Gate,
         tries: &mut fence::Tries,
         fenced: &mut Option<fence::Fenced>,
@@ -197,14 +199,33 @@ impl Stopping {
             }
         };
         let mut remarks = stands.remarks.clone();
+        let is_promotion = mirror.stop.as_ref().is_some_and(|stop| stop.kind == StopKind::Promote);
         if !stands.is_gone {
             let source = configs::held_at(self.plane.source(), &mirror.source_topic);
             let source = tokio::time::timeout(SOURCE_LIMIT, source).await.ok().and_then(Result::ok);
-            let _writes = self.plane.config_writes().lock().await;
+            let _writes = self.plane.sync_writes().write().await;
+            if is_promotion {
+                remarks.extend(self.sync_once_more(mirror, gate).await);
+            }
             let destination = self.plane.destination();
             remarks.extend(configs::set_free(destination, &mirror.name, source.as_ref(), gate).await?);
         }
         Ok((stands.ends.clone(), remarks))
+    }
+
+    /// What followed the source follows it to the end. What couldn't is said, in words.
+    async fn sync_once_more(&self, mirror: &Arc<MirrorTopic>, gate: &Gate) -> Vec<String> {
+        let link = self.catalog.watch().borrow().catalog.links.get(&self.key.link).cloned();
+        let Some(link) = link else { return Vec::new() };
+        let include = settings::synced_topic_configs(&link.configs);
+        let configs = sync::configs::last_time(&self.plane, mirror, &include, gate).await;
+        let mut left: Vec<String> =
+            configs.into_iter().map(|why| format!("the last sync of topic configs: {why}")).collect();
+        if let Some(settings) = OffsetSettings::of(&link.configs) {
+            let offsets = sync::offsets::last_time(&self.plane, mirror, &settings, gate).await;
+            left.extend(offsets.into_iter().map(|why| format!("the last sync of group offsets: {why}")));
+        }
+        left
     }
 
     /// As far as the source answers.

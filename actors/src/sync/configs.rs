@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Link, LinkId, MirrorTopic, NodeId, TopicId};
+use catalog::{LinkId, MirrorTopic, NodeId, TopicId};
 use kafka::connection::Gate;
 use kafka::topics::{self, ConfigValue, CreateError};
 use kafka::{Client, Error, ErrorCode, Metadata};
@@ -18,6 +18,7 @@ use crate::catalog_port::CatalogPort;
 use crate::observe::{Observatory, TaskError, TaskView};
 use crate::plane::LinkPlane;
 use crate::setup::{self, HELD};
+use crate::sync::{Until, is_ours};
 
 /// What a user calls it.
 pub const TASK: &str = "TopicConfigsSync";
@@ -50,33 +51,59 @@ impl ConfigSync {
             for (topic, error) in &errors {
                 tracing::warn!(%topic, "{TASK}: {}", error.message);
             }
-            self.observatory.set_task(&self.link, TaskView { name: TASK, errors });
+            self.observatory.set_task(&self.link, TaskView { name: TASK, errors, remarks: BTreeMap::new() });
         }
     }
 
     /// What went wrong, by topic; by the empty name what has to do with none.
     async fn round(&self) -> BTreeMap<Arc<str>, TaskError> {
-        let Some(link) = self.link() else { return BTreeMap::new() };
+        let link = self.catalog.watch().borrow().catalog.links.get(&self.link).cloned();
+        let Some(link) = link else { return BTreeMap::new() };
         let ours: Vec<&Arc<MirrorTopic>> =
             link.mirrors.values().filter(|mirror| is_ours(mirror, self.node)).collect();
+        let (catalog, link, node) = (self.catalog.clone(), self.link.clone(), self.node);
+        let until = Until::Stopped { catalog, link, node };
+        let round = Round { plane: &self.plane, include: &self.include, until: &until };
         let mut errors = BTreeMap::new();
         for some in ours.chunks(TOPICS_A_REQUEST) {
-            match self.look(some).await {
-                Ok(found) => {
-                    for (mirror, found) in found {
-                        if let Err(error) = self.bring_in_step(mirror, found).await {
-                            errors.insert(mirror.name.clone(), error);
-                        }
-                    }
-                }
-                Err(message) => drop(errors.insert("".into(), TaskError::internal(message))),
-            }
+            errors.extend(round.of(some).await);
         }
         errors
     }
+}
 
-    fn link(&self) -> Option<Arc<Link>> {
-        self.catalog.watch().borrow().catalog.links.get(&self.link).cloned()
+/// Once more, of a mirror that is being stopped. What went wrong, in words.
+pub async fn last_time(
+    plane: &Arc<LinkPlane>,
+    mirror: &Arc<MirrorTopic>,
+    include: &BTreeSet<String>,
+    gate: &Gate,
+) -> Vec<String> {
+    let round = Round { plane, include, until: &Until::Shut(gate.clone()) };
+    round.of(&[mirror]).await.into_values().map(|error| error.message).collect()
+}
+
+/// A look at some mirrors, and what comes of it.
+struct Round<'a> {
+    plane: &'a Arc<LinkPlane>,
+    include: &'a BTreeSet<String>,
+    until: &'a Until,
+}
+
+impl Round<'_> {
+    async fn of(&self, mirrors: &[&Arc<MirrorTopic>]) -> BTreeMap<Arc<str>, TaskError> {
+        let mut errors = BTreeMap::new();
+        match self.look(mirrors).await {
+            Ok(found) => {
+                for (mirror, found) in found {
+                    if let Err(error) = self.bring_in_step(mirror, found).await {
+                        errors.insert(mirror.name.clone(), error);
+                    }
+                }
+            }
+            Err(message) => drop(errors.insert("".into(), TaskError::internal(message))),
+        }
+        errors
     }
 
     /// Of each mirror what the source has and what the destination has, or why one of them doesn't tell.
@@ -144,14 +171,9 @@ impl ConfigSync {
         mirror: &MirrorTopic,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), CreateError> {
-        // A stop sets free what is held: never before a change of ours that is under way has ended.
-        let _writes = self.plane.config_writes().lock().await;
-        let done = topics::alter_topic_configs(
-            self.plane.destination(),
-            &mirror.name,
-            changes,
-            Some(self.gate(mirror)),
-        );
+        let _turn = self.until.turn(self.plane).await;
+        let gate = self.until.gate(self.plane, [(mirror.name.clone(), mirror.producer)].into());
+        let done = topics::alter_topic_configs(self.plane.destination(), &mirror.name, changes, Some(gate));
         match done.await {
             // It isn't ours to write any more, or not for the moment.
             Err(CreateError::Failed(Error::NotSent { .. })) => Ok(()),
@@ -167,23 +189,6 @@ impl ConfigSync {
             }
         }
     }
-
-    fn gate(&self, mirror: &MirrorTopic) -> Gate {
-        let lease = self.plane.lease().gate(self.plane.lease().pass(), Duration::ZERO);
-        let applied = self.catalog.watch();
-        let (link, topic, producer, node) =
-            (self.link.clone(), mirror.name.clone(), mirror.producer, self.node);
-        Arc::new(move || {
-            let applied = applied.borrow();
-            let mirror = applied.catalog.links.get(&link).and_then(|link| link.mirrors.get(&topic));
-            lease() && mirror.is_some_and(|m| m.producer == producer && is_ours(m, node))
-        })
-    }
-}
-
-fn is_ours(mirror: &MirrorTopic, node: NodeId) -> bool {
-    let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
-    mirror.is_mirrored() && first.is_some_and(|assignment| assignment.node == node)
 }
 
 /// One cluster's topics: which they are by now, and their configs.

@@ -1,5 +1,91 @@
 //! A link's tasks beside its records: what else is kept in step with the source.
 //!
-//! - [`configs`]: topic configs.
+//! - [`configs`]: topic configs. [`offsets`]: group offsets.
 
 pub mod configs;
+pub mod offsets;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use catalog::{LinkId, MirrorTopic, NodeId, ProducerIdentity};
+use kafka::connection::Gate;
+use tokio::sync::RwLockReadGuard;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::catalog_port::CatalogPort;
+use crate::plane::LinkPlane;
+
+/// Who writes, and until when.
+#[derive(Clone)]
+pub enum Until {
+    /// A sync: while the mirrors are this node's and mirrored.
+    Stopped { catalog: Arc<dyn CatalogPort>, link: LinkId, node: NodeId },
+    /// A stop, which holds off the syncs: while its gate is open.
+    Shut(Gate),
+}
+
+/// Mirrors that something is written for, as the writer knows them.
+pub type For = BTreeMap<Arc<str>, Option<ProducerIdentity>>;
+
+impl Until {
+    /// Open while all of these mirrors may be written for.
+    fn gate(&self, plane: &LinkPlane, mirrors: For) -> Gate {
+        match self {
+            Self::Shut(gate) => gate.clone(),
+            Self::Stopped { catalog, link, node } => {
+                let lease = plane.lease().gate(plane.lease().pass(), Duration::ZERO);
+                let (applied, link, node) = (catalog.watch(), link.clone(), *node);
+                Arc::new(move || {
+                    let applied = applied.borrow();
+                    let link = applied.catalog.links.get(&link);
+                    let is_as_known = |(topic, producer): (&Arc<str>, &Option<ProducerIdentity>)| {
+                        let mirror = link.and_then(|link| link.mirrors.get(topic));
+                        mirror.is_some_and(|m| m.producer == *producer && is_ours(m, node))
+                    };
+                    lease() && mirrors.iter().all(is_as_known)
+                })
+            }
+        }
+    }
+
+    /// To be held while something is written: a stop says that nothing comes any more, and never before what is
+    /// under way has ended.
+    async fn turn<'a>(&self, plane: &'a LinkPlane) -> Option<RwLockReadGuard<'a, ()>> {
+        match self {
+            Self::Stopped { .. } => Some(plane.sync_writes().read().await),
+            Self::Shut(_) => None,
+        }
+    }
+}
+
+/// Whether this node syncs what belongs to the mirror, as it would stop it.
+fn is_ours(mirror: &MirrorTopic, node: NodeId) -> bool {
+    let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
+    mirror.is_mirrored() && first.is_some_and(|assignment| assignment.node == node)
+}
+
+/// What all of these futures came to, in the order in which they ended; so many of them at once.
+async fn all<F>(at_once: usize, futures: Vec<F>) -> Vec<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    let (mut running, mut ended) = (JoinSet::new(), Vec::new());
+    for future in futures {
+        if running.len() >= at_once {
+            ended.extend(running.join_next().await.and_then(outcome));
+        }
+        running.spawn(future);
+    }
+    while let Some(one) = running.join_next().await {
+        ended.extend(outcome(one));
+    }
+    ended
+}
+
+/// None is that of a runtime that ends.
+fn outcome<T>(joined: Result<T, JoinError>) -> Option<T> {
+    joined.map_err(|error| error.try_into_panic().map(std::panic::resume_unwind)).ok()
+}

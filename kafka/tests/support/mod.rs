@@ -34,7 +34,7 @@ macro_rules! parser {
     };
 }
 
-pub static PARSERS: [Parser; 22] = [
+pub static PARSERS: [Parser; 28] = [
     parser!(API_VERSIONS_V0, m::ApiVersionsResponse, 0),
     parser!(SASL_HANDSHAKE_V1, m::SaslHandshakeResponse, 1),
     parser!(SASL_AUTHENTICATE_V0, m::SaslAuthenticateResponse, 0),
@@ -55,6 +55,12 @@ pub static PARSERS: [Parser; 22] = [
     parser!(DELETE_TOPICS_V6, m::DeleteTopicsResponse, 6),
     parser!(INCREMENTAL_ALTER_CONFIGS_V0, m::IncrementalAlterConfigsResponse, 0),
     parser!(ADD_PARTITIONS_TO_TXN_V1, m::AddPartitionsToTxnResponse, 1),
+    parser!(FIND_COORDINATOR_V4, m::FindCoordinatorResponse, 4),
+    parser!(LIST_GROUPS_V3, m::ListGroupsResponse, 3),
+    parser!(LIST_GROUPS_V4, m::ListGroupsResponse, 4),
+    parser!(OFFSET_FETCH_V7, m::OffsetFetchResponse, 7),
+    parser!(OFFSET_FETCH_V8, m::OffsetFetchResponse, 8),
+    parser!(OFFSET_COMMIT_V7, m::OffsetCommitResponse, 7),
     parser!(END_TXN_V1, m::EndTxnResponse, 1),
     parser!(WRITE_TXN_MARKERS_V1, m::WriteTxnMarkersResponse, 1),
 ];

@@ -45,7 +45,7 @@ pub fn render(out: &mut String, catalog: &Catalog, status: &Status, observatory:
         // Two destinations may have links of one name.
         let labels = [("link", &*link.name), ("cluster", &*link.destination)];
         for task in rows::TASKS {
-            let state = rows::task(task, seen.link(&link.id)).state;
+            let state = rows::task(task, link, seen.link(&link.id)).state;
             let labels = [labels[0], labels[1], ("task", task), ("state", &*state)];
             gauges.add("lockstep_link_task_count", &labels, 1.0);
         }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use actors::sync::offsets::filters::GroupFilters;
+use actors::sync::offsets::settings as offsets;
 use kafka::ClientConfig;
 
 use super::error::{ApiError, ApiResult};
@@ -32,6 +34,9 @@ enum Rule {
     AnyText,
     /// A list of topic configs that may follow the source; empty: none.
     TopicConfigs,
+    OneOf(&'static [&'static str]),
+    /// Which groups, as JSON.
+    GroupFilters,
     /// A secret: where it is, never what it is. The catalog isn't encrypted at rest yet.
     Reference,
     /// Anything else needs what this version doesn't have.
@@ -110,7 +115,6 @@ pub static LINK_KEYS: [Key; 32] = [
     only("cluster.link.paused", "false"),
     only("connection.mode", "OUTBOUND"),
     only("consumer.group.prefix.enable", "false"),
-    only("consumer.offset.sync.enable", "false"),
     only("link.mode", "DESTINATION"),
     not_yet("acl.filters"),
     not_yet("acl.sync.mode"),
@@ -120,9 +124,10 @@ pub static LINK_KEYS: [Key; 32] = [
     not_yet("batch.coalesce"),
     not_yet("cluster.link.prefix"),
     not_yet("cluster.link.retry.timeout.ms"),
-    not_yet("consumer.offset.group.filters"),
-    not_yet("consumer.offset.sync.ms"),
-    not_yet("consumer.offset.sync.policy"),
+    works(offsets::FILTERS, None, Rule::GroupFilters),
+    works(offsets::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
+    works(offsets::MS, Some("1000"), Rule::Integer { min: 100, max: 24 * HOUR_MS }),
+    works(offsets::POLICY, Some(offsets::POLICIES[0]), Rule::OneOf(&offsets::POLICIES)),
     not_yet("gap.fill"),
     not_yet("mirror.start.offset.spec"),
     not_yet("throttle.client.writes.first"),
@@ -308,6 +313,12 @@ impl Key {
                 None => return Ok(()),
                 Some(key) => format!("'{key}' never follows the source: it is the destination's own"),
             },
+            Rule::OneOf(values) if values.iter().any(|known| value.eq_ignore_ascii_case(known)) => return Ok(()),
+            Rule::OneOf(values) => format!("must be one of: {}", values.join(", ")),
+            Rule::GroupFilters => match GroupFilters::parse(value) {
+                Ok(_) => return Ok(()),
+                Err(problem) => problem,
+            },
             Rule::Reference if ["file:/", "env:"].iter().any(|form| value.starts_with(form)) => return Ok(()),
             Rule::Reference => {
                 "secrets aren't kept by this version: give file:/PATH or env:NAME, which every connection reads".to_owned()
@@ -387,8 +398,17 @@ mod tests {
                 "replica.fetch.min.bytes: must be a whole number, 1 to 2147483647",
             ),
             (
-                vec![source, ("consumer.offset.sync.enable", "true")],
-                "consumer.offset.sync.enable: this version supports only 'false'; leave the key out",
+                vec![source, ("auto.create.mirror.topics.enable", "true")],
+                "auto.create.mirror.topics.enable: this version supports only 'false'; leave the key out",
+            ),
+            (
+                vec![source, ("consumer.offset.sync.policy", "newest")],
+                "consumer.offset.sync.policy: must be one of: no-rewind, source",
+            ),
+            (
+                vec![source, ("consumer.offset.group.filters", r#"{"groupFilters":[{"name":"a"}]}"#)],
+                "consumer.offset.group.filters: missing field `patternType` at line 1 column 29; give it as \
+                 {\"groupFilters\":[{\"name\":\"*\",\"patternType\":\"LITERAL\",\"filterType\":\"INCLUDE\"}]}",
             ),
             (
                 vec![source, ("gap.fill", "auto")],

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use actors::observe::PartitionView;
+use actors::sync::offsets::settings::OffsetSettings;
 use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 
 use super::secrets;
@@ -16,14 +17,19 @@ use crate::status::seen::{Seen, SeenLink};
 
 pub const TASKS: [&str; 4] = ["ConsumerOffsetSync", "AclSync", "AutoCreateMirror", "TopicConfigsSync"];
 
-/// At most so many of a task's errors are shown.
+/// At most so many of a task's errors are shown, and of its remarks.
 const TASK_ERRORS_MAX: usize = 50;
 
 /// A task as it stands (SPEC section 4). Those that this version doesn't do yet are NOT_CONFIGURED.
-pub fn task(name: &str, seen: Option<&SeenLink>) -> TaskRow {
+pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
     let errors = seen.and_then(|link| link.tasks.get(name));
+    let is_configured = match name {
+        TOPIC_CONFIGS_SYNC => true,
+        CONSUMER_OFFSET_SYNC => OffsetSettings::of(&link.configs).is_some(),
+        _ => false,
+    };
     let state = match (seen.map(|link| link.state.as_str()), errors) {
-        _ if name != TOPIC_CONFIGS_SYNC => "NOT_CONFIGURED",
+        _ if !is_configured => "NOT_CONFIGURED",
         (Some("FAILED"), _) => "LINK_FAILED",
         (Some("UNAVAILABLE"), _) => "LINK_UNAVAILABLE",
         (_, Some(errors)) if !errors.is_empty() => "IN_ERROR",
@@ -36,10 +42,13 @@ pub fn task(name: &str, seen: Option<&SeenLink>) -> TaskRow {
         false => ErrorRow { error_message: format!("'{topic}': {}", error.error_message), ..error.clone() },
     };
     let errors = errors.into_iter().flatten().take(TASK_ERRORS_MAX).map(error).collect();
-    TaskRow { task_name: name.to_owned(), state: state.to_owned(), errors }
+    let remarks = seen.and_then(|link| link.remarks.get(name)).into_iter().flatten();
+    let remarks = remarks.take(TASK_ERRORS_MAX).map(|(what, remark)| format!("'{what}': {remark}")).collect();
+    TaskRow { task_name: name.to_owned(), state: state.to_owned(), errors, remarks }
 }
 
 const TOPIC_CONFIGS_SYNC: &str = actors::sync::configs::TASK;
+const CONSUMER_OFFSET_SYNC: &str = actors::sync::offsets::TASK;
 
 pub fn resource<T>(kind: &str, path: String, body: T) -> Resource<T> {
     Resource { kind: kind.to_owned(), metadata: ResourceMetadata { path }, body }
@@ -98,7 +107,11 @@ pub fn link(link: &Link, seen: Option<&SeenLink>, include_tasks: bool) -> Resour
         link_state: state.to_owned(),
         link_error: error.to_owned(),
         link_error_message: message,
-        tasks: if include_tasks { TASKS.iter().map(|name| task(name, seen)).collect() } else { Vec::new() },
+        tasks: if include_tasks {
+            TASKS.iter().map(|name| task(name, link, seen)).collect()
+        } else {
+            Vec::new()
+        },
         category_counts: counts
             .into_iter()
             .map(|(status, count)| CategoryCount { state_category: status.to_owned(), count })

@@ -114,6 +114,9 @@ pub struct TaskRow {
     pub task_name: String,
     pub state: String,
     pub errors: Vec<ErrorRow>,
+    /// What is to be known and isn't wrong, such as who is ahead of the source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -8,7 +8,9 @@ use super::configs::Changes;
 use super::failure::Failure;
 use super::output::{self, or_dash, say};
 use super::{Remote, Scope, configs};
-use crate::api::types::{AlterConfigs, AlteredConfigs, ConfigEntry, CreateLink, LinkConfigRow, LinkRow};
+use crate::api::types::{
+    AlterConfigs, AlteredConfigs, ConfigEntry, CreateLink, LinkConfigRow, LinkRow, TaskRow,
+};
 
 const EXAMPLE: &str = "\
 Example:
@@ -56,6 +58,12 @@ enum Verb {
         #[command(subcommand)]
         verb: ConfigurationVerb,
     },
+    /// What a link keeps in step beside records: topic configs, group offsets
+    #[command(after_help = "Example:\n  lockstep link task list east-west")]
+    Task {
+        #[command(subcommand)]
+        verb: TaskVerb,
+    },
     /// Delete a link that has no mirror topics
     #[command(after_help = "Example:\n  lockstep link delete east-west --yes")]
     Delete {
@@ -101,6 +109,17 @@ struct Create {
     /// Only say whether it could be done
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum TaskVerb {
+    /// List them, with what is wrong and what is to be known
+    #[command(after_help = "Example:\n  lockstep link task list east-west -o json")]
+    List {
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,6 +195,11 @@ impl LinkCommand {
                 let rows: Vec<LinkConfigRow> = typed_all(&found)?;
                 output::show(remote.output, &found.into(), || config_table(&rows))
             }
+            Verb::Task { verb: TaskVerb::List { name, scope } } => {
+                let found = client.get(&format!("{}?include_tasks=true", find(&client, &name, &scope)?))?;
+                let row: LinkRow = typed(&found)?;
+                output::show(remote.output, &found["tasks"], || task_table(&row.tasks))
+            }
             Verb::Delete { name, scope, yes, dry_run } => {
                 let path = find(&client, &name, &scope)?;
                 if !dry_run {
@@ -240,6 +264,18 @@ fn config_table(rows: &[LinkConfigRow]) -> String {
         vec![config.name.clone(), config.value.clone(), origin.to_owned()]
     });
     output::table(&["CONFIG", "VALUE", "ORIGIN"], cells)
+}
+
+/// What is to be told of a task stands in rows of its own, below it.
+fn task_table(rows: &[TaskRow]) -> String {
+    let cells = rows.iter().flat_map(|task| {
+        let errors = task.errors.iter().map(|error| format!("{}: {}", error.error_code, error.error_message));
+        let mut told = errors.chain(task.remarks.iter().cloned());
+        let first = vec![task.task_name.clone(), task.state.clone(), or_dash(told.next())];
+        let more = told.map(|told| vec![String::new(), String::new(), told]);
+        std::iter::once(first).chain(more).collect::<Vec<_>>()
+    });
+    output::table(&["TASK", "STATE", "TOLD"], cells)
 }
 
 fn source(row: &LinkRow) -> &str {

@@ -55,6 +55,9 @@ pub struct SeenLink {
     /// What a node does for the link beside its records, by the task's name: errors, by mirror topic.
     #[serde(default)]
     pub tasks: BTreeMap<String, BTreeMap<String, ErrorRow>>,
+    /// Likewise, what isn't wrong.
+    #[serde(default)]
+    pub remarks: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,8 +92,12 @@ impl Answer {
                 };
                 task.errors.into_iter().map(|(topic, error)| (topic.to_string(), row(error))).collect()
             };
-            seen.tasks =
-                observatory.tasks(id).into_iter().map(|task| (task.name.to_owned(), errors(task))).collect();
+            for mut task in observatory.tasks(id) {
+                let remarks = std::mem::take(&mut task.remarks).into_iter();
+                let remarks = remarks.map(|(what, remark)| (what.to_string(), remark)).collect();
+                seen.remarks.insert(task.name.to_owned(), remarks);
+                seen.tasks.insert(task.name.to_owned(), errors(task));
+            }
             Some((id.clone(), seen))
         };
         let mirror = |key: &MirrorKey| {
@@ -112,7 +119,14 @@ impl From<LinkView> for SeenLink {
     fn from(view: LinkView) -> Self {
         let LinkView { state, error, error_message, source_available } = view;
         let (state, error) = (state.to_owned(), error.to_owned());
-        Self { state, error, error_message, source_available, tasks: BTreeMap::new() }
+        Self {
+            state,
+            error,
+            error_message,
+            source_available,
+            tasks: BTreeMap::new(),
+            remarks: BTreeMap::new(),
+        }
     }
 }
 
@@ -141,10 +155,14 @@ impl Seen {
             for (name, errors) in std::mem::take(&mut link.tasks) {
                 tasks.entry(name).or_default().extend(errors);
             }
+            let mut remarks = std::mem::take(&mut held.remarks);
+            for (name, some) in std::mem::take(&mut link.remarks) {
+                remarks.entry(name).or_default().extend(some);
+            }
             if link.badness() > held.badness() {
                 *held = link;
             }
-            held.tasks = tasks;
+            (held.tasks, held.remarks) = (tasks, remarks);
         }
         for (key, mirror) in answer.mirrors {
             self.mirrors.entry(key).or_default().insert(node, mirror);

@@ -1,0 +1,224 @@
+//! Consumer groups from outside: which there are, where each stands, and where it is put. Never joins one.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::{
+    ApiKey, FindCoordinatorRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+};
+use kafka_protocol::protocol::{Request, StrBytes};
+
+use crate::client::{Client, topic_name};
+use crate::connection::{Api, Connection, Gate};
+use crate::error::{Error, ErrorCode};
+use crate::fetch::TopicPartition;
+use crate::shape;
+
+static LIST_GROUPS: Api = Api {
+    key: ApiKey::ListGroups as i16,
+    name: "ListGroups",
+    versions: &[(4, true, shape::LIST_GROUPS_V4), (3, true, shape::LIST_GROUPS_V3)],
+};
+static OFFSET_FETCH: Api = Api {
+    key: ApiKey::OffsetFetch as i16,
+    name: "OffsetFetch",
+    versions: &[(8, true, shape::OFFSET_FETCH_V8), (7, true, shape::OFFSET_FETCH_V7)],
+};
+static OFFSET_COMMIT: Api = Api {
+    key: ApiKey::OffsetCommit as i16,
+    name: "OffsetCommit",
+    versions: &[(7, false, shape::OFFSET_COMMIT_V7)],
+};
+static FIND_COORDINATOR: Api = Api {
+    key: ApiKey::FindCoordinator as i16,
+    name: "FindCoordinator",
+    versions: &[(4, true, shape::FIND_COORDINATOR_V4), (2, false, shape::FIND_COORDINATOR_V2)],
+};
+
+const GROUP_KEY_TYPE: i8 = 0;
+/// OffsetFetch of one group knows no more than one; several go together from this version on.
+const SEVERAL_GROUPS: i16 = 8;
+/// FindCoordinator likewise (KIP-699).
+const SEVERAL_KEYS: i16 = 4;
+/// Positions of groups: some hundred thousand.
+const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A commit by whoever is no member.
+const NO_GENERATION: i32 = -1;
+/// A reader at the destination then takes the offset as it is: the source's leader epochs mean nothing there.
+const NO_LEADER_EPOCH: i32 = -1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedGroup {
+    pub id: String,
+    /// `consumer` for consumers of either protocol; empty for one that only holds offsets.
+    pub protocol_type: String,
+}
+
+/// Groups that this broker coordinates.
+///
+/// # Errors
+/// [`Error::Broker`]: 14 and 15 pass with time; without DESCRIBE on a group it is left out, silently.
+pub async fn list(connection: &Connection) -> Result<Vec<ListedGroup>, Error> {
+    let response = bounded(connection, &LIST_GROUPS, &ListGroupsRequest::default()).await?;
+    ErrorCode::check(response.error_code, "ListGroups")?;
+    let group = |group: kafka_protocol::messages::list_groups_response::ListedGroup| ListedGroup {
+        id: group.group_id.0.to_string(),
+        protocol_type: group.protocol_type.to_string(),
+    };
+    Ok(response.groups.into_iter().map(group).collect())
+}
+
+/// Where a group stands in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupOffset {
+    pub offset: i64,
+    pub metadata: String,
+}
+
+pub type GroupOffsets = BTreeMap<TopicPartition, GroupOffset>;
+
+/// Everything that these groups have committed, asked of their coordinator: of each what it has, or why that
+/// isn't told. A group without offsets has none; that is not an error.
+///
+/// # Errors
+/// Those of [`Connection::call`].
+pub async fn offsets(
+    connection: &Connection,
+    groups: &[&str],
+) -> Result<BTreeMap<String, Result<GroupOffsets, ErrorCode>>, Error> {
+    let id = |group: &str| GroupId(StrBytes::from_string(group.to_owned()));
+    if connection.version(&OFFSET_FETCH)?.0 >= SEVERAL_GROUPS {
+        let group =
+            |name: &&str| OffsetFetchRequestGroup::default().with_group_id(id(name)).with_topics(None);
+        let request = OffsetFetchRequest::default().with_groups(groups.iter().map(group).collect());
+        let response = bounded(connection, &OFFSET_FETCH, &request).await?;
+        let told = response.groups.into_iter().map(|group| {
+            let partitions = group.topics.iter().flat_map(|topic| {
+                topic.partitions.iter().map(|p| {
+                    let row = (p.partition_index, p.committed_offset, p.metadata.as_deref(), p.error_code);
+                    (topic.name.as_str(), row)
+                })
+            });
+            (group.group_id.0.to_string(), read(group.error_code, partitions))
+        });
+        return Ok(told.collect());
+    }
+    let mut told = BTreeMap::new();
+    for group in groups {
+        let request = OffsetFetchRequest::default().with_group_id(id(group)).with_topics(None);
+        let response = bounded(connection, &OFFSET_FETCH, &request).await?;
+        let partitions = response.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|p| {
+                let row = (p.partition_index, p.committed_offset, p.metadata.as_deref(), p.error_code);
+                (topic.name.as_str(), row)
+            })
+        });
+        told.insert((*group).to_owned(), read(response.error_code, partitions));
+    }
+    Ok(told)
+}
+
+/// One group's rows. An error of one partition is the group's: half of it would look like a reset.
+fn read<'a>(
+    error_code: i16,
+    partitions: impl Iterator<Item = (&'a str, (i32, i64, Option<&'a str>, i16))>,
+) -> Result<GroupOffsets, ErrorCode> {
+    if let Some(code) = ErrorCode::of(error_code) {
+        return Err(code);
+    }
+    let mut offsets = GroupOffsets::new();
+    for (topic, (partition, offset, metadata, code)) in partitions {
+        if let Some(code) = ErrorCode::of(code) {
+            return Err(code);
+        }
+        // Below zero: nothing is committed there.
+        if offset >= 0 {
+            let metadata = metadata.unwrap_or_default().to_owned();
+            offsets
+                .insert(TopicPartition { topic: topic.into(), partition }, GroupOffset { offset, metadata });
+        }
+    }
+    Ok(offsets)
+}
+
+async fn bounded<R: Request>(
+    connection: &Connection,
+    api: &'static Api,
+    request: &R,
+) -> Result<R::Response, Error> {
+    connection.call_bounded(api, request, connection.request_timeout(), FRAME_BYTES_MAX).await
+}
+
+/// The brokers that coordinate these groups, or why one isn't told: 15 passes with time, 30 needs DESCRIBE on
+/// the group.
+///
+/// # Errors
+/// Those of [`Connection::call`].
+pub async fn coordinators(
+    client: &Client,
+    groups: &[&str],
+) -> Result<BTreeMap<String, Result<i32, ErrorCode>>, Error> {
+    let connection = client.any_broker().await?;
+    let key = |group: &str| StrBytes::from_string(group.to_owned());
+    let told = |node: i32, code: i16| ErrorCode::of(code).map_or(Ok(node), Err);
+    let request = FindCoordinatorRequest::default().with_key_type(GROUP_KEY_TYPE);
+    if connection.version(&FIND_COORDINATOR)?.0 >= SEVERAL_KEYS {
+        let keys = groups.iter().map(|group| key(group)).collect();
+        let find = request.with_coordinator_keys(keys);
+        let (found, _) = connection.call(&FIND_COORDINATOR, &find).await?;
+        let found = found.coordinators.into_iter();
+        return Ok(found.map(|f| (f.key.to_string(), told(f.node_id.0, f.error_code))).collect());
+    }
+    let mut all = BTreeMap::new();
+    for group in groups {
+        let find = request.clone().with_key(key(group));
+        let (found, _) = connection.call(&FIND_COORDINATOR, &find).await?;
+        all.insert((*group).to_owned(), told(found.node_id.0, found.error_code));
+    }
+    Ok(all)
+}
+
+/// Puts a group that has no members where it is to stand, asked of its coordinator. Sent only while `gate`, if
+/// there is one, is open.
+///
+/// # Errors
+/// [`Error::Broker`] of the first partition that is refused: 25 when it has members, 16 at another
+/// coordinator, 30 without READ on the group, 29 without READ on a topic.
+pub async fn commit(
+    connection: &Connection,
+    group: &str,
+    offsets: &GroupOffsets,
+    gate: Option<Gate>,
+) -> Result<(), Error> {
+    let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
+    for (at, GroupOffset { offset, metadata }) in offsets {
+        let partition = OffsetCommitRequestPartition::default()
+            .with_partition_index(at.partition)
+            .with_committed_offset(*offset)
+            .with_committed_leader_epoch(NO_LEADER_EPOCH)
+            .with_committed_metadata(Some(StrBytes::from_string(metadata.clone())));
+        topics.entry(&at.topic).or_default().push(partition);
+    }
+    let topics = topics.into_iter().map(|(topic, partitions)| {
+        OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(partitions)
+    });
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_generation_id_or_member_epoch(NO_GENERATION)
+        .with_topics(topics.collect());
+    let response = connection.call_gated(&OFFSET_COMMIT, &request, gate).await?;
+    for topic in &response.topics {
+        for partition in &topic.partitions {
+            let what = format!(
+                "OffsetCommit of group {group} in {}[{}]",
+                topic.name.as_str(),
+                partition.partition_index
+            );
+            ErrorCode::check(partition.error_code, what)?;
+        }
+    }
+    Ok(())
+}

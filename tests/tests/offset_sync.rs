@@ -1,0 +1,204 @@
+//! Group offsets follow the source: moved, reset, never beyond the mirror, never against the destination's own
+//! consumers; a group that is taken out of the filters is the destination's from then on; a promotion syncs
+//! once more and nothing after it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rand::Rng;
+use tests::client::{Batching, write_records};
+use tests::cluster::{KafkaCluster, KafkaConfig};
+use tests::groups::{Member, Positions, positions, put};
+use tests::load::create_topic;
+use tests::mirror::{create_link, wait_caught_up};
+use tests::node::Node;
+use tests::poll_until;
+use tests::scenario::{self, Scenario};
+
+const TOPIC: &str = "orders";
+const PARTITIONS: i32 = 2;
+const RECORDS: u32 = 100;
+const LINK: &str = "east-west";
+const WEST: &str = "west";
+const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
+const ALL_BUT_TEMPORARY: &str = r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},{"name":"temp-","patternType":"PREFIXED","filterType":"EXCLUDE"}]}"#;
+const ALL_BUT_APP: &str = r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},{"name":"app","patternType":"LITERAL","filterType":"EXCLUDE"}]}"#;
+/// A group in use is tried again after five seconds; what moves, within about one.
+const LIMIT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(100);
+/// Some rounds.
+const STAYS: Duration = Duration::from_secs(4);
+
+#[test]
+fn groups_stand_at_the_destination_where_they_stand_at_the_source() {
+    Scenario::run("offset-sync", |scenario| {
+        let versions = match scenario::all_cells() {
+            true => VERSIONS.to_vec(),
+            false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
+        };
+        let each =
+            |version| World::start(scenario, version)?.run().with_context(|| format!("Kafka {version}"));
+        versions.into_iter().try_for_each(each)
+    });
+}
+
+struct World {
+    version: String,
+    east: KafkaCluster,
+    west: KafkaCluster,
+    node: Node,
+}
+
+impl World {
+    fn start(scenario: &Scenario, version: &str) -> Result<Self> {
+        eprintln!("Kafka {version}");
+        let parent = scenario.directory().join(version);
+        fs::create_dir(&parent).context("make a directory")?;
+        let start = |name: &str| {
+            let config = KafkaConfig { version: version.to_owned(), ..KafkaConfig::single(name, &parent) };
+            KafkaCluster::start(config)
+        };
+        let (east, west) = (start("east")?, start(WEST)?);
+        for topic in [TOPIC, "unmirrored"] {
+            create_topic(&east.bootstrap(), topic, PARTITIONS, &[])?;
+        }
+        for partition in 0..PARTITIONS {
+            write_records(&east.bootstrap(), TOPIC, partition, RECORDS, Batching::Large)?;
+        }
+        let node = Node::bootstrap("node-1", &parent)?;
+        create_link(&node, &east, &west, LINK)?;
+        Ok(Self { version: version.to_owned(), east, west, node })
+    }
+
+    fn run(mut self) -> Result<()> {
+        self.node.cli(&["mirror", "create", TOPIC, "--link", LINK])?;
+        wait_caught_up(&mut self.node, &self.east, &self.west, (LINK, TOPIC), LIMIT)?;
+        let begun = self.starts()?;
+        self.at_source("app", &[(0, 40), (1, 50)])?;
+        self.at_source("temp-1", &[(0, 40)])?;
+        put(&self.east.bootstrap(), "elsewhere", "unmirrored", &[(0, 0)])?;
+        std::thread::sleep(STAYS);
+        self.stands("app", &[]).context("not enabled yet")?;
+
+        self.set(&[("consumer.offset.sync.enable", "true")])?;
+        let told =
+            poll_until(LIMIT, POLL, || self.tasks().ok().filter(|told| told.contains("no group is named")));
+        ensure!(told.is_some(), "{}", self.tasks()?);
+        self.set(&[("consumer.offset.group.filters", ALL_BUT_TEMPORARY)])?;
+        self.stands("app", &[(0, 40), (1, 50)])?;
+        self.follows_what_moves()?;
+        self.keeps_what_is_the_destinations_own()?;
+        self.leaves_members_alone(&[])?;
+        if self.version.starts_with('4') {
+            self.leaves_members_alone(&[("group.protocol", "consumer")])?;
+        }
+        for group in ["temp-1", "elsewhere"] {
+            self.stands(group, &[])?;
+        }
+
+        // The migration: taken out of the filters, it goes on at the destination from where it was.
+        self.set(&[("consumer.offset.group.filters", ALL_BUT_APP)])?;
+        std::thread::sleep(STAYS);
+        self.at_source("app", &[(0, 99)])?;
+        let member = Member::join(&self.west.bootstrap(), "app", TOPIC, &[])?;
+        std::thread::sleep(STAYS);
+        let first = member.leave()?;
+        ensure!(first == Positions::from([(0, 10), (1, 50)]), "it went on at {first:?}");
+        self.stands("app", &[(0, 10), (1, 50)])?;
+        ensure!(self.starts()? == begun, "the mirror was disturbed");
+        self.promotion_syncs_once_more_and_is_the_last()?;
+        self.node.sigterm()
+    }
+
+    fn follows_what_moves(&self) -> Result<()> {
+        self.at_source("app", &[(0, 60)])?;
+        self.stands("app", &[(0, 60), (1, 50)])?;
+        self.at_source("app", &[(0, 10)])?;
+        self.stands("app", &[(0, 10), (1, 50)]).context("a reset at the source")?;
+        self.at_source("far", &[(0, 1_000_000)])?;
+        self.stands("far", &[(0, i64::from(RECORDS))]).context("no further than the mirror")?;
+        ensure!(self.node.metric("lockstep_consumer_offset_commits_total")? >= 4.0);
+        Ok(())
+    }
+
+    fn keeps_what_is_the_destinations_own(&self) -> Result<()> {
+        put(&self.west.bootstrap(), "own", TOPIC, &[(0, 90)])?;
+        self.at_source("own", &[(0, 20)])?;
+        let told = poll_until(LIMIT, POLL, || self.tasks().ok().filter(|told| told.contains("AHEAD")));
+        let told = told.with_context(|| format!("not AHEAD: {:?}", self.tasks()))?;
+        ensure!(told.contains("'own'") && told.contains("orders[0] at 90"), "{told}");
+        self.stands("own", &[(0, 90)])?;
+        self.at_source("own", &[(0, 95)])?;
+        self.stands("own", &[(0, 95)]).context("the source has passed it")?;
+        put(&self.west.bootstrap(), "own", TOPIC, &[(0, 97)])?;
+        self.at_source("own", &[(0, 30)])?;
+        std::thread::sleep(STAYS);
+        self.stands("own", &[(0, 97)])?;
+        self.set(&[("consumer.offset.sync.policy", "source")])?;
+        self.stands("own", &[(0, 30)]).context("the source always wins")?;
+        self.set(&[("consumer.offset.sync.policy", "no-rewind")])
+    }
+
+    fn leaves_members_alone(&self, configs: &[(&str, &str)]) -> Result<()> {
+        let group = format!("live-{}", configs.len());
+        let member = Member::join(&self.west.bootstrap(), &group, TOPIC, configs)?;
+        self.at_source(&group, &[(0, 30)])?;
+        let in_use = || self.tasks().ok().filter(|told| told.contains("CONSUMER_GROUP_IN_USE_ERROR"));
+        let told =
+            poll_until(LIMIT, POLL, in_use).with_context(|| format!("not told: {:?}", self.tasks()))?;
+        ensure!(told.contains(&format!("'{group}'")) && told.contains("IN_ERROR"), "{told}");
+        self.stands(&group, &[])?;
+        member.leave()?;
+        self.stands(&group, &[(0, 30)]).context("its members have left")
+    }
+
+    fn promotion_syncs_once_more_and_is_the_last(&self) -> Result<()> {
+        self.set(&[("consumer.offset.sync.ms", "86400000")])?;
+        std::thread::sleep(STAYS);
+        self.at_source("late", &[(0, 77)])?;
+        self.node.cli(&["mirror", "promote", TOPIC, "--link", LINK, "--yes", "--wait"])?;
+        let found = positions(&self.west.bootstrap(), "late", TOPIC, PARTITIONS)?;
+        ensure!(found == Positions::from([(0, 77)]), "STOPPED, and the group stands at {found:?}");
+        self.set(&[("consumer.offset.sync.ms", "1000")])?;
+        self.at_source("late", &[(0, 80)])?;
+        std::thread::sleep(STAYS);
+        self.stands("late", &[(0, 77)]).context("an ordinary topic")
+    }
+
+    fn set(&self, configs: &[(&str, &str)]) -> Result<()> {
+        for (key, value) in configs {
+            self.node.cli(&["link", "update", LINK, "--config", &format!("{key}={value}")])?;
+        }
+        Ok(())
+    }
+
+    fn tasks(&self) -> Result<String> {
+        self.node.cli(&["link", "task", "list", LINK])
+    }
+
+    /// Partitions that were started so far.
+    fn starts(&self) -> Result<usize> {
+        Ok(self.node.log_text()?.matches("plan: start").count())
+    }
+
+    fn at_source(&self, group: &str, positions: &[(i32, i64)]) -> Result<()> {
+        put(&self.east.bootstrap(), group, TOPIC, positions)
+    }
+
+    /// Now or soon.
+    fn stands(&self, group: &str, wanted: &[(i32, i64)]) -> Result<()> {
+        let wanted: Positions = wanted.iter().copied().collect();
+        let begun = Instant::now();
+        let mut last = None;
+        let found = poll_until(LIMIT, POLL, || {
+            last = Some(positions(&self.west.bootstrap(), group, TOPIC, PARTITIONS));
+            last.as_ref().is_some_and(|last| last.as_ref().is_ok_and(|last| *last == wanted)).then_some(())
+        });
+        if found.is_none() {
+            bail!("{group} isn't at {wanted:?} after {LIMIT:?}: {last:?}\n{}", self.tasks()?);
+        }
+        eprintln!("{group} at {wanted:?} after {:?}", begun.elapsed());
+        Ok(())
+    }
+}
