@@ -15,6 +15,7 @@ use tests::mirror::{create_link, wait_caught_up};
 use tests::node::Node;
 use tests::poll_until;
 use tests::scenario::{self, Scenario};
+use tests::wire::RawReader;
 
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 2;
@@ -107,6 +108,7 @@ impl World {
         ensure!(first == Positions::from([(0, 10), (1, 50)]), "it went on at {first:?}");
         self.stands("app", &[(0, 10), (1, 50)])?;
         ensure!(self.starts()? == begun, "the mirror was disturbed");
+        self.a_paused_link_stands_still()?;
         self.promotion_syncs_once_more_and_is_the_last()?;
         self.node.sigterm()
     }
@@ -151,6 +153,24 @@ impl World {
         self.stands(&group, &[])?;
         member.leave()?;
         self.stands(&group, &[(0, 30)]).context("its members have left")
+    }
+
+    fn a_paused_link_stands_still(&mut self) -> Result<()> {
+        self.node.cli(&["link", "pause", LINK])?;
+        let list = || self.node.cli(&["mirror", "list", "--link", LINK]).ok();
+        let shown = poll_until(LIMIT, POLL, || list().filter(|list| list.contains("LINK_PAUSED")));
+        ensure!(shown.is_some() && self.tasks()?.contains("LINK_PAUSED"), "{:?}", list());
+        std::thread::sleep(STAYS);
+        let before = RawReader::new(&self.west.bootstrap())?.log_end(TOPIC, 0)?;
+        write_records(&self.east.bootstrap(), TOPIC, 0, RECORDS, Batching::Large)?;
+        self.at_source("paused", &[(0, 5)])?;
+        std::thread::sleep(STAYS);
+        let after = RawReader::new(&self.west.bootstrap())?.log_end(TOPIC, 0)?;
+        ensure!(after == before, "records came through a paused link: {before} to {after}");
+        self.stands("paused", &[])?;
+        self.node.cli(&["link", "resume", LINK])?;
+        wait_caught_up(&mut self.node, &self.east, &self.west, (LINK, TOPIC), LIMIT)?;
+        self.stands("paused", &[(0, 5)])
     }
 
     fn promotion_syncs_once_more_and_is_the_last(&self) -> Result<()> {

@@ -69,6 +69,11 @@ impl Stopping {
         })
     }
 
+    fn is_link_paused(&self) -> bool {
+        let watch = self.catalog.watch();
+        watch.borrow().catalog.links.get(&self.key.link).is_some_and(|link| link.is_paused())
+    }
+
     /// Until every partition is where its source is, or the caller drops the future.
     pub async fn catch_up(self) {
         let mut state = CatchUp::default();
@@ -103,6 +108,9 @@ impl Stopping {
     /// Log ends of every partition, the mirror's first.
     async fn look(&self, mirror: &MirrorTopic) -> Result<BTreeMap<u32, Option<Ends>>, String> {
         let unsettled = |p: &catalog::model::MirrorPartition| p.prefix.is_some_and(|prefix| !prefix.settled);
+        if self.is_link_paused() {
+            return Err("the link to be resumed".into());
+        }
         if mirror.partitions.iter().any(unsettled) {
             return Err("the missing prefix to be filled and cut off for good".into());
         }

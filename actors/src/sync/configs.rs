@@ -60,7 +60,7 @@ impl ConfigSync {
         let link = self.catalog.watch().borrow().catalog.links.get(&self.link).cloned();
         let Some(link) = link else { return BTreeMap::new() };
         let ours: Vec<&Arc<MirrorTopic>> =
-            link.mirrors.values().filter(|mirror| is_ours(mirror, self.node)).collect();
+            link.mirrors.values().filter(|mirror| is_ours(&link, mirror, self.node)).collect();
         let (catalog, link, node) = (self.catalog.clone(), self.link.clone(), self.node);
         let until = Until::Stopped { catalog, link, node };
         let round = Round { plane: &self.plane, include: &self.include, until: &until };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use actors::sync::offsets::filters::GroupFilters;
 use actors::sync::offsets::settings as offsets;
+use catalog::Link;
 use kafka::ClientConfig;
 
 use super::error::{ApiError, ApiResult};
@@ -112,7 +113,7 @@ pub static LINK_KEYS: [Key; 32] = [
     works("replica.fetch.wait.max.ms", Some("500"), Rule::Integer { min: 0, max: 30_000 }),
     only("acl.sync.enable", "false"),
     only("auto.create.mirror.topics.enable", "false"),
-    only("cluster.link.paused", "false"),
+    works(Link::PAUSED_KEY, Some("false"), Rule::OneOf(&["true", "false"])),
     only("connection.mode", "OUTBOUND"),
     only("consumer.group.prefix.enable", "false"),
     only("link.mode", "DESTINATION"),
@@ -126,7 +127,7 @@ pub static LINK_KEYS: [Key; 32] = [
     not_yet("cluster.link.retry.timeout.ms"),
     works(offsets::FILTERS, None, Rule::GroupFilters),
     works(offsets::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
-    works(offsets::MS, Some("1000"), Rule::Integer { min: 100, max: 24 * HOUR_MS }),
+    works(offsets::MS, Some("1000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
     works(offsets::POLICY, Some(offsets::POLICIES[0]), Rule::OneOf(&offsets::POLICIES)),
     not_yet("gap.fill"),
     not_yet("mirror.start.offset.spec"),

@@ -9,7 +9,8 @@ use super::failure::Failure;
 use super::output::{self, or_dash, say};
 use super::{Remote, Scope, configs};
 use crate::api::types::{
-    AlterConfigs, AlteredConfigs, ConfigEntry, CreateLink, LinkConfigRow, LinkRow, TaskRow,
+    AlterConfigs, AlteredConfigs, ConfigChange, ConfigEntry, ConfigOperation, CreateLink, LinkConfigRow,
+    LinkRow, TaskRow,
 };
 
 const EXAMPLE: &str = "\
@@ -63,6 +64,20 @@ enum Verb {
     Task {
         #[command(subcommand)]
         verb: TaskVerb,
+    },
+    /// Stop mirroring and syncing on a link for now; a failover still works
+    #[command(after_help = "Example:\n  lockstep link pause east-west")]
+    Pause {
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Go on with a paused link, from where it stands
+    #[command(after_help = "Example:\n  lockstep link resume east-west")]
+    Resume {
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
     },
     /// Delete a link that has no mirror topics
     #[command(after_help = "Example:\n  lockstep link delete east-west --yes")]
@@ -200,6 +215,8 @@ impl LinkCommand {
                 let row: LinkRow = typed(&found)?;
                 output::show(remote.output, &found["tasks"], || task_table(&row.tasks))
             }
+            Verb::Pause { name, scope } => set_paused(&remote, &client, &name, &scope, true),
+            Verb::Resume { name, scope } => set_paused(&remote, &client, &name, &scope, false),
             Verb::Delete { name, scope, yes, dry_run } => {
                 let path = find(&client, &name, &scope)?;
                 if !dry_run {
@@ -256,6 +273,24 @@ impl Update {
             if rows.is_empty() { String::new() } else { config_table(&rows) }
         })
     }
+}
+
+fn set_paused(
+    remote: &Remote,
+    client: &Client,
+    name: &str,
+    scope: &Scope,
+    paused: bool,
+) -> Result<(), Failure> {
+    let (value, operation) = match paused {
+        true => (Some("true".to_owned()), ConfigOperation::Set),
+        false => (None, ConfigOperation::Delete),
+    };
+    let change = ConfigChange { name: catalog::Link::PAUSED_KEY.to_owned(), value, operation };
+    let path = format!("{}/configs:alter", find(client, name, scope)?);
+    let found = client.put(&path, &AlterConfigs { data: vec![change] })?;
+    say(&format!("{} link '{name}'.", if paused { "Paused" } else { "Resumed" }));
+    output::show(remote.output, &found["data"], String::new)
 }
 
 fn config_table(rows: &[LinkConfigRow]) -> String {

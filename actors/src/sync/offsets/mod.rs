@@ -101,7 +101,9 @@ impl OffsetSync {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let link = self.catalog.watch().borrow().catalog.links.get(&self.link).cloned();
-            let Some(settings) = link.as_ref().and_then(|link| OffsetSettings::of(&link.configs)) else {
+            let Some((link, settings)) =
+                link.and_then(|link| OffsetSettings::of(&link.configs).map(|s| (link, s)))
+            else {
                 (memory, last) = (Memory::default(), None);
                 self.observatory.clear_task(&self.link, TASK);
                 continue;
@@ -114,9 +116,8 @@ impl OffsetSync {
                 memory.look_again();
                 known = Some(settings.clone());
             }
-            let mirrors: Vec<Arc<MirrorTopic>> =
-                link.iter().flat_map(|link| link.mirrors.values()).cloned().collect();
-            let ours: Vec<_> = mirrors.into_iter().filter(|m| super::is_ours(m, self.node)).collect();
+            let ours = link.mirrors.values().filter(|m| super::is_ours(&link, m, self.node));
+            let ours: Vec<Arc<MirrorTopic>> = ours.cloned().collect();
             let until =
                 Until::Stopped { catalog: self.catalog.clone(), link: self.link.clone(), node: self.node };
             let Found { errors, remarks } = round(&self.plane, &ours, &settings, &mut memory, &until).await;
