@@ -172,7 +172,7 @@ impl Round<'_> {
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), CreateError> {
         let _turn = self.until.turn(self.plane).await;
-        let gate = self.until.gate(self.plane, [(mirror.name.clone(), mirror.producer)].into());
+        let gate = self.until.gate(self.plane, [(mirror.name.clone(), mirror.producer)].into(), |_| true);
         let done = topics::alter_topic_configs(self.plane.destination(), &mirror.name, changes, Some(gate));
         match done.await {
             // It isn't ours to write any more, or not for the moment.

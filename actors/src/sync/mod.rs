@@ -30,8 +30,13 @@ pub enum Until {
 pub type For = BTreeMap<Arc<str>, Option<ProducerIdentity>>;
 
 impl Until {
-    /// Open while all of these mirrors may be written for.
-    fn gate(&self, plane: &LinkPlane, mirrors: For) -> Gate {
+    /// Open while all of these mirrors may be written for, and the link is as `wanted` says.
+    fn gate(
+        &self,
+        plane: &LinkPlane,
+        mirrors: For,
+        wanted: impl Fn(&Link) -> bool + Send + Sync + 'static,
+    ) -> Gate {
         match self {
             Self::Shut(gate) => gate.clone(),
             Self::Stopped { catalog, link, node } => {
@@ -45,7 +50,7 @@ impl Until {
                         let mirror = link.mirrors.get(topic);
                         mirror.is_some_and(|m| m.producer == *producer && is_ours(link, m, node))
                     };
-                    lease() && mirrors.iter().all(is_as_known)
+                    lease() && wanted(link) && mirrors.iter().all(is_as_known)
                 })
             }
         }
