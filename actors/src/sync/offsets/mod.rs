@@ -201,6 +201,13 @@ async fn round(
         false => settings.filters.includes(group),
     };
     memory.retain(is_known);
+    if at_source.is_whole {
+        // Brokers leave out, without a word, what may not be described.
+        for group in settings.filters.named().filter(|group| !at_source.listed.contains(*group)) {
+            let remark = "isn't told of by the source: it isn't there (yet), or grant DESCRIBE on it there";
+            found.remarks.insert(group.into(), remark.into());
+        }
+    }
     let wanted = positions.values().flat_map(|offsets| offsets.keys()).collect();
     let (ends, errors) = read::log_ends(plane.group_destination(), &destination, &mirrors, &wanted).await;
     found.errors.extend(errors);
