@@ -97,8 +97,10 @@ impl OffsetSync {
         let mut memory = Memory::default();
         let mut last: Option<(Instant, OffsetSettings)> = None;
         let mut told = BTreeMap::new();
+        let mut took = Duration::ZERO;
         loop {
-            let wait = last.as_ref().map(|(at, settings)| settings.every.saturating_sub(at.elapsed()));
+            let wait =
+                last.as_ref().map(|(at, settings)| pause(settings.every, took).saturating_sub(at.elapsed()));
             tokio::time::sleep(wait.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)).await;
             let link = self.catalog.watch().borrow().catalog.links.get(&self.link).cloned();
             let enabled =
@@ -111,7 +113,7 @@ impl OffsetSync {
             let is_changed = last.as_ref().is_none_or(|(_, known)| *known != settings);
             if is_changed {
                 memory.look_again();
-            } else if last.as_ref().is_some_and(|(at, _)| at.elapsed() < settings.every) {
+            } else if last.as_ref().is_some_and(|(at, _)| at.elapsed() < pause(settings.every, took)) {
                 continue;
             }
             last = Some((Instant::now(), settings.clone()));
@@ -119,7 +121,9 @@ impl OffsetSync {
             let ours: Vec<Arc<MirrorTopic>> = ours.cloned().collect();
             let (catalog, link, node) = (self.catalog.clone(), self.link.clone(), self.node);
             let until = Until::Stopped { catalog, link, node };
+            let begun = Instant::now();
             let found = round(&self.plane, &ours, &settings, &mut memory, &until).await;
+            took = begun.elapsed();
             let Found { errors, remarks } = found.bounded();
             for (group, error) in errors.iter().filter(|(group, error)| told.get(*group) != Some(*error)) {
                 tracing::warn!(%group, "{TASK}: {}", error.message);
@@ -128,6 +132,12 @@ impl OffsetSync {
             self.observatory.set_task(&self.link, TaskView { name: TASK, errors, remarks });
         }
     }
+}
+
+/// From the beginning of a round to that of the next: what moves when one has just begun is to be in step by the end
+/// of the next, `every` later. Half of that at least, however long they take.
+fn pause(every: Duration, took: Duration) -> Duration {
+    every.saturating_sub(took).max(every / 2)
 }
 
 /// Once more, of a mirror that is being stopped, for a limited time. What is left, in words.
@@ -407,6 +417,12 @@ mod tests {
         let mut group = Group { in_use_at: Some(now), ..Group::default() };
         assert!(!group.is_to_be_looked_at(&targets(5), now + IN_USE_WAIT / 2));
         assert!(group.is_to_be_looked_at(&targets(5), now + IN_USE_WAIT));
+    }
+
+    #[test]
+    fn rounds_begin_early_enough_to_end_in_time() {
+        let ms = Duration::from_millis;
+        assert_eq!([0, 200, 900].map(|took| pause(ms(1_000), ms(took))), [1_000, 800, 500].map(ms));
     }
 
     #[test]
