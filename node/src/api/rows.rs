@@ -44,7 +44,11 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
     };
     let errors = errors.into_iter().flatten().take(TASK_ERRORS_MAX).map(error).collect();
     let remarks = seen.and_then(|link| link.remarks.get(name)).into_iter().flatten();
-    let remarks = remarks.take(TASK_ERRORS_MAX).map(|(what, remark)| format!("'{what}': {remark}")).collect();
+    let remark = |(what, remark): (&String, &String)| match what.is_empty() {
+        true => remark.clone(),
+        false => format!("'{what}': {remark}"),
+    };
+    let remarks = remarks.take(TASK_ERRORS_MAX).map(remark).collect();
     TaskRow { task_name: name.to_owned(), state: state.to_owned(), errors, remarks }
 }
 

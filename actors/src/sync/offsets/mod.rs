@@ -24,7 +24,7 @@ use kafka::fetch::TopicPartition;
 use tokio::time::Instant;
 
 use self::plan::Targets;
-use self::read::{GROUPS_A_REQUEST, REQUESTS_MAX};
+use self::read::{Errors, GROUPS_A_REQUEST, REQUESTS_MAX};
 use self::settings::OffsetSettings;
 use self::step::{Step, Trouble, Wanted};
 use crate::catalog_port::CatalogPort;
@@ -196,10 +196,10 @@ async fn round(
             return found;
         }
     };
-    found.errors.extend(errors);
+    found.add(errors);
     let topics: BTreeSet<&Arc<str>> = mirrors.iter().map(|mirror| &mirror.source_topic).collect();
     let at_source = read::at_source(plane.group_source(), &source, &settings.filters).await;
-    found.errors.extend(at_source.errors);
+    found.add(at_source.errors);
     let mut positions = at_source.positions;
     positions.retain(|_, offsets| {
         offsets.retain(|at, _| topics.contains(&at.topic));
@@ -220,7 +220,7 @@ async fn round(
     }
     let wanted = positions.values().flat_map(|offsets| offsets.keys()).collect();
     let (ends, errors) = read::log_ends(plane.group_destination(), &destination, &mirrors, &wanted).await;
-    found.errors.extend(errors);
+    found.add(errors);
     let now = Instant::now();
     let mut groups = BTreeMap::new();
     for (group, offsets) in &positions {
@@ -263,7 +263,7 @@ impl Round<'_> {
     ) {
         let names: Vec<&str> = groups.keys().map(String::as_str).collect();
         let destination = self.plane.group_destination();
-        found.errors.extend(read::find_coordinators(destination, &names, &mut memory.coordinators).await);
+        found.add(read::find_coordinators(destination, &names, &mut memory.coordinators).await);
         let wanted = groups.clone();
         let mut by_coordinator: BTreeMap<i32, Vec<Wanted>> = BTreeMap::new();
         for (group, (targets, is_due)) in wanted {
@@ -312,22 +312,30 @@ impl Round<'_> {
 }
 
 impl Found {
+    fn add(&mut self, errors: Errors) {
+        let mut errors = errors;
+        if let Some(whole) = errors.remove("") {
+            read::tell(&mut self.errors, whole);
+        }
+        self.errors.extend(errors);
+    }
+
     /// Tens of thousands of groups may have the same trouble.
     fn bounded(mut self) -> Self {
-        let more = self.errors.len().saturating_sub(TOLD_MAX);
-        if more > 0 {
-            let last = self.errors.keys().nth(TOLD_MAX).cloned();
-            last.map(|last| self.errors.split_off(&last));
-            let and_more = format!("and {more} errors more");
-            let whole = self.errors.entry("".into()).or_insert_with(|| TaskError::internal(String::new()));
-            whole.message =
-                [&*whole.message, &and_more].join(if whole.message.is_empty() { "" } else { "; " });
+        if let Some(more) = cut(&mut self.errors) {
+            read::tell(&mut self.errors, TaskError::internal(format!("and {more} errors more")));
         }
-        if let Some(last) = self.remarks.keys().nth(TOLD_MAX).cloned() {
-            self.remarks.split_off(&last);
+        if let Some(more) = cut(&mut self.remarks) {
+            self.remarks.insert("".into(), format!("and {more} remarks more"));
         }
         self
     }
+}
+
+/// Keeps the first of them, and tells how many it left out.
+fn cut<T>(told: &mut BTreeMap<Arc<str>, T>) -> Option<usize> {
+    let first_left_out = told.keys().nth(TOLD_MAX)?.clone();
+    Some(told.split_off(&first_left_out).len())
 }
 
 impl Memory {
@@ -449,5 +457,17 @@ mod tests {
         assert_eq!(found.errors[""].message, "and 20 errors more");
         let few = Found { errors: (0..3).map(error).collect(), ..Found::default() }.bounded();
         assert!(few.errors.len() == 3 && !few.errors.contains_key(""));
+        let remark = |number: usize| (format!("group-{number:04}").into(), "AHEAD".to_owned());
+        let told = Found { remarks: (0..51).map(remark).collect(), ..Found::default() }.bounded();
+        assert_eq!((told.remarks.len(), told.remarks[""].as_str()), (TOLD_MAX + 1, "and 1 remarks more"));
+    }
+
+    #[test]
+    fn what_has_to_do_with_no_group_is_told_of_every_broker() {
+        let mut found = Found::default();
+        for message in ["the source: a", "the source: b", "the source: b"] {
+            found.add([("".into(), TaskError::internal(message.into()))].into());
+        }
+        assert_eq!(found.errors[""].message, "the source: a; the source: b");
     }
 }

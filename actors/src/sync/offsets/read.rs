@@ -46,6 +46,17 @@ impl Side {
     }
 }
 
+/// Adds what has to do with no group, beside what was told of that kind already.
+pub fn tell(errors: &mut Errors, error: TaskError) {
+    match errors.get_mut("") {
+        Some(told) if !told.message.contains(&error.message) => {
+            told.message.push_str(&format!("; {}", error.message))
+        }
+        Some(_) => {}
+        None => drop(errors.insert("".into(), error)),
+    }
+}
+
 /// Both clusters as they are now, and which of the mirrors still are what they were set up for: positions go by
 /// names, and another topic of a name is none of ours.
 pub async fn look<'a>(
@@ -115,7 +126,7 @@ pub async fn at_source(source: &Client, brokers: &Metadata, filters: &GroupFilte
             }
             Err(error) => {
                 found.is_whole = false;
-                found.errors.insert("".into(), told(Side::Source, &error));
+                tell(&mut found.errors, told(Side::Source, &error));
             }
         }
     }
@@ -130,7 +141,7 @@ pub async fn at_source(source: &Client, brokers: &Metadata, filters: &GroupFilte
                     }
                 }
             }
-            Err(error) => drop(found.errors.insert("".into(), told(Side::Source, &error))),
+            Err(error) => tell(&mut found.errors, told(Side::Source, &error)),
         }
     }
     found
@@ -154,7 +165,7 @@ pub async fn find_coordinators(
                     }
                 }
             }
-            Err(error) => drop(errors.insert("".into(), told(Side::Destination, &error))),
+            Err(error) => tell(&mut errors, told(Side::Destination, &error)),
         }
     }
     errors
@@ -191,7 +202,7 @@ pub async fn log_ends(
     for answer in all(REQUESTS_MAX, asked).await {
         match answer {
             Ok(some) => ends.extend(some),
-            Err(error) => drop(errors.insert("".into(), told(Side::Destination, &error))),
+            Err(error) => tell(&mut errors, told(Side::Destination, &error)),
         }
     }
     let mut by_source: BTreeMap<TopicPartition, Vec<Mirrored>> = BTreeMap::new();
