@@ -6,7 +6,7 @@
 //! - [`client`]: one cluster: brokers, metadata, control requests.
 //! - [`batch`]: record-batch headers: checked, cut, re-written; records are never decoded.
 //! - [`fetch`], [`produce`]: the data plane's two requests.
-//! - [`groups`]: consumer groups from outside.
+//! - [`groups`]: consumer groups from outside. [`coordinator`]: whom to ask about one.
 //! - [`transactions`]: markers that fence a producer.
 //! - [`config`]: Kafka client keys. [`secret`]: values that aren't shown, references to them.
 //! - [`dial`]: from an address to a connection: byte stream, TLS (`tls`), SASL (`sasl`).
@@ -20,6 +20,7 @@ pub mod batch;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod coordinator;
 pub mod dial;
 pub mod error;
 pub mod fetch;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use catalog::{MirrorTopic, TopicId};
 use kafka::fetch::TopicPartition;
 use kafka::groups::{self, GroupOffsets, ListedGroup, Question};
-use kafka::{Client, Error, ErrorCode, Metadata, offsets};
+use kafka::{Client, Error, ErrorCode, Metadata, coordinator, offsets};
 
 use super::filters::GroupFilters;
 use super::plan::Mirrored;
@@ -156,7 +156,7 @@ pub async fn find_coordinators(
     let mut errors = Errors::new();
     let unknown: Vec<&str> = groups.iter().copied().filter(|group| !known.contains_key(*group)).collect();
     for some in unknown.chunks(COORDINATORS_A_REQUEST) {
-        match groups::coordinators(destination, some).await {
+        match coordinator::of_groups(destination, some).await {
             Ok(found) => {
                 for (group, coordinator) in found {
                     match coordinator {
