@@ -164,7 +164,7 @@ impl World {
         create_topic(&self.east.bootstrap(), RECREATED, PARTITIONS, &[])?;
         put(&self.east.bootstrap(), "moved", RECREATED, &[(0, 1)])?;
         let told = poll_until(LIMIT, POLL, || {
-            self.tasks().ok().filter(|told| told.contains("is another one by now"))
+            self.tasks().ok().filter(|told| told.contains("its positions are left alone"))
         });
         ensure!(told.is_some(), "{}", self.tasks()?);
         std::thread::sleep(STAYS);

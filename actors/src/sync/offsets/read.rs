@@ -252,3 +252,28 @@ pub fn of_group(side: Side, code: ErrorCode) -> TaskError {
         _ => TaskError::internal(message),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka::TopicMetadata;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn another_topic_of_the_name_is_told_where_brokers_have_ids() {
+        let found = TopicMetadata {
+            topic_id: Uuid::from_bytes([7; 16]),
+            is_internal: false,
+            partitions: BTreeMap::new(),
+        };
+        let topics = BTreeMap::from([("orders".to_owned(), Ok(found))]);
+        let metadata = Metadata { topics, ..Metadata::default() };
+        let why = |topic, id| another(&metadata, topic, id, Side::Source).map(|error| error.message);
+        assert_eq!(why("orders", TopicId([7; 16])), None);
+        assert_eq!(why("orders", TopicId::NONE), None, "it was set up where brokers had none");
+        let told = why("orders", TopicId([8; 16])).expect("another one");
+        assert!(told.contains("'orders' at the source is another one by now"), "{told}");
+        assert!(why("gone", TopicId([7; 16])).expect("told").contains("doesn't tell of it"));
+    }
+}
