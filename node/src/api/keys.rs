@@ -130,7 +130,7 @@ pub static LINK_KEYS: [Key; 32] = [
     works(mirrors::FILTERS, None, Rule::TopicFilters),
     not_yet("batch.coalesce"),
     works(Link::PREFIX_KEY, None, Rule::TopicPrefix),
-    not_yet("cluster.link.retry.timeout.ms"),
+    works("cluster.link.retry.timeout.ms", Some("300000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
     works(offsets::FILTERS, None, Rule::GroupFilters),
     works(offsets::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
     works(offsets::MS, Some("1000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
