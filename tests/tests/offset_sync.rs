@@ -35,7 +35,7 @@ const STAYS: Duration = Duration::from_secs(4);
 
 #[test]
 fn groups_stand_at_the_destination_where_they_stand_at_the_source() {
-    Scenario::run("offset-sync", |scenario| {
+    Scenario::share("offset-sync", |scenario| {
         let versions = match scenario::all_cells() {
             true => VERSIONS.to_vec(),
             false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],

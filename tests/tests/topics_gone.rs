@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 #[test]
 fn a_topic_that_is_gone_fails_its_mirror_alone_and_costs_it_nothing() {
-    Scenario::run("topics-gone", |scenario| {
+    Scenario::share("topics-gone", |scenario| {
         let version = VERSIONS[scenario.rng().random_range(0..VERSIONS.len())];
         eprintln!("Kafka {version}");
         let start = |name: &str| {
