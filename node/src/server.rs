@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actors::clock::Clocks;
+use actors::clock::{Clocks, WallClock};
 use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
 use anyhow::Context as _;
@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::api::entropy::Entropy;
 use crate::api::preflight::LivePreflight;
 use crate::api::{self, Api};
 use crate::config::{Settings, host_name};
@@ -99,9 +100,11 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
     };
     let api = Api {
         consensus: consensus.clone(),
-        preflight: Arc::new(LivePreflight),
+        preflight: Arc::new(LivePreflight(Arc::new(TcpDial))),
         metrics: metrics.clone(),
         fleet: fleet.clone(),
+        clock: WallClock::system(),
+        entropy: Entropy::system(),
     };
     let mut servers = vec![serve(listener, api::router(api.clone()), stopping.clone())];
     servers.extend(probes.map(|listener| serve(listener, api::probes(api), stopping.clone())));

@@ -16,7 +16,7 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{ApiJson, ApiPath, ApiQuery, LinkPath, MirrorPath};
 use super::names::check_topic;
 use super::types::{CreateMirror, MirrorPlanBody, MirrorRow, Page, PlannedPartition, Resource};
-use super::{ALL, Api, find_link, keys, links_on, paging, rows, would_apply};
+use super::{ALL, Api, find_link, keys, links_on, paging, rows};
 use crate::status::Seen;
 
 /// Every status that a filter may name (SPEC section 4).
@@ -63,11 +63,14 @@ pub async fn create(
     let applied = api.catalog();
     let link = find_link(&applied.catalog, &cluster, &link)?;
     // The catalog's own refusals first: they say more than a topic that happens to exist.
-    would_apply(&applied.catalog, Action::CreateMirror(new_mirror(link, &request, &BTreeMap::new(), None)))?;
+    api.would_apply(
+        &applied.catalog,
+        Action::CreateMirror(new_mirror(link, &request, &BTreeMap::new(), None)),
+    )?;
     let plan = api.preflight.plan(&applied.catalog, link, &request).await?;
     let new = new_mirror(link, &request, &plan.topic_configs, Some(&plan));
     if query.validate_only {
-        would_apply(&applied.catalog, Action::CreateMirror(new))?;
+        api.would_apply(&applied.catalog, Action::CreateMirror(new))?;
         return Ok(Json(plan_body(link, plan)).into_response());
     }
     let key = new.mirror.clone();

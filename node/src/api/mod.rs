@@ -1,7 +1,7 @@
 //! The HTTP API: routes, and what every handler shares.
 //!
 //! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success.
-//! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
+//! - [`entropy`]: chance, as a seam. [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
 //! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`nodes`], [`authorities`], [`health`]: one file a
 //!   resource. [`rows`]: catalog and observed state as rows. [`openapi`]: the description of it all.
@@ -9,9 +9,13 @@
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
 //! command and passes the refusal on. It never talks to a broker but through [`preflight`].
 
+// Simulation runs this: chance and time come through its seams.
+#![warn(clippy::disallowed_methods)]
+
 pub mod alter;
 pub mod authorities;
 pub mod clusters;
+pub mod entropy;
 pub mod error;
 pub mod extract;
 pub mod fleet;
@@ -35,8 +39,8 @@ mod tests;
 pub mod types;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use actors::clock::WallClock;
 use actors::observe::Observatory;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -47,6 +51,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use entropy::Entropy;
 use error::{ApiError, ApiResult};
 use preflight::Preflight;
 
@@ -63,6 +68,8 @@ pub struct Api {
     pub metrics: PrometheusHandle,
     /// Every node's view of what it runs.
     pub fleet: Fleet,
+    pub clock: WallClock,
+    pub entropy: Entropy,
 }
 
 impl Api {
@@ -79,17 +86,19 @@ impl Api {
     /// Proposes a change; with `validate_only` asks a copy of the catalog instead.
     async fn submit(&self, action: Action, validate_only: bool) -> ApiResult<()> {
         if validate_only {
-            return would_apply(&self.catalog().catalog, action);
+            return self.would_apply(&self.catalog().catalog, action);
         }
         self.consensus.submit(action).await?;
         Ok(())
     }
+
+    /// Whether this catalog would take it; changes nothing.
+    fn would_apply(&self, catalog: &Catalog, action: Action) -> ApiResult<()> {
+        would_apply(catalog, self.clock.now_ms(), action)
+    }
 }
 
-/// Whether the catalog would take this; changes nothing.
-fn would_apply(catalog: &Catalog, action: Action) -> ApiResult<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let at_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+fn would_apply(catalog: &Catalog, at_ms: i64, action: Action) -> ApiResult<()> {
     // Copies maps of pointers, not what they point to.
     catalog.clone().apply(Command { at_ms, action })?;
     Ok(())
