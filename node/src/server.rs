@@ -12,7 +12,6 @@ use actors::clock::{Clocks, WallClock};
 use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
 use anyhow::Context as _;
-use axum::Router;
 use catalog::command::NodeDescription;
 use consensus::{Consensus, Options};
 use kafka::client::TcpDial;
@@ -106,8 +105,10 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
         clock: WallClock::system(),
         entropy: Entropy::system(),
     };
-    let mut servers = vec![serve(listener, api::router(api.clone()), stopping.clone())];
-    servers.extend(probes.map(|listener| serve(listener, api::probes(api), stopping.clone())));
+    let mut servers = vec![tokio::spawn(api::serve(listener, api::router(api.clone()), stopping.clone()))];
+    servers.extend(
+        probes.map(|listener| tokio::spawn(api::serve(listener, api::probes(api), stopping.clone()))),
+    );
     tracing::info!(address = %settings.listen, "API listens");
     if settings.insecure {
         tracing::warn!("insecure: whoever reaches this address can change everything");
@@ -279,17 +280,6 @@ impl Start {
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address} ({flag})"))
-}
-
-fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let stopped = async move {
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-            tracing::error!(%error, "the API stopped");
-        }
-    })
 }
 
 async fn record_start(consensus: &Consensus, description: &NodeDescription) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 52] = [
+const PATHS: [Path; 58] = [
     path("written by idempotent producers", &["sim: an idempotent producer of "]),
     path("written by plain producers", &["sim: a plain producer of "]),
     path("prefix filled", &["actors: cutting off the filler"]),
@@ -45,7 +45,7 @@ const PATHS: [Path; 52] = [
     path("half of the credit in flight", &["walked: half of what link"]),
     path("partition has its fill", &["walked: ", " has its fill"]),
     path("partition added", &["the source has grown"]),
-    path("mirror paused", &["operator: PauseMirror"]),
+    path("mirror paused", &["operator: 200 to ", "mirrors:pause"]),
     path("mirror deleted with its topic", &["operator: topic ", " is deleted"]),
     path("command refused", &["operator: refused"]),
     path("deleted records back at the source", &["cluster north: ", "shows deleted records again"]),
@@ -54,8 +54,14 @@ const PATHS: [Path; 52] = [
     path("node is lost", &["actors: WARN a node is lost"]),
     path("node leaves", &["sim: node: is told to stop"]),
     path("Raft leadership handed over", &["sim: node: the Raft leadership goes to"]),
-    path("node drained", &["operator: SetDuty", "Drains", "is done"]),
-    path("node removed", &["operator: RemoveNode", "is done"]),
+    path("node drained", &["operator: 200 to ", ":drain"]),
+    path("node removed", &["operator: 200 to DELETE /lockstep/v1/nodes"]),
+    path("no connection to the API", &["operator: no connection to "]),
+    path("request to the API lost", &["operator: no answer of "]),
+    path("API answers 503", &["operator: 503 (503)"]),
+    path("API answers 503, in doubt", &["operator: 503 (50301)"]),
+    path("operator goes to another node", &["operator: goes to "]),
+    path("topic stays though its deletion was asked for", &["operator: topic ", "stays"]),
     path("node ends by itself: removed", &["sim: node: was removed"]),
     path("disk full", &["fault: disk full"]),
     path("commit waits for a slow disk", &["sim: disk: a commit waits for"]),

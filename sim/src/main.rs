@@ -2,7 +2,8 @@
 //! network, disks and clocks. README.md beside it says what is simulated and what isn't.
 //!
 //! - [`options`]: what a seed draws. [`world`]: one seed's hosts, step by step.
-//! - [`node`]: the product, wired. [`operator`]: what is asked of it. [`clusters`]: what it mirrors between.
+//! - [`node`], [`api`]: the product, wired. [`view`]: what is seen of it. [`clusters`]: what it mirrors between.
+//! - [`operator`]: who asks it, [`wishes`], [`requests`], [`asked`]: what for, [`http`]: how.
 //! - [`producer`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
 //! - [`faults`], [`fleet_faults`], [`machine_faults`], [`strike`], [`mischief`]: what goes wrong, and [`struck`]: what that excuses.
@@ -19,6 +20,8 @@ compile_error!(
      tokio isn't seeded. A set RUSTFLAGS, even an empty one, replaces that file's flags: unset it"
 );
 
+mod api;
+mod asked;
 mod batches;
 mod catching_up;
 mod chance;
@@ -29,6 +32,7 @@ mod faults;
 mod fleet;
 mod fleet_faults;
 mod history;
+mod http;
 mod invariants;
 mod judge;
 mod machine_faults;
@@ -42,6 +46,7 @@ mod oracle;
 mod peering;
 mod processes;
 mod producer;
+mod requests;
 mod run;
 mod shown;
 mod strike;
@@ -49,8 +54,10 @@ mod struck;
 mod time;
 mod trace;
 mod verifier;
+mod view;
 mod walked;
 mod wire;
+mod wishes;
 mod world;
 
 use std::process::ExitCode;

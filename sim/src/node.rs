@@ -1,30 +1,33 @@
-//! A node of the fleet: the product's own consensus, peers, coordinator and actors, wired as the binary
-//! wires them (`node/src/server.rs`), with the simulation's disk, network, clock and chance. It has no HTTP
-//! API; the operator stands where its handlers do.
+//! A node of the fleet: the product's own consensus, peers, coordinator, actors and HTTP API, wired as the binary
+//! wires them (`node/src/server.rs`), with the simulation's disk, network, clock and chance.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actors::clock::{Clocks, Uptime, WallClock};
 use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
-use actors::observe::Observatory;
 use catalog::command::NodeDescription;
 use catalog::{Action, NodeId, Refusal, fleet};
-use consensus::{Applied, Consensus, Pace, SubmitError};
+use consensus::{Consensus, Pace, SubmitError};
+use lockstep::peering::services::Services;
+use lockstep::status;
 use peers::book::Addresses;
 use peers::{Call, LatePeers, Security, Transport};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use crate::api::{self, ApiListen};
 use crate::chance::SharedChance;
 use crate::disk::{Disk, Life};
 use crate::judge::{Judge, Witness};
 use crate::network::SimDial;
 use crate::operator::Operator;
-use crate::peering::{self, Door, PeerDial, PeerListen, Services};
+use crate::peering::{self, Door, PeerDial, PeerListen};
 use crate::time::Clock;
+use crate::view::{self, Standing, View};
 
 /// The first one founds the fleet, the others join it. A fleet has some of them.
 pub const HOSTS: [&str; 5] = ["node-1", "node-2", "node-3", "node-4", "node-5"];
@@ -32,14 +35,12 @@ pub const HOSTS: [&str; 5] = ["node-1", "node-2", "node-3", "node-4", "node-5"];
 /// As the binary has them.
 const ENGINE_STOP_MAX: Duration = Duration::from_secs(5);
 const YIELD_MAX: Duration = Duration::from_secs(1);
+const HTTP_STOP_MAX: Duration = Duration::from_millis(500);
 const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// As the binary has it (`node/src/peering/trust.rs`): so long a removed voter waits for its vote to be taken.
 const VOTE_MAX: Duration = Duration::from_secs(10);
 const VOTE_LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// How often a node looks whether it is Raft leader.
-const SAY_EVERY: Duration = Duration::from_millis(50);
 
 /// What is left of a node when its process ends.
 pub struct Seat {
@@ -65,29 +66,8 @@ pub struct Seat {
     stop: watch::Sender<bool>,
     view: Mutex<Option<View>>,
     id: Mutex<Option<NodeId>>,
-}
-
-/// What can be seen of a process from outside.
-#[derive(Clone)]
-pub struct View {
-    pub node: NodeId,
-    pub applied: watch::Receiver<Arc<Applied>>,
-    pub standing: Arc<Mutex<Standing>>,
-    /// None before the data plane runs.
-    pub observatory: Option<Arc<Observatory>>,
-}
-
-/// What it says of the Raft group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    pub leads: bool,
-    pub voters: Vec<NodeId>,
-}
-
-impl View {
-    pub fn standing(&self) -> Standing {
-        lock(&self.standing).clone()
-    }
+    /// Begun so far.
+    processes: AtomicU64,
 }
 
 /// What a fleet's nodes have in common.
@@ -122,6 +102,7 @@ impl Seat {
             stop: watch::Sender::new(false),
             view: Mutex::default(),
             id: Mutex::default(),
+            processes: AtomicU64::new(0),
         })
     }
 
@@ -138,7 +119,7 @@ impl Seat {
 
     async fn live(&self, life: &Life) -> turmoil::Result {
         let mut stopping = self.stop.subscribe();
-        let listener = PeerListen::bind().await?;
+        let (http, listener) = (ApiListen::bind().await?, PeerListen::bind().await?);
         let peers = LatePeers::default();
         let consensus = self.open(life, &peers).await?;
         let node = consensus.node_id();
@@ -146,14 +127,29 @@ impl Seat {
         self.founded.store(true, Ordering::Relaxed);
         tracing::info!("node: {node} is open");
         let standing = Arc::<Mutex<Standing>>::default();
-        tokio::spawn(say_how_it_stands(consensus.clone(), standing.clone()));
-        let view = View { node, applied: consensus.watch(), standing, observatory: None };
-        self.set_view(Some(view.clone()));
+        tokio::spawn(view::say_how_it_stands(consensus.clone(), standing.clone()));
         let witness = Witness { judge: self.judge.clone(), life: life.clone() };
+        let view = View {
+            node,
+            process: self.processes.fetch_add(1, Ordering::Relaxed),
+            applied: consensus.watch(),
+            reads: view::judged_reads(consensus.clone(), witness),
+            standing,
+            observatory: None,
+        };
+        self.set_view(Some(view.clone()));
         let dial = Arc::new(SimDial::new(self.chance.clone()));
-        tokio::spawn(self.operator.clone().work(self.place, consensus.clone(), dial.clone(), witness));
+        let fleet = status::Fleet {
+            me: node,
+            peers: Arc::new(peers.clone()),
+            observatory: Arc::default(),
+            tls: Arc::default(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let api = api::of(&consensus, &fleet, dial.clone(), &self.clock, &self.chance);
+        let server = tokio::spawn(lockstep::api::serve(http, lockstep::api::router(api), stopped));
         let started = async {
-            let (transport, engine) = self.start(&consensus, &peers, dial, listener).await?;
+            let (transport, engine) = self.start(&consensus, &peers, &fleet, dial, listener).await?;
             tracing::info!("node: data plane runs");
             let observatory = Some(engine.observatory().clone());
             self.set_view(Some(View { observatory, ..view }));
@@ -183,7 +179,7 @@ impl Seat {
         };
         tracing::info!("node: {}", if removed { "was removed" } else { "is told to stop" });
         let engine = running.as_ref().map(|(_, engine, _)| engine);
-        finish(engine, &consensus).await;
+        finish(engine, &consensus, &stop, server).await;
         if let Some((transport, _, member)) = running {
             transport.stop();
             member.abort();
@@ -207,6 +203,7 @@ impl Seat {
         &self,
         consensus: &Consensus,
         peers: &LatePeers,
+        fleet: &status::Fleet,
         dial: Arc<SimDial>,
         listener: PeerListen,
     ) -> Result<(Transport, Engine), SubmitError> {
@@ -248,7 +245,7 @@ impl Seat {
         });
         peers.set(transport.clone());
         let cell = Arc::new(OnceLock::new());
-        let services = Services { consensus: consensus.clone(), engine: cell.clone() };
+        let services = Services { consensus: consensus.clone(), engine: cell.clone(), fleet: fleet.clone() };
         let door = Door { consensus: consensus.clone(), node, address };
         transport.listen(Box::new(listener), Arc::new(services), Some(Arc::new(door)));
         if !recorded {
@@ -262,6 +259,7 @@ impl Seat {
         let started = Engine::start(consensus.clone(), self.clocks(), dial, peers, self.credit).await;
         let engine = started.map_err(|_| SubmitError::Stopped)?;
         // Set once, here.
+        let _ = fleet.observatory.set(engine.observatory().clone());
         let _ = cell.set(engine.clone());
         Ok((transport, engine))
     }
@@ -288,6 +286,11 @@ impl Seat {
         lock(&self.view).clone()
     }
 
+    /// Which one was the last to begin.
+    pub fn last_process(&self) -> Option<u64> {
+        self.processes.load(Ordering::Relaxed).checked_sub(1)
+    }
+
     /// As which it was a member last.
     pub fn id(&self) -> Option<NodeId> {
         *lock(&self.id)
@@ -311,7 +314,6 @@ impl Seat {
         self.set_view(None);
         self.stop.send_replace(false);
         self.left.store(false, Ordering::Relaxed);
-        self.operator.left(self.place);
     }
 
     /// It begins again with nothing, as another node.
@@ -343,22 +345,6 @@ async fn found_fleet(consensus: &Consensus) -> Result<(), SubmitError> {
     }
 }
 
-async fn say_how_it_stands(consensus: Consensus, standing: Arc<Mutex<Standing>>) {
-    loop {
-        let status = consensus.status();
-        let now = Standing { leads: status.is_leader, voters: status.voters };
-        if *lock(&standing) != now {
-            tracing::info!(
-                "node: {}, voters {:?}",
-                if now.leads { "is Raft leader" } else { "follows" },
-                now.voters
-            );
-            *lock(&standing) = now;
-        }
-        tokio::time::sleep(SAY_EVERY).await;
-    }
-}
-
 /// Returns when this node is no longer a member: by its own catalog, or by another's word.
 async fn removed(consensus: &Consensus, transport: &Transport) {
     let me = consensus.node_id();
@@ -387,7 +373,12 @@ async fn no_longer_votes(consensus: &Consensus) {
 }
 
 /// Hands everything over and stops, data plane first.
-async fn finish(engine: Option<&Engine>, consensus: &Consensus) {
+async fn finish(
+    engine: Option<&Engine>,
+    consensus: &Consensus,
+    stop: &watch::Sender<bool>,
+    server: JoinHandle<()>,
+) {
     if let Some(engine) = engine
         && !engine.leave(ENGINE_STOP_MAX).await
     {
@@ -396,5 +387,7 @@ async fn finish(engine: Option<&Engine>, consensus: &Consensus) {
     if let Ok(Some(to)) = tokio::time::timeout(YIELD_MAX, consensus.yield_leadership()).await {
         tracing::info!("node: the Raft leadership goes to {to}");
     }
+    stop.send_replace(true);
+    let _ = tokio::time::timeout(HTTP_STOP_MAX, server).await;
     let _ = tokio::time::timeout(CONSENSUS_STOP_MAX, consensus.shutdown()).await;
 }

@@ -38,6 +38,7 @@ pub mod secrets;
 mod tests;
 pub mod types;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use actors::clock::WallClock;
@@ -45,9 +46,11 @@ use actors::observe::Observatory;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
+use axum::serve::Listener;
 use catalog::{Action, Catalog, Cluster, Command, Link};
 use consensus::Consensus;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -130,6 +133,20 @@ pub fn probes(api: Api) -> Router {
 
 pub fn router(api: Api) -> Router {
     finish(routes().into(), api)
+}
+
+/// Serves until `stopping` is true, and then what is under way.
+pub async fn serve<L>(listener: L, router: Router, mut stopping: watch::Receiver<bool>)
+where
+    L: Listener,
+    L::Addr: Debug,
+{
+    let stopped = async move {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        tracing::error!(%error, "the API stopped");
+    }
 }
 
 fn probe_routes() -> OpenApiRouter<Api> {
