@@ -3,6 +3,9 @@
 //! The binary calls [`run`]. What else is public is what the simulation runs as it is: [`api`], what it shows
 //! of other members ([`status`]), and what answers them ([`peering`]).
 
+// What a public module is made of is named in its documentation, public or not.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod api;
 mod cli;
 mod config;

@@ -1,7 +1,8 @@
 //! The HTTP API: routes, and what every handler shares.
 //!
-//! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success.
-//! - [`entropy`]: chance, as a seam. [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
+//! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success. [`entropy`]: chance, as
+//!   a seam.
+//! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
 //! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`nodes`], [`authorities`], [`health`]: one file a
 //!   resource. [`rows`]: catalog and observed state as rows. [`openapi`]: the description of it all.
@@ -12,31 +13,31 @@
 // Simulation runs this: chance and time come through its seams.
 #![warn(clippy::disallowed_methods)]
 
-pub mod alter;
-pub mod authorities;
-pub mod clusters;
+pub(crate) mod alter;
+pub(crate) mod authorities;
+pub(crate) mod clusters;
 pub mod entropy;
-pub mod error;
-pub mod extract;
-pub mod fleet;
-pub mod gauges;
-pub mod health;
-pub mod keys;
-pub mod link_configs;
-pub mod links;
-pub mod mirror_actions;
-pub mod mirror_deletion;
-pub mod mirrors;
-pub mod names;
-pub mod nodes;
-pub mod openapi;
-pub mod paging;
+pub(crate) mod error;
+pub(crate) mod extract;
+pub(crate) mod fleet;
+pub(crate) mod gauges;
+pub(crate) mod health;
+pub(crate) mod keys;
+pub(crate) mod link_configs;
+pub(crate) mod links;
+pub(crate) mod mirror_actions;
+pub(crate) mod mirror_deletion;
+pub(crate) mod mirrors;
+pub(crate) mod names;
+pub(crate) mod nodes;
+pub(crate) mod openapi;
+pub(crate) mod paging;
 pub mod preflight;
-pub mod rows;
-pub mod secrets;
+pub(crate) mod rows;
+pub(crate) mod secrets;
 #[cfg(test)]
 mod tests;
-pub mod types;
+pub(crate) mod types;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ use preflight::Preflight;
 use crate::status::Fleet;
 
 /// Stands for all clusters or all links in a path.
-pub const ALL: &str = "-";
+pub(crate) const ALL: &str = "-";
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -127,7 +128,7 @@ fn links_on<'a>(catalog: &'a Catalog, cluster: &str) -> ApiResult<Vec<&'a Arc<Li
 }
 
 /// Probes only: safe to show where the API must not be reached.
-pub fn probes(api: Api) -> Router {
+pub(crate) fn probes(api: Api) -> Router {
     finish(probe_routes().into(), api)
 }
 
