@@ -13,7 +13,7 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 58] = [
+const PATHS: [Path; 59] = [
     path("written by idempotent producers", &["sim: an idempotent producer of "]),
     path("written by plain producers", &["sim: a plain producer of "]),
     path("prefix filled", &["actors: cutting off the filler"]),
@@ -58,8 +58,9 @@ const PATHS: [Path; 58] = [
     path("node removed", &["operator: 200 to DELETE /lockstep/v1/nodes"]),
     path("no connection to the API", &["operator: no connection to "]),
     path("request to the API lost", &["operator: no answer of "]),
-    path("API answers 503", &["operator: 503 (503)"]),
-    path("API answers 503, in doubt", &["operator: 503 (50301)"]),
+    path("API answers 503: no Raft leader", &["operator: 503 (503)", "no Raft leader"]),
+    path("API answers 503: broker away", &["operator: 503 (503)", "can't be used"]),
+    path("API answers 503: in doubt", &["operator: 503 (50301)"]),
     path("operator goes to another node", &["operator: goes to "]),
     path("topic stays though its deletion was asked for", &["operator: topic ", "stays"]),
     path("node ends by itself: removed", &["sim: node: was removed"]),

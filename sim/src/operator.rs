@@ -26,7 +26,7 @@ pub const HOST: &str = "operator";
 /// Before a node that couldn't be read at is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Then it goes to another node.
-const READS_MAX: usize = 5;
+const READS_MAX: usize = 2;
 /// Above what consensus waits for a Raft leader.
 const READ_MAX: Duration = Duration::from_secs(6);
 /// Then a person gives up what isn't answered. Above what consensus waits, below what the API may wait for
