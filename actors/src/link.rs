@@ -33,6 +33,7 @@ use crate::settings::{self, LinkSettings};
 use crate::setup;
 use crate::stop::Stopping;
 use crate::sync::configs::ConfigSync;
+use crate::sync::mirrors::AutoCreate;
 use crate::sync::offsets::OffsetSync;
 use crate::watch::{self, Round, Watched};
 
@@ -391,7 +392,7 @@ fn syncs(
     settings: &LinkSettings,
     plane: &Arc<LinkPlane>,
     surroundings: &Surroundings,
-) -> [AbortHandle; 2] {
+) -> [AbortHandle; 3] {
     let Surroundings { node, catalog, observatory, .. } = surroundings;
     let configs = ConfigSync {
         link: link.id.clone(),
@@ -409,7 +410,18 @@ fn syncs(
         catalog: catalog.clone(),
         observatory: observatory.clone(),
     };
-    [tokio::spawn(configs.run()).abort_handle(), tokio::spawn(offsets.run()).abort_handle()]
+    let mirrors = AutoCreate {
+        link: link.id.clone(),
+        node: *node,
+        plane: plane.clone(),
+        catalog: catalog.clone(),
+        observatory: observatory.clone(),
+    };
+    [
+        tokio::spawn(configs.run()).abort_handle(),
+        tokio::spawn(offsets.run()).abort_handle(),
+        tokio::spawn(mirrors.run()).abort_handle(),
+    ]
 }
 
 fn topics(link: &Link) -> Topics {

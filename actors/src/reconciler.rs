@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Catalog, Duty, Link, LinkId, NodeId};
+use catalog::{Catalog, Link, LinkId, NodeId};
 use kafka::ClientConfig;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
@@ -15,7 +15,7 @@ use crate::link::{LinkArguments, LinkMessage, LinkSupervisor, Surroundings, rele
 use crate::observe::LinkView;
 use crate::plan::{self, Leaving, Running};
 use crate::preflight;
-use crate::sync::offsets;
+use crate::sync;
 
 /// Before a link whose supervisor failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(2);
@@ -243,18 +243,14 @@ impl ReconcilerState {
 /// show whether the clusters answer, on the first node that runs mirrors when nobody owns one.
 fn runs_on(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
     let owners = || link.mirrors.values().flat_map(|m| &m.partitions).filter_map(|p| p.assignment.as_ref());
-    let watches = || {
-        let first = catalog.nodes.iter().find(|(_, node)| node.duty == Duty::Mirrors);
-        first.or_else(|| catalog.nodes.iter().next()).is_some_and(|(first, _)| *first == node)
-    };
     owners().any(|a| a.node == node)
-        || (owners().next().is_none() && watches())
+        || sync::keeper(catalog, link) == Some(node)
         || plan::receives(catalog, link, node)
 }
 
 fn basis(catalog: &Catalog, link: &Link) -> Result<Basis, String> {
     let (source, destination) = preflight::client_configs(catalog, link).map_err(|e| e.to_string())?;
-    let configs = link.configs.iter().filter(|(key, _)| !offsets::settings::is_live(key));
+    let configs = link.configs.iter().filter(|(key, _)| !sync::is_live(key));
     Ok((source, destination, configs.map(|(key, value)| (key.clone(), value.clone())).collect()))
 }
 
@@ -284,7 +280,7 @@ mod tests {
         moving.fleet.hand_overs.insert(key, NodeId(1));
         assert_eq!(on_each(&moving, &link), [true, true]);
         let mut draining = catalog.clone();
-        draining.nodes.get_mut(&NodeId(1)).expect("a member").duty = Duty::Drains;
+        draining.nodes.get_mut(&NodeId(1)).expect("a member").duty = catalog::Duty::Drains;
         assert_eq!(on_each(&draining, &fixture::link(&[])), [false, true]);
     }
 }

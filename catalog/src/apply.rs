@@ -1,6 +1,7 @@
 //! `apply`: the only way the catalog changes. Total and deterministic; a refusal changes nothing.
 
 mod fleet;
+mod itself;
 mod life;
 mod ownership;
 
@@ -12,6 +13,7 @@ use crate::model::{
 };
 
 pub use fleet::{JOIN_TOKENS_MAX, REMOVED_MAX};
+pub use itself::FORGOTTEN_MAX;
 
 /// Mirror partitions in a topic, at most: what a Kafka topic can reasonably have, and a bound on
 /// what one command can make the catalog grow by.
@@ -38,12 +40,16 @@ impl Catalog {
             }
             Action::DeleteCluster { name } => self.delete_cluster(&name),
             Action::CreateLink(link) => self.create_link(link),
-            Action::AlterLinkConfigs { link, expected, configs } => {
-                let link = self.link_mut(&link)?;
+            Action::AlterLinkConfigs { link: id, expected, configs } => {
+                let link = self.link_mut(&id)?;
                 if link.configs != expected {
                     return Err(Refusal::Stale(format!("link '{}'", link.name)));
                 }
-                Ok(replace(&mut link.configs, configs))
+                let outcome = replace(&mut link.configs, configs);
+                if !link.makes_mirrors() {
+                    self.forgotten.remove(&id);
+                }
+                Ok(outcome)
             }
             Action::DeleteLink { link } => self.delete_link(&link),
             Action::CreateMirror(mirror) => self.create_mirror(mirror, at_ms),
@@ -86,6 +92,7 @@ impl Catalog {
             Action::MirrorStopped { mirror, producer, assignment_epoch, ends, remarks } => {
                 self.stopped(&mirror, (producer, assignment_epoch), (ends, remarks), at_ms)
             }
+            Action::CreateMirrorByItself(mirror) => self.create_mirror_by_itself(mirror, at_ms),
         }
     }
 
@@ -173,6 +180,7 @@ impl Catalog {
             return Err(Refusal::InUse { what: "link".into(), name: link.name.to_string(), by });
         }
         self.links.remove(id);
+        self.forgotten.remove(id);
         Ok(Outcome::Done)
     }
 

@@ -185,6 +185,9 @@ pub enum Action {
         ends: Vec<StoppedPartition>,
         remarks: Vec<Arc<str>>,
     },
+    // Level 4 from here on.
+    /// By the link itself: refused unless it is to, and for a source topic that it had a mirror of before.
+    CreateMirrorByItself(NewMirror),
 }
 
 /// What a node says of itself when it starts.
@@ -243,6 +246,7 @@ impl Action {
             | Self::FailOverMirror { .. }
             | Self::FenceMirror { .. }
             | Self::MirrorStopped { .. } => 3,
+            Self::CreateMirrorByItself(_) => 4,
         }
     }
 }

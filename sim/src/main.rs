@@ -2,11 +2,11 @@
 //! network, disks and clocks. README.md beside it says what is simulated and what isn't.
 //!
 //! - [`options`]: what a seed draws. [`world`]: one seed's hosts, step by step.
-//! - [`node`], [`api`]: the product, wired. [`view`]: what is seen of it. [`clusters`]: what it mirrors between.
+//! - [`node`], [`api`], [`ends`]: the product, wired. [`view`]: what is seen of it. [`clusters`]: what it mirrors between.
 //! - [`operator`]: who asks it, [`wishes`], [`requests`], [`asked`]: what for, [`http`]: how.
 //! - [`producer`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
-//! - [`faults`], [`fleet_faults`], [`machine_faults`], [`strike`], [`mischief`]: what goes wrong, and [`struck`]: what that excuses.
+//! - [`faults`], [`fleet_faults`], [`machine_faults`], [`answer_faults`], [`strike`], [`mischief`], [`refusal`]: what goes wrong, and [`struck`]: what that excuses.
 //! - [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
 //! - [`trace`], [`shown`], [`walked`], [`run`]: what a run prints. [`processes`]: many runs, and the same
 //!   run twice. [`coverage`]: which paths they took.
@@ -20,6 +20,7 @@ compile_error!(
      tokio isn't seeded. A set RUSTFLAGS, even an empty one, replaces that file's flags: unset it"
 );
 
+mod answer_faults;
 mod api;
 mod asked;
 mod batches;
@@ -28,6 +29,7 @@ mod chance;
 mod clusters;
 mod coverage;
 mod disk;
+mod ends;
 mod faults;
 mod fleet;
 mod fleet_faults;
@@ -46,6 +48,7 @@ mod oracle;
 mod peering;
 mod processes;
 mod producer;
+mod refusal;
 mod requests;
 mod run;
 mod shown;

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use actors::clock::{Clocks, Uptime, WallClock};
 use actors::credit::CreditLimits;
@@ -17,11 +16,11 @@ use lockstep::status;
 use peers::book::Addresses;
 use peers::{Call, LatePeers, Security, Transport};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::api::{self, ApiListen};
 use crate::chance::SharedChance;
 use crate::disk::{Disk, Life};
+use crate::ends;
 use crate::judge::{Judge, Witness};
 use crate::network::SimDial;
 use crate::operator::Operator;
@@ -31,16 +30,6 @@ use crate::view::{self, Standing, View};
 
 /// The first one founds the fleet, the others join it. A fleet has some of them.
 pub const HOSTS: [&str; 5] = ["node-1", "node-2", "node-3", "node-4", "node-5"];
-
-/// As the binary has them.
-const ENGINE_STOP_MAX: Duration = Duration::from_secs(5);
-const YIELD_MAX: Duration = Duration::from_secs(1);
-const HTTP_STOP_MAX: Duration = Duration::from_millis(500);
-const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(2);
-
-/// As the binary has it (`node/src/peering/trust.rs`): so long a removed voter waits for its vote to be taken.
-const VOTE_MAX: Duration = Duration::from_secs(10);
-const VOTE_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What is left of a node when its process ends.
 pub struct Seat {
@@ -110,8 +99,10 @@ impl Seat {
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         let life = self.disk.life();
         match self.live(&life).await {
-            // Dead already, for want of its disk; the crash follows.
-            Err(error) if life.is_over() || self.disk.is_full() => tracing::info!("node: {error}"),
+            // Dead already, for want of its disk; what follows is a crash, or another disk.
+            Err(error) if life.is_over() || self.disk.is_full() || self.disk.is_damaged() => {
+                tracing::info!("node: {error}");
+            }
             outcome => outcome?,
         }
         std::future::pending().await
@@ -145,9 +136,9 @@ impl Seat {
             observatory: Arc::default(),
             tls: Arc::default(),
         };
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stops) = watch::channel(false);
         let api = api::of(&consensus, &fleet, dial.clone(), &self.clock, &self.chance);
-        let server = tokio::spawn(lockstep::api::serve(http, lockstep::api::router(api), stopped));
+        let server = tokio::spawn(lockstep::api::serve(http, lockstep::api::router(api), stops));
         let started = async {
             let (transport, engine) = self.start(&consensus, &peers, &fleet, dial, listener).await?;
             tracing::info!("node: data plane runs");
@@ -169,17 +160,18 @@ impl Seat {
             },
             _ = stopping.wait_for(|stops| *stops) => None,
         };
-        let removed = match &running {
+        let why = match &running {
             Some((transport, ..)) => tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stops| *stops) => false,
-                () = removed(&consensus, transport) => true,
+                _ = stopping.wait_for(|stops| *stops) => "is told to stop".to_owned(),
+                () = ends::removed(&consensus, transport) => "was removed".to_owned(),
+                why = ends::stopped(&consensus) => format!("stops: {why}"),
             },
-            None => false,
+            None => "is told to stop".to_owned(),
         };
-        tracing::info!("node: {}", if removed { "was removed" } else { "is told to stop" });
+        tracing::info!("node: {why}");
         let engine = running.as_ref().map(|(_, engine, _)| engine);
-        finish(engine, &consensus, &stop, server).await;
+        ends::finish(engine, &consensus, &stop, server).await;
         if let Some((transport, _, member)) = running {
             transport.stop();
             member.abort();
@@ -252,7 +244,7 @@ impl Seat {
             tokio::select! {
                 biased;
                 recorded = engine::record_start(consensus, &description) => recorded?,
-                () = removed(consensus, &transport) => return Err(SubmitError::Stopped),
+                () = ends::removed(consensus, &transport) => return Err(SubmitError::Stopped),
             }
         }
         let peers: Arc<dyn Call> = Arc::new(peers.clone());
@@ -343,51 +335,4 @@ async fn found_fleet(consensus: &Consensus) -> Result<(), SubmitError> {
         Ok(_) | Err(SubmitError::Refused(Refusal::Exists { .. })) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// Returns when this node is no longer a member: by its own catalog, or by another's word.
-async fn removed(consensus: &Consensus, transport: &Transport) {
-    let me = consensus.node_id();
-    let (mut applied, mut refusals) = (consensus.watch(), transport.refusals());
-    let here = applied.wait_for(|now| now.catalog.fleet.removed.contains_key(&me));
-    let said = refusals.wait_for(|all| all.values().any(|r| matches!(r, peers::Refusal::Removed(_))));
-    let is_removed = tokio::select! {
-        biased;
-        found = here => found.is_ok(),
-        found = said => found.is_ok(),
-    };
-    if !is_removed {
-        std::future::pending::<()>().await;
-    }
-    let gone = consensus.watch().borrow().catalog.fleet.removed.contains_key(&me);
-    if gone && tokio::time::timeout(VOTE_MAX, no_longer_votes(consensus)).await.is_err() {
-        tracing::info!("node: goes though its vote wasn't taken");
-    }
-}
-
-/// Until then a majority may need it.
-async fn no_longer_votes(consensus: &Consensus) {
-    while consensus.status().voters.contains(&consensus.node_id()) {
-        tokio::time::sleep(VOTE_LOOK_EVERY).await;
-    }
-}
-
-/// Hands everything over and stops, data plane first.
-async fn finish(
-    engine: Option<&Engine>,
-    consensus: &Consensus,
-    stop: &watch::Sender<bool>,
-    server: JoinHandle<()>,
-) {
-    if let Some(engine) = engine
-        && !engine.leave(ENGINE_STOP_MAX).await
-    {
-        tracing::info!("node: not everything was handed over or stopped");
-    }
-    if let Ok(Some(to)) = tokio::time::timeout(YIELD_MAX, consensus.yield_leadership()).await {
-        tracing::info!("node: the Raft leadership goes to {to}");
-    }
-    stop.send_replace(true);
-    let _ = tokio::time::timeout(HTTP_STOP_MAX, server).await;
-    let _ = tokio::time::timeout(CONSENSUS_STOP_MAX, consensus.shutdown()).await;
 }

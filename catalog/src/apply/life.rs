@@ -111,6 +111,8 @@ impl Catalog {
         if mirror.status == MirrorStatus::PendingStopped {
             return Err(mirror.illegal(mirror.way_on()));
         }
+        let source_topic = mirror.source_topic.clone();
+        self.forget(&key.link, source_topic)?;
         self.take_away(key)?;
         self.link_mut(&key.link)?.mirrors.remove(&key.topic);
         Ok(Outcome::Done)

@@ -7,7 +7,6 @@ use catalog::MirrorTopic;
 use kafka::fetch::TopicPartition;
 use tokio::time::Instant;
 
-use super::filters;
 use super::memory::Memory;
 use super::plan::{self, Targets};
 use super::read::{self, Errors, GROUPS_A_REQUEST, REQUESTS_MAX};
@@ -15,7 +14,7 @@ use super::settings::{self, OffsetSettings};
 use super::step::{Step, Trouble, Wanted};
 use crate::observe::TaskError;
 use crate::plane::LinkPlane;
-use crate::sync::{Producers, Writer, all};
+use crate::sync::{Producers, Writer, all, filters};
 
 /// So many errors and remarks are kept, and a count of the others.
 const TOLD_MAX: usize = 50;
@@ -39,7 +38,7 @@ pub async fn round(
     writer: &Writer,
 ) -> Found {
     let mut found = Found::default();
-    if settings.filters.group_filters.is_empty() {
+    if settings.filters.is_empty() {
         let message = format!("no group is named: set {} to {}", settings::FILTERS, filters::EVERY_GROUP);
         found.errors.insert("".into(), TaskError::misconfiguration(message));
         return found;
