@@ -150,7 +150,7 @@ mod tests {
         assert_eq!((coverage.seeds, coverage.walked[2]), (4, 1));
         assert_eq!(coverage.codes, BTreeSet::from([-1, 87]));
         let table = coverage.to_string();
-        assert!(table.contains("   50  prefix filled\n"), "{table}");
+        assert!(table.contains("   25  prefix filled\n"), "{table}");
         assert!(table.contains("    0  unguarded  (seldom)\n"), "{table}");
     }
 }
