@@ -8,28 +8,58 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use rand::Rng;
+use rand::seq::IndexedRandom;
 use tests::artifacts::{Artifacts, KAFKA_DEFAULT};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::node::{Node, find_binary};
-use tests::scenario::Scenario;
+use tests::scenario::{self, Scenario};
 
 const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
 /// As Kafka's scripts are called, and the class behind each.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 5] = [
     ("kafka-console-consumer.sh", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
     ("kafka-console-producer.sh", "org.apache.kafka.tools.ConsoleProducer"),
     ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
+    ("kafka-get-offsets.sh", "org.apache.kafka.tools.GetOffsetShell"),
     ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
 ];
 
-#[test]
-fn disaster_recovery() {
-    walk("disaster-recovery");
-}
+/// In a normal run so many of them, drawn from the seed.
+const DRAWN: usize = 3;
+/// That `SITES` names.
+const SITES: usize = 10;
 
 #[test]
-fn migrate_consumers_first() {
-    walk("migrate-consumers-first");
+fn each_walk_through_does_what_it_says() {
+    Scenario::share("walk-throughs", |scenario| {
+        let mut rng = scenario.rng();
+        let all = documents()?;
+        let drawn = if scenario::all_cells() { all.len() } else { DRAWN };
+        let version = VERSIONS[rng.random_range(0..VERSIONS.len())];
+        for name in all.choose_multiple(&mut rng, drawn) {
+            walk(scenario, name, version).with_context(|| name.clone())?;
+            scenario.note(name);
+        }
+        Ok(())
+    });
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/walkthroughs")
+}
+
+/// Names of all but the list of them.
+fn documents() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in fs::read_dir(directory()).context("list the walk-throughs")? {
+        let path = file.context("list the walk-throughs")?.path();
+        let name = path.file_stem().and_then(|name| name.to_str()).context("a name")?;
+        if name != "README" {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -40,50 +70,54 @@ enum Step {
     EastEnds,
 }
 
-fn walk(name: &str) {
-    Scenario::share(&format!("walk-{name}"), |scenario| {
-        let version = VERSIONS[scenario.rng().random_range(0..VERSIONS.len())];
-        eprintln!("Kafka {version}");
-        let document =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/walkthroughs").join(format!("{name}.md"));
-        let text = fs::read_to_string(&document).with_context(|| document.display().to_string())?;
-        let start = |name: &str| {
-            let config = KafkaConfig {
-                version: version.to_owned(),
-                ..KafkaConfig::single(name, scenario.directory())
-            };
-            KafkaCluster::start(config)
-        };
-        let (mut east, west) = (Some(start("east")?), start("west")?);
-        let node = Node::bootstrap("node-1", scenario.directory())?;
-        let environment: BTreeMap<&str, String> = BTreeMap::from([
-            ("EAST", east.as_ref().map(KafkaCluster::bootstrap).unwrap_or_default()),
-            ("WEST", west.bootstrap()),
-            ("LOCKSTEP_URL", node.url()),
-            ("PATH", path(&tools(scenario.directory())?)?),
-        ]);
-        let work = scenario.directory().join("work");
-        fs::create_dir(&work).context("make a directory")?;
-        let mut printed = String::new();
-        let steps = steps(&text)?;
-        ensure!(steps.iter().any(|step| matches!(step, Step::Printed(_))), "nothing is checked");
-        for step in steps {
-            match step {
-                Step::Type(lines) => printed = typed(&lines, &work, &environment)?,
-                Step::Printed(lines) => {
-                    let mut rest = printed.as_str();
-                    for line in lines {
-                        let at =
-                            rest.find(&line).with_context(|| format!("'{line}' isn't in:\n{printed}"))?;
-                        rest = &rest[at + line.len()..];
-                    }
+fn walk(scenario: &Scenario, name: &str, version: &str) -> Result<()> {
+    eprintln!("{name}, Kafka {version}");
+    let parent = scenario.directory().join(name);
+    fs::create_dir(&parent).context("make a directory")?;
+    let document = directory().join(format!("{name}.md"));
+    let text = fs::read_to_string(&document).with_context(|| document.display().to_string())?;
+    let start = |name: &str| {
+        let config = KafkaConfig { version: version.to_owned(), ..KafkaConfig::single(name, &parent) };
+        KafkaCluster::start(config)
+    };
+    let needs = |variable: &str| text.contains(&format!("${variable}"));
+    let mut east = needs("EAST").then(|| start("east")).transpose()?;
+    let west = start("west")?;
+    let south = needs("SOUTH").then(|| start("south")).transpose()?;
+    let sites = if needs("SITES") { SITES } else { 0 };
+    let sites: Vec<KafkaCluster> =
+        (1..=sites).map(|site| start(&format!("site-{site}"))).collect::<Result<_>>()?;
+    let node = Node::bootstrap("node-1", &parent)?;
+    let bootstrap =
+        |cluster: &Option<KafkaCluster>| cluster.as_ref().map(KafkaCluster::bootstrap).unwrap_or_default();
+    let environment: BTreeMap<&str, String> = BTreeMap::from([
+        ("EAST", bootstrap(&east)),
+        ("WEST", west.bootstrap()),
+        ("SOUTH", bootstrap(&south)),
+        ("SITES", sites.iter().map(KafkaCluster::bootstrap).collect::<Vec<_>>().join(" ")),
+        ("LOCKSTEP_URL", node.url()),
+        ("PATH", path(&tools(&parent)?)?),
+    ]);
+    let work = parent.join("work");
+    fs::create_dir(&work).context("make a directory")?;
+    let mut printed = String::new();
+    let steps = steps(&text)?;
+    ensure!(steps.iter().any(|step| matches!(step, Step::Printed(_))), "nothing is checked");
+    for step in steps {
+        match step {
+            Step::Type(lines) => printed = typed(&lines, &work, &environment)?,
+            Step::Printed(lines) => {
+                let mut rest = printed.as_str();
+                for line in lines {
+                    let at = rest.find(&line).with_context(|| format!("'{line}' isn't in:\n{printed}"))?;
+                    rest = &rest[at + line.len()..];
                 }
-                Step::EastEnds => east.take().context("east has ended already")?.stop()?,
             }
+            Step::EastEnds => east.take().context("east has ended already")?.stop()?,
         }
-        drop(node);
-        Ok(())
-    });
+    }
+    drop(node);
+    Ok(())
 }
 
 fn steps(text: &str) -> Result<Vec<Step>> {
