@@ -16,9 +16,13 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 64] = [
+const PATHS: [Path; 68] = [
     path("written by idempotent producers", &["sim: an idempotent producer of "]),
     path("written by plain producers", &["sim: a plain producer of "]),
+    path("group has a member at the source", &["sim: app-", " has a member at north"]),
+    path("group has a member at the destination", &["sim: app-", " has a member at south"]),
+    path("group reset", &["sim: app-", " is reset on "]),
+    path("group put where it stands", &["groups: app-", " was put to "]),
     path("prefix filled", &["actors: cutting off the filler"]),
     path("fault during a fill", &["ambush: "]),
     path("cut lost and made again", &["walked: ", "shows again what was cut"]),
@@ -147,7 +151,7 @@ mod tests {
         coverage.add("node-1 actors: cutting\nnode-1 sim: off the filler\n");
         coverage.add("sim: mischief: Fetch requests are answered with error -1\n");
         coverage.add("sim: mischief: Produce requests are answered with error 87\n");
-        assert_eq!((coverage.seeds, coverage.walked[2]), (4, 1));
+        assert_eq!((coverage.seeds, coverage.walked[6]), (4, 1));
         assert_eq!(coverage.codes, BTreeSet::from([-1, 87]));
         let table = coverage.to_string();
         assert!(table.contains("   25  prefix filled\n"), "{table}");

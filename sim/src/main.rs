@@ -4,7 +4,7 @@
 //! - [`options`]: what a seed draws. [`world`]: one seed's hosts, step by step.
 //! - [`node`], [`api`], [`ends`]: the product, wired. [`view`]: what is seen of it. [`clusters`]: what it mirrors between.
 //! - [`operator`]: who asks it, [`wishes`], [`requests`], [`asked`]: what for, [`http`]: how.
-//! - [`producer`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
+//! - [`producer`], [`consumers`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
 //! - [`faults`], [`fleet_faults`], [`machine_faults`], [`answer_faults`], [`strike`], [`mischief`], [`refusal`]: what goes wrong, and [`struck`]: what that excuses.
 //! - [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
@@ -27,6 +27,7 @@ mod batches;
 mod catching_up;
 mod chance;
 mod clusters;
+mod consumers;
 mod coverage;
 mod disk;
 mod ends;

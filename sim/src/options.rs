@@ -69,6 +69,11 @@ const PARTITION_RESPONSE_BYTES_MAX: [u64; 3] = [1 << 20, 64 << 10, 32 << 10];
 /// theirs: it is always short there.
 const FETCH_WAIT_MAX_MS: [u64; 2] = [50, 500];
 
+/// In so many seeds of a hundred there are consumer groups, and they are synced.
+const GROUPS_PERCENT: u64 = 50;
+const GROUPS_MAX: u64 = 3;
+const EVERY_GROUP: &str = r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"}]}"#;
+
 /// How old a partition's records are when they are sent. The destination's brokers forget the producer of
 /// records older than a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +145,8 @@ pub struct Options {
     pub memory: Memory,
     /// Of the link between the clusters with data.
     pub link_configs: BTreeMap<String, String>,
+    /// The source topic of each consumer group.
+    pub groups: Vec<String>,
     /// In the order in which they happen.
     pub faults: Vec<Fault>,
     /// Each waits for a prefix that is being filled.
@@ -170,9 +177,11 @@ impl Options {
             mood: *chance.pick(&Mood::ALL),
             memory,
             link_configs: link_configs(memory, &mut Chance::of(seed, "link configs")),
+            groups: Vec::new(),
             faults: faults::draw(&mut chance, busy, unclean),
             ambushes: faults::draw_ambushes(&mut Chance::of(seed, "ambushes")),
         };
+        options.draw_groups(&mut Chance::of(seed, "groups"));
         if nodes > 1 {
             if fleet.percent(LONG_PERCENT) {
                 busy += LONGER;
@@ -191,6 +200,19 @@ impl Options {
 
     pub fn damages_a_disk(&self) -> bool {
         self.faults.iter().any(|fault| matches!(fault.kind, Kind::Machine(OfMachine::DamagedDisk { .. })))
+    }
+
+    fn draw_groups(&mut self, chance: &mut Chance) {
+        if !chance.percent(GROUPS_PERCENT) {
+            return;
+        }
+        let names: Vec<String> = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        self.groups = (0..chance.between(1..=GROUPS_MAX)).map(|_| chance.pick(&names).clone()).collect();
+        let synced = [
+            ("consumer.offset.sync.enable", "true".to_owned()),
+            ("consumer.offset.group.filters", EVERY_GROUP.to_owned()),
+        ];
+        self.link_configs.extend(synced.map(|(key, value)| (key.to_owned(), value)));
     }
 
     fn draw_fleet_faults(&mut self, fleet: &mut Chance) {
@@ -276,6 +298,9 @@ impl fmt::Display for Options {
         let Memory { credit, .. } = self.memory;
         let (link, partition) = (credit.link_bytes_max, credit.partition_bytes_max);
         writeln!(f, "  a link holds {link} bytes at most, a partition {partition}; {:?}", self.link_configs)?;
+        if !self.groups.is_empty() {
+            writeln!(f, "  consumer groups of {:?}", self.groups)?;
+        }
         for fault in &self.faults {
             writeln!(f, "  {fault}")?;
         }

@@ -11,6 +11,7 @@ use turmoil::Sim;
 use crate::catching_up::{self, CatchingUp};
 use crate::chance::Chance;
 use crate::clusters::{self, DESTINATION, Embedded, Side, UNREACHABLE};
+use crate::consumers::{self, Consumers};
 use crate::faults::{Ambush, Fault, Kind};
 use crate::fleet::{Facts, Fleet};
 use crate::history::Key;
@@ -86,6 +87,13 @@ impl World<'_> {
             Producers { options: options.clone(), time: time.clone(), oracle: field.oracle.clone() };
         producers.preload(&field.source);
         sim.host(producer::HOST, move || producers.clone().run());
+        let consumers = Consumers {
+            options: options.clone(),
+            time: time.clone(),
+            source: field.source.clone(),
+            destination: field.destination.clone(),
+        };
+        sim.host(consumers::HOST, move || consumers.clone().run());
         let verifier = Verifier::default();
         let reader = verifier.clone();
         sim.host(verifier::HOST, move || reader.clone().run());

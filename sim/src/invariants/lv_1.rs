@@ -3,7 +3,7 @@
 
 use catalog::{Link, MirrorStatus, MirrorTopic};
 
-use super::Invariant;
+use super::{Invariant, ct_5};
 use crate::batches::Stored;
 use crate::clusters::{DESTINATION, UNREACHABLE};
 use crate::judge::{Logs, Seen, Shown};
@@ -64,6 +64,9 @@ fn mirror_runs(link: &Link, mirror: &MirrorTopic, logs: &Logs<'_>, shown: &Shown
             return Err(format!("topic {name} has {image} partitions, its mirror {has}"));
         }
         partition_runs(&key, &source_key, logs, shown).map_err(|why| format!("{name}[{index}] {why}"))?;
+        if link.configs.get("consumer.offset.sync.enable").is_some_and(|value| value == "true") {
+            ct_5::stands(logs, &source_key, &key)?;
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod ct_1;
 mod ct_2;
+mod ct_5;
 mod ct_6;
 mod dp_1;
 mod dp_2;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
     vec![
         Box::<ct_1::EqualIndex>::default(),
         Box::<ct_2::EpochsRise>::default(),
+        Box::<ct_5::Clamped>::default(),
         Box::<ct_6::Durable>::default(),
         Box::<OfEach<dp_1::InOrderImage>>::default(),
         Box::<dp_1::NothingCut>::default(),
