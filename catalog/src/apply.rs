@@ -1,5 +1,6 @@
 //! `apply`: the only way the catalog changes. Total and deterministic; a refusal changes nothing.
 
+mod acls;
 mod fleet;
 mod life;
 mod ownership;
@@ -85,6 +86,9 @@ impl Catalog {
             }
             Action::MirrorStopped { mirror, producer, assignment_epoch, ends, remarks } => {
                 self.stopped(&mirror, (producer, assignment_epoch), (ends, remarks), at_ms)
+            }
+            Action::RecordAcls { link, expected_revision, changes } => {
+                self.record_acls(&link, expected_revision, changes)
             }
         }
     }
@@ -173,6 +177,7 @@ impl Catalog {
             return Err(Refusal::InUse { what: "link".into(), name: link.name.to_string(), by });
         }
         self.links.remove(id);
+        self.acls.remove(id);
         Ok(Outcome::Done)
     }
 

@@ -24,8 +24,9 @@ use crate::model::{
 pub const VERSION: u8 = 1;
 
 /// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address. 2: it
-/// doesn't know which assignment epochs deleted mirrors had. 3: its mirror topics don't stop.
-pub const CATALOG_VERSION: u8 = 4;
+/// doesn't know which assignment epochs deleted mirrors had. 3: its mirror topics don't stop. 4: it
+/// doesn't know who wrote which ACLs.
+pub const CATALOG_VERSION: u8 = 5;
 
 /// Decoding stops beyond this: a bound on what a corrupt length can make us allocate.
 const DECODED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -74,6 +75,7 @@ pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
 pub fn decode_catalog(bytes: &[u8]) -> Result<Catalog, CodecError> {
     match version(bytes)? {
         (CATALOG_VERSION, body) => decode_body(body),
+        (4, body) => decode_body::<CatalogV4>(body).map(Catalog::from),
         (3, body) => decode_body::<CatalogV3>(body).map(Catalog::from),
         (2, body) => decode_body::<CatalogV2>(body).map(Catalog::from),
         (1, body) => decode_body::<CatalogV1>(body).map(Catalog::from),
@@ -134,7 +136,7 @@ impl From<CatalogV1> for Catalog {
             .into_iter()
             .map(|(id, NodeV1 { name, starts })| (id, Node::of_level_1(name, starts)))
             .collect();
-        Self { nodes, clusters: old.clusters, links: links(old.links), fleet: Fleet::default() }
+        Self { nodes, clusters: old.clusters, links: links(old.links), ..Self::default() }
     }
 }
 
@@ -159,7 +161,13 @@ impl From<CatalogV2> for Catalog {
     fn from(old: CatalogV2) -> Self {
         let FleetV2 { id, authorities, join_tokens, removed, hand_overs } = old.fleet;
         let fleet = Fleet { id, authorities, join_tokens, removed, hand_overs, deleted_epoch_max: 0 };
-        Self { nodes: old.nodes, clusters: old.clusters, links: links(old.links), fleet }
+        Self {
+            nodes: old.nodes,
+            clusters: old.clusters,
+            links: links(old.links),
+            fleet,
+            acls: BTreeMap::new(),
+        }
     }
 }
 
@@ -199,7 +207,23 @@ struct MirrorTopicV3 {
 
 impl From<CatalogV3> for Catalog {
     fn from(old: CatalogV3) -> Self {
-        Self { nodes: old.nodes, clusters: old.clusters, links: links(old.links), fleet: old.fleet }
+        let CatalogV3 { nodes, clusters, links: old, fleet } = old;
+        Self { nodes, clusters, links: links(old), fleet, acls: BTreeMap::new() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct CatalogV4 {
+    nodes: BTreeMap<NodeId, Node>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    links: BTreeMap<LinkId, Arc<Link>>,
+    fleet: Fleet,
+}
+
+impl From<CatalogV4> for Catalog {
+    fn from(old: CatalogV4) -> Self {
+        let CatalogV4 { nodes, clusters, links, fleet } = old;
+        Self { nodes, clusters, links, fleet, acls: BTreeMap::new() }
     }
 }
 
@@ -236,6 +260,18 @@ fn mirror(old: MirrorTopicV3) -> MirrorTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_catalog_of_the_fourth_version_is_read() {
+        let nodes = BTreeMap::from([(NodeId(7), Node::of_level_1("n".into(), 3))]);
+        let (clusters, links) = (BTreeMap::new(), BTreeMap::new());
+        let bytes = encode_as(4, &CatalogV4 { nodes, clusters, links, fleet: Fleet::default() });
+        let written = [4, 1, 7, 1, b'n', 3, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(bytes, written, "as the fourth version wrote it");
+        let read = decode_catalog(&bytes).expect("readable");
+        assert_eq!((read.nodes[&NodeId(7)].starts, read.acls.len()), (3, 0));
+        assert_eq!(decode_catalog(&encode_catalog(&read)).expect("readable"), read);
+    }
 
     #[test]
     fn a_catalog_of_the_third_version_is_read() {
@@ -316,7 +352,7 @@ mod tests {
         let refused = decode_catalog(&newer).expect_err("newer");
         assert_eq!(
             refused.to_string(),
-            "written in format 5, this build reads up to 4: use a newer lockstep"
+            "written in format 6, this build reads up to 5: use a newer lockstep"
         );
     }
 }

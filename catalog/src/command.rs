@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::acls::AclChange;
 use crate::fleet::{Authority, Duty, FleetId, JoinToken, PartitionKey};
 use crate::model::{Failure, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId};
 use crate::stop::StoppedPartition;
@@ -185,6 +186,14 @@ pub enum Action {
         ends: Vec<StoppedPartition>,
         remarks: Vec<Arc<str>>,
     },
+    // Level 4 from here on.
+    /// What a link's ACL sync is about to write, has deleted or withholds; at most
+    /// [`crate::acls::ACL_CHANGES_MAX`].
+    RecordAcls {
+        link: LinkId,
+        expected_revision: u64,
+        changes: Vec<AclChange>,
+    },
 }
 
 /// What a node says of itself when it starts.
@@ -243,6 +252,7 @@ impl Action {
             | Self::FailOverMirror { .. }
             | Self::FenceMirror { .. }
             | Self::MirrorStopped { .. } => 3,
+            Self::RecordAcls { .. } => 4,
         }
     }
 }

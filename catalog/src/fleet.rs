@@ -13,7 +13,8 @@ use crate::model::{Catalog, MirrorKey, NodeId};
 /// it knows its level: `apply` must do the same everywhere.
 ///
 /// 1: one node is a whole fleet. 2: fleets of several nodes. 3: mirror topics stop.
-pub const LEVEL: u32 = 3;
+/// 4: ACLs follow the source.
+pub const LEVEL: u32 = 4;
 
 /// A fleet's id: 22 characters of URL-safe base64, drawn by its founder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::acls::AclRecord;
 use crate::fleet::{Fleet, Node};
 use crate::stop::Stop;
 
@@ -57,6 +58,8 @@ pub struct Catalog {
     pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
     pub links: BTreeMap<LinkId, Arc<Link>>,
     pub fleet: Fleet,
+    /// Of links whose ACLs follow the source, or did.
+    pub acls: BTreeMap<LinkId, Arc<AclRecord>>,
 }
 
 /// A registered Kafka cluster.
