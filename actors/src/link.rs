@@ -32,6 +32,7 @@ use crate::plane::{LinkPlane, PlaneMeters, Topics};
 use crate::settings::{self, LinkSettings};
 use crate::setup;
 use crate::stop::Stopping;
+use crate::sync::acls::AclSync;
 use crate::sync::configs::ConfigSync;
 use crate::sync::offsets::OffsetSync;
 use crate::watch::{self, Round, Watched};
@@ -181,7 +182,16 @@ impl Actor for LinkSupervisor {
             observatory: surroundings.observatory.clone(),
         };
         let offset_sync = tokio::spawn(offset_sync.run()).abort_handle();
-        let tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker, config_sync, offset_sync];
+        let acl_sync = AclSync {
+            link: link.id.clone(),
+            node: surroundings.node,
+            plane: plane.clone(),
+            catalog: surroundings.catalog.clone(),
+            observatory: surroundings.observatory.clone(),
+        };
+        let acl_sync = tokio::spawn(acl_sync.run()).abort_handle();
+        let keepers = [keeper.abort_handle(), watcher.abort_handle(), checker];
+        let tasks = keepers.into_iter().chain([config_sync, offset_sync, acl_sync]).collect();
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,

@@ -15,7 +15,7 @@ use crate::link::{LinkArguments, LinkMessage, LinkSupervisor, Surroundings, rele
 use crate::observe::LinkView;
 use crate::plan::{self, Leaving, Running};
 use crate::preflight;
-use crate::sync::offsets;
+use crate::sync;
 
 /// Before a link whose supervisor failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(2);
@@ -254,7 +254,7 @@ fn runs_on(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
 
 fn basis(catalog: &Catalog, link: &Link) -> Result<Basis, String> {
     let (source, destination) = preflight::client_configs(catalog, link).map_err(|e| e.to_string())?;
-    let configs = link.configs.iter().filter(|(key, _)| !offsets::settings::is_live(key));
+    let configs = link.configs.iter().filter(|(key, _)| !sync::is_live(key));
     Ok((source, destination, configs.map(|(key, value)| (key.clone(), value.clone())).collect()))
 }
 

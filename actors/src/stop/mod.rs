@@ -25,6 +25,7 @@ use crate::catalog_port::CatalogPort;
 use crate::observe::Observatory;
 use crate::partition::topic_partition;
 use crate::plane::LinkPlane;
+use crate::sync::acls::at_stop::at_stop;
 use crate::sync::offsets::settings::OffsetSettings;
 use crate::{settings, sync};
 use catch_up::{CatchUp, Ends, Progress};
@@ -207,6 +208,7 @@ impl Stopping {
             if is_promotion {
                 remarks.extend(self.sync_once_more(mirror, gate).await);
             }
+            remarks.extend(at_stop(&self.plane, &self.catalog, &self.key, gate).await);
             let destination = self.plane.destination();
             remarks.extend(configs::set_free(destination, &mirror.name, source.as_ref(), gate).await?);
         }

@@ -1,7 +1,8 @@
 //! A link's tasks beside its records: what else is kept in step with the source.
 //!
-//! - [`configs`]: topic configs. [`offsets`]: group offsets.
+//! - [`configs`]: topic configs. [`offsets`]: group offsets. [`acls`]: ACLs.
 
+pub mod acls;
 pub mod configs;
 pub mod offsets;
 
@@ -16,6 +17,11 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::catalog_port::CatalogPort;
 use crate::plane::LinkPlane;
+
+/// Keys that a running link doesn't have to begin anew for.
+pub fn is_live(key: &str) -> bool {
+    offsets::settings::is_live(key) || acls::settings::is_live(key)
+}
 
 /// Who writes, and until when.
 #[derive(Clone)]

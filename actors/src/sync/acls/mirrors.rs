@@ -1,0 +1,199 @@
+//! What ACLs have to do with the mirror topics of a destination: which grant writing to one that is still
+//! mirrored, and which are about one that has stopped. And which node syncs an ACL.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use catalog::stop::StopKind;
+use catalog::{Catalog, Duty, Link, MirrorStatus, MirrorTopic, NodeId};
+use kafka::acls::{Acl, Operation, PatternType, Permission, ResourceType};
+
+/// LITERAL, it is every name.
+const EVERY_NAME: &str = "*";
+
+/// Mirror topics of a destination, of whichever link, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mirrors {
+    /// Not STOPPED.
+    pub mirrored: BTreeSet<Arc<str>>,
+    /// STOPPED, or about to be: only the stop itself writes for them.
+    pub stopped: BTreeSet<Arc<str>>,
+    /// One of the link's was failed over: clients may work at the destination, and what was revoked at the
+    /// source may be what was lost there.
+    pub has_failed_over: bool,
+}
+
+impl Mirrors {
+    pub fn of(catalog: &Catalog, link: &Link) -> Self {
+        let mut all = Self::default();
+        let same = |other: &&Arc<Link>| other.destination_cluster_id == link.destination_cluster_id;
+        for mirror in catalog.links.values().filter(same).flat_map(|link| link.mirrors.values()) {
+            if mirror.status != MirrorStatus::Stopped {
+                all.mirrored.insert(mirror.name.clone());
+            }
+            if mirror.status == MirrorStatus::Stopped || mirror.is_fenced() {
+                all.stopped.insert(mirror.name.clone());
+            }
+        }
+        let failed_over =
+            |m: &Arc<MirrorTopic>| m.stop.as_ref().is_some_and(|stop| stop.kind == StopKind::FailOver);
+        all.has_failed_over = link.mirrors.values().any(failed_over);
+        all
+    }
+
+    /// A mirror that is still mirrored, and that the ACL lets others write to.
+    pub fn written_by(&self, acl: &Acl) -> Option<&Arc<str>> {
+        grants_write(acl).then(|| first(&self.mirrored, acl)).flatten()
+    }
+
+    /// A mirror that has stopped, or is about to, and that the ACL is about: it is the destination's.
+    pub fn freezes(&self, acl: &Acl) -> Option<&Arc<str>> {
+        first(&self.stopped, acl)
+    }
+
+    /// What the stop of this mirror is to write of an ACL that was withheld for it: the ACL itself where it is
+    /// about no other mirror of the destination, otherwise the same for this topic alone.
+    pub fn applied_at_stop(&self, acl: &Acl, topic: &Arc<str>) -> Option<Acl> {
+        let only = BTreeSet::from([topic.clone()]);
+        if !grants_write(acl) || first(&only, acl).is_none() {
+            return None;
+        }
+        let is_about_another = |topics: &BTreeSet<Arc<str>>| all(topics, acl).any(|other| other != topic);
+        if !is_about_another(&self.mirrored) && !is_about_another(&self.stopped) {
+            return Some(acl.clone());
+        }
+        let resource_name = topic.clone();
+        Some(Acl { pattern_type: PatternType::Literal, resource_name, ..acl.clone() })
+    }
+}
+
+fn grants_write(acl: &Acl) -> bool {
+    acl.resource_type == ResourceType::Topic
+        && acl.permission == Permission::Allow
+        && matches!(acl.operation, Operation::Write | Operation::All)
+}
+
+fn first<'a>(topics: &'a BTreeSet<Arc<str>>, acl: &Acl) -> Option<&'a Arc<str>> {
+    all(topics, acl).next()
+}
+
+/// Those of the topics that the ACL is about.
+fn all<'a>(topics: &'a BTreeSet<Arc<str>>, acl: &Acl) -> impl Iterator<Item = &'a Arc<str>> {
+    let name = &acl.resource_name;
+    let is_topic = acl.resource_type == ResourceType::Topic;
+    let is_every = acl.pattern_type == PatternType::Literal && &**name == EVERY_NAME;
+    let exactly = acl.pattern_type == PatternType::Literal && !is_every;
+    let from = if is_every { "".into() } else { name.clone() };
+    let topics = topics.range(from..).take_while({
+        let name = name.clone();
+        move |topic| is_every || if exactly { **topic == name } else { topic.starts_with(&*name) }
+    });
+    topics.filter(move |_| is_topic)
+}
+
+/// The node that syncs an ACL. One that names a mirror of the link is synced by whoever would stop that mirror,
+/// so that nothing of ours follows STOPPED; the others by one node of the link.
+pub fn syncs(catalog: &Catalog, link: &Link, acl: &Acl) -> Option<NodeId> {
+    let is_named = acl.resource_type == ResourceType::Topic && acl.pattern_type == PatternType::Literal;
+    let named = link.mirrors.get(&acl.resource_name).filter(|_| is_named);
+    named.and_then(|mirror| owner(mirror)).or_else(|| of_link(catalog, link))
+}
+
+/// Whether the node may have anything to sync.
+pub fn has_part(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
+    of_link(catalog, link) == Some(node) || link.mirrors.values().any(|mirror| owner(mirror) == Some(node))
+}
+
+/// The one that has partition 0 of the first mirror, otherwise the first node that runs mirrors.
+fn of_link(catalog: &Catalog, link: &Link) -> Option<NodeId> {
+    let mirrors = || catalog.nodes.iter().find(|(_, node)| node.duty == Duty::Mirrors).map(|(id, _)| *id);
+    let owner = link.mirrors.values().find_map(|mirror| owner(mirror)).or_else(mirrors);
+    owner.or_else(|| catalog.nodes.keys().next().copied())
+}
+
+fn owner(mirror: &MirrorTopic) -> Option<NodeId> {
+    mirror.partitions.first()?.assignment.as_ref().map(|assignment| assignment.node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::sync::acls::fixture::acl;
+
+    fn mirrors(mirrored: &[&str], stopped: &[&str]) -> Mirrors {
+        let set = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
+        Mirrors { mirrored: set(mirrored), stopped: set(stopped), has_failed_over: false }
+    }
+
+    fn allow(what: &str) -> Acl {
+        acl(&format!("ALLOW User:a {what} *"))
+    }
+
+    #[test]
+    fn writing_to_a_mirror_is_granted_by_name_by_prefix_and_to_all() {
+        let mirrors = mirrors(&["orders", "team-a"], &[]);
+        for (text, expected) in [
+            ("WRITE TOPIC LITERAL orders", Some("orders")),
+            ("ALL TOPIC LITERAL orders", Some("orders")),
+            ("WRITE TOPIC LITERAL *", Some("orders")),
+            ("WRITE TOPIC PREFIXED team-", Some("team-a")),
+            ("WRITE TOPIC PREFIXED team-a", Some("team-a")),
+            ("WRITE TOPIC LITERAL team-", None),
+            ("WRITE TOPIC PREFIXED team-ab", None),
+            ("WRITE TOPIC PREFIXED *", None),
+            ("READ TOPIC LITERAL orders", None),
+            ("CREATE TOPIC LITERAL orders", None),
+            ("WRITE GROUP LITERAL orders", None),
+            ("ALL TRANSACTIONAL_ID LITERAL *", None),
+            ("WRITE TOPIC LITERAL other", None),
+        ] {
+            assert_eq!(mirrors.written_by(&allow(text)).map(|topic| &**topic), expected, "{text}");
+        }
+        assert_eq!(mirrors.written_by(&acl("DENY User:a WRITE TOPIC LITERAL orders *")), None);
+    }
+
+    #[test]
+    fn whatever_is_about_a_stopped_mirror_is_the_destinations() {
+        let mirrors = mirrors(&["team-b"], &["team-a"]);
+        for text in ["READ TOPIC LITERAL team-a", "WRITE TOPIC PREFIXED team-", "DESCRIBE TOPIC LITERAL *"] {
+            assert_eq!(mirrors.freezes(&allow(text)).map(|topic| &**topic), Some("team-a"), "{text}");
+        }
+        for text in ["READ TOPIC LITERAL team-b", "READ GROUP LITERAL team-a", "READ GROUP LITERAL *"] {
+            assert_eq!(mirrors.freezes(&allow(text)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stop_writes_what_was_withheld_for_its_topic_and_nothing_for_others() {
+        let mirrors = mirrors(&["team-a", "team-b", "solo-1"], &["team-a", "gone"]);
+        for (text, topic, expected) in [
+            ("WRITE TOPIC LITERAL team-a", "team-a", Some("WRITE TOPIC LITERAL team-a")),
+            ("WRITE TOPIC PREFIXED solo-", "solo-1", Some("WRITE TOPIC PREFIXED solo-")),
+            ("WRITE TOPIC PREFIXED team-", "team-a", Some("WRITE TOPIC LITERAL team-a")),
+            ("ALL TOPIC LITERAL *", "team-a", Some("ALL TOPIC LITERAL team-a")),
+            ("WRITE TOPIC LITERAL team-b", "team-a", None),
+            ("READ TOPIC LITERAL team-a", "team-a", None),
+        ] {
+            let applied = mirrors.applied_at_stop(&allow(text), &topic.into());
+            assert_eq!(applied, expected.map(allow), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_stops_a_mirror_syncs_what_names_it_and_one_node_the_rest() {
+        let mut catalog = Catalog::default();
+        for id in [1, 2, 3] {
+            catalog.nodes.insert(NodeId(id), catalog::Node::of_level_1("n".into(), 1));
+        }
+        let owned = |id| vec![fixture::owned_by(NodeId(id), false), fixture::owned_by(NodeId(1), false)];
+        let link = fixture::link(&[("a", owned(2)), ("b", owned(3))]);
+        let by = |link: &Link, what: &str| syncs(&catalog, link, &allow(what)).expect("one").0;
+        assert_eq!(by(&link, "READ TOPIC LITERAL b"), 3);
+        for rest in ["READ TOPIC PREFIXED b", "READ TOPIC LITERAL c", "READ GROUP LITERAL b"] {
+            assert_eq!(by(&link, rest), 2, "{rest}");
+        }
+        assert_eq!([1, 2, 3].map(|id| has_part(&catalog, &link, NodeId(id))), [false, true, true]);
+        assert_eq!(by(&fixture::link(&[]), "READ TOPIC LITERAL b"), 1);
+    }
+}
