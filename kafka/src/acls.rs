@@ -236,10 +236,9 @@ pub async fn delete(connection: &Connection, acls: &[Acl], gate: Gate) -> Result
     let request = DeleteAclsRequest::default().with_filters(acls.iter().map(filter).collect());
     let response = connection.call_gated(&DELETE_ACLS, &request, Some(gate)).await?;
     let results = response.filter_results.into_iter().map(|of_filter| {
-        outcome(of_filter.error_code, of_filter.error_message).and_then(|()| {
-            let matching = of_filter.matching_acls.into_iter();
-            matching.map(|acl| outcome(acl.error_code, acl.error_message)).collect()
-        })
+        outcome(of_filter.error_code, of_filter.error_message)?;
+        let mut matching = of_filter.matching_acls.into_iter();
+        matching.try_for_each(|acl| outcome(acl.error_code, acl.error_message))
     });
     outcomes(connection, "DeleteAcls", acls, results.collect())
 }

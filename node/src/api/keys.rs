@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use actors::sync::acls::filters::AclFilters;
+use actors::sync::acls::settings as acls;
 use actors::sync::offsets::filters::GroupFilters;
 use actors::sync::offsets::settings as offsets;
 use kafka::ClientConfig;
@@ -37,6 +39,10 @@ enum Rule {
     OneOf(&'static [&'static str]),
     /// Which groups, as JSON.
     GroupFilters,
+    /// Which ACLs, as JSON.
+    AclFilters,
+    /// Principals, separated by semicolons.
+    Principals,
     /// A secret: where it is, never what it is. The catalog isn't encrypted at rest yet.
     Reference,
     /// Anything else needs what this version doesn't have.
@@ -93,7 +99,7 @@ static CLIENT_KEYS: [Key; 23] = [
 ];
 
 /// Bounds are those within which the data plane takes a value.
-pub static LINK_KEYS: [Key; 32] = [
+pub static LINK_KEYS: [Key; 33] = [
     works(SOURCE_CLUSTER, None, Rule::Text),
     works(
         "availability.check.consecutive.failure.threshold",
@@ -110,16 +116,17 @@ pub static LINK_KEYS: [Key; 32] = [
         Rule::Integer { min: 64 * 1024, max: 64 * MIB },
     ),
     works("replica.fetch.wait.max.ms", Some("500"), Rule::Integer { min: 0, max: 30_000 }),
-    only("acl.sync.enable", "false"),
     only("auto.create.mirror.topics.enable", "false"),
     only("cluster.link.paused", "false"),
     only("connection.mode", "OUTBOUND"),
     only("consumer.group.prefix.enable", "false"),
     only("link.mode", "DESTINATION"),
-    not_yet("acl.filters"),
-    not_yet("acl.sync.mode"),
-    not_yet("acl.sync.ms"),
-    not_yet("acl.sync.write.on.mirrors"),
+    works(acls::FILTERS, None, Rule::AclFilters),
+    works(acls::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
+    works(acls::MODE, Some(acls::MODES[0]), Rule::OneOf(&acls::MODES)),
+    works(acls::MS, Some("5000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
+    works(acls::OWN_PRINCIPALS, None, Rule::Principals),
+    works(acls::WRITE_ON_MIRRORS, Some(acls::WRITES_ON_MIRRORS[0]), Rule::OneOf(&acls::WRITES_ON_MIRRORS)),
     not_yet("auto.create.mirror.topics.filters"),
     not_yet("batch.coalesce"),
     not_yet("cluster.link.prefix"),
@@ -319,6 +326,14 @@ impl Key {
                 Ok(_) => return Ok(()),
                 Err(problem) => problem,
             },
+            Rule::AclFilters => match AclFilters::parse(value) {
+                Ok(_) => return Ok(()),
+                Err(problem) => problem,
+            },
+            Rule::Principals => match acls::principals(value) {
+                Ok(_) => return Ok(()),
+                Err(problem) => problem,
+            },
             Rule::Reference if ["file:/", "env:"].iter().any(|form| value.starts_with(form)) => return Ok(()),
             Rule::Reference => {
                 "secrets aren't kept by this version: give file:/PATH or env:NAME, which every connection reads".to_owned()
@@ -411,6 +426,11 @@ mod tests {
                  {\"groupFilters\":[{\"name\":\"*\",\"patternType\":\"LITERAL\",\"filterType\":\"INCLUDE\"}]}",
             ),
             (
+                vec![source, ("acl.sync.own.principals", "mirror")],
+                "acl.sync.own.principals: 'mirror' is no principal; give User:NAME, several separated by ';'",
+            ),
+            (vec![source, ("acl.sync.ms", "500")], "acl.sync.ms: must be a whole number, 1000 to 86400000"),
+            (
                 vec![source, ("gap.fill", "auto")],
                 "gap.fill: this version doesn't support it yet; leave it out",
             ),
@@ -429,6 +449,23 @@ mod tests {
         assert_eq!(
             error.message,
             "sasl.oauthbearer.scope: this version doesn't support it yet; leave it out"
+        );
+    }
+
+    #[test]
+    fn acl_filters_are_taken_as_they_are_documented_and_refused_with_their_form() {
+        let form = actors::sync::acls::filters::FORM;
+        for filters in [
+            form,
+            r#"{"aclFilters":[{"resourceFilter":{"resourceType":"any","patternType":"any"},"accessFilter":{"operation":"any","permissionType":"any"}}]}"#,
+        ] {
+            link(&[("source.cluster", "east"), ("acl.filters", filters), ("acl.sync.enable", "true")])
+                .expect("taken");
+        }
+        let wrong = link(&[("source.cluster", "east"), ("acl.filters", "{}")]).expect_err("no filters");
+        assert!(
+            wrong.starts_with("acl.filters: missing field `aclFilters`") && wrong.contains(form),
+            "{wrong}"
         );
     }
 

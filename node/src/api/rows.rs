@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use actors::observe::PartitionView;
+use actors::sync::acls::settings::AclSettings;
 use actors::sync::offsets::settings::OffsetSettings;
 use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 
@@ -26,6 +27,7 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
     let is_configured = match name {
         TOPIC_CONFIGS_SYNC => true,
         CONSUMER_OFFSET_SYNC => OffsetSettings::of(&link.configs).is_some(),
+        ACL_SYNC => AclSettings::of(&link.configs).is_some(),
         _ => false,
     };
     let state = match (seen.map(|link| link.state.as_str()), errors) {
@@ -49,6 +51,7 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
 
 const TOPIC_CONFIGS_SYNC: &str = actors::sync::configs::TASK;
 const CONSUMER_OFFSET_SYNC: &str = actors::sync::offsets::TASK;
+const ACL_SYNC: &str = actors::sync::acls::TASK;
 
 pub fn resource<T>(kind: &str, path: String, body: T) -> Resource<T> {
     Resource { kind: kind.to_owned(), metadata: ResourceMetadata { path }, body }

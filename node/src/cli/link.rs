@@ -58,7 +58,7 @@ enum Verb {
         #[command(subcommand)]
         verb: ConfigurationVerb,
     },
-    /// What a link keeps in step beside records: topic configs, group offsets
+    /// What a link keeps in step beside records: topic configs, group offsets, ACLs
     #[command(after_help = "Example:\n  lockstep link task list east-west")]
     Task {
         #[command(subcommand)]

@@ -33,13 +33,20 @@ pub async fn at_stop(
         match once(plane, &**catalog, key, gate, &mut left).await {
             Ok(()) => return left,
             Err(Again::Stale) => {}
-            Err(Again::Not(why)) => return vec![format!("what was withheld of the source's ACLs: {why}")],
+            Err(Again::Not(why)) => return vec![by_hand(&**catalog, key, &why)],
         }
     }
-    vec![
-        "what was withheld of the source's ACLs isn't written: what is recorded of them changes all the time"
-            .into(),
-    ]
+    vec![by_hand(&**catalog, key, "what is recorded of them changes all the time")]
+}
+
+/// Nobody comes back to it once the mirror is STOPPED.
+fn by_hand(catalog: &dyn CatalogPort, key: &MirrorKey, why: &str) -> String {
+    let (wanted, _) = wanted(&catalog.applied().catalog, key);
+    let mut named: Vec<String> = wanted.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if wanted.len() > NAMED_MAX {
+        named.push(format!("{} more", wanted.len() - NAMED_MAX));
+    }
+    format!("withheld ACLs may not be written ({why}); write by hand what is missing: {}", named.join(", "))
 }
 
 enum Again {
