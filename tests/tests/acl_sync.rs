@@ -204,7 +204,15 @@ impl World {
     }
 
     fn deletes_what_others_wrote_where_it_is_told_to(&mut self) -> Result<()> {
-        self.set(&[("acl.sync.mode", "mirror")])?;
+        let update = ["link", "update", LINK, "--config", "acl.sync.mode=mirror"];
+        let unasked = self.node.cli_said(&update)?;
+        ensure!(!unasked.status.success() && unasked.stderr.contains("--yes"), "{}", unasked.stderr);
+        let would = "AclSync would delete ALLOW User:eve READ on TOPIC LITERAL 'elsewhere' from *";
+        let lines: Vec<&str> = unasked.stderr.lines().filter(|line| line.contains("would delete")).collect();
+        ensure!(lines.len() == 1 && lines[0].ends_with(would), "{}", unasked.stderr);
+        std::thread::sleep(STAYS);
+        self.stands().context("nothing was confirmed")?;
+        self.node.cli(&[&update[..], &["--yes"]].concat())?;
         self.wanted.remove(BY_HAND_ELSEWHERE);
         self.stands().context("Lockstep's own stay, and what is about a stopped mirror")?;
         self.set(&[("acl.sync.mode", "owned")])

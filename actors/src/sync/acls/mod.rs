@@ -8,6 +8,7 @@
 //!
 //! - [`plan`]: what is to be done, as a value. [`mirrors`]: what ACLs have to do with mirror topics, and who
 //!   syncs which. [`filters`]: which ACLs. [`settings`]: the keys. [`at_stop`]: what was withheld.
+//!   [`preview`]: what it would do.
 
 pub mod at_stop;
 pub mod filters;
@@ -15,6 +16,7 @@ pub mod filters;
 pub(crate) mod fixture;
 pub mod mirrors;
 pub mod plan;
+pub mod preview;
 pub mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::acls::{ACL_CHANGES_MAX, AclBinding, AclChange, AclRecord};
-use catalog::{Action, LinkId, NodeId, Outcome};
+use catalog::{Action, Catalog, Link, LinkId, NodeId, Outcome};
 use consensus::SubmitError;
 use kafka::acls::{Acl, AclError, Described, Operation, Outcomes, PatternType, Permission, ResourceType};
 use kafka::connection::Gate;
@@ -117,21 +119,16 @@ impl AclSync {
             absent.clear();
             return Ok(());
         }
-        let own = own_principals(&self.plane, settings).await?;
-        let (source, destination) = (self.plane.source(), self.plane.destination());
-        let (at_source, at_destination) = tokio::join!(read(source), read(destination));
-        let (at_source, _) = at_source.map_err(|error| unread("source", &error))?;
-        let (at_destination, connection) = at_destination.map_err(|error| unread("destination", &error))?;
-        for (side, described) in [("source", &at_source), ("destination", &at_destination)] {
+        let Seen { lists, connection } =
+            look(self.plane.source(), self.plane.destination(), settings).await?;
+        for (side, described) in [("source", &lists.source), ("destination", &lists.destination)] {
             if described.unknown > 0 {
                 let message =
                     format!("{} ACLs of kinds that this version doesn't know are left", described.unknown);
                 found.remarks.insert(side.into(), message);
             }
         }
-        let Some((mut plan, revision)) = self.plan(settings, &at_source, &at_destination, &own) else {
-            return Ok(());
-        };
+        let Some((mut plan, revision)) = self.plan(settings, &lists) else { return Ok(()) };
         *absent = plan.confirm(absent);
         let remarks = plan.remarks.iter().take(TOLD_MAX);
         found.remarks.extend(remarks.map(|(acl, remark)| (acl.to_string().into(), remark.clone())));
@@ -141,7 +138,7 @@ impl AclSync {
         for (write, acls) in [(Write::Create, plan.creations()), (Write::Delete, plan.deletions())] {
             for some in acls.chunks(ACLS_A_REQUEST) {
                 let _turn = self.plane.sync_writes().read().await;
-                let gate = self.gate(write, some, settings.write_on_mirrors);
+                let gate = self.gate(write, some, settings);
                 self.write(&connection, write, some, gate, found).await?;
             }
         }
@@ -155,42 +152,27 @@ impl AclSync {
     }
 
     /// This node's part, and the revision of the record that it was decided on. None: the link is gone.
-    fn plan(
-        &self,
-        settings: &AclSettings,
-        at_source: &Described,
-        at_destination: &Described,
-        own: &BTreeSet<String>,
-    ) -> Option<(Plan, u64)> {
+    fn plan(&self, settings: &AclSettings, lists: &Lists) -> Option<(Plan, u64)> {
         let applied = self.catalog.applied();
         let catalog = &applied.catalog;
         let link = catalog.links.get(&self.link)?;
-        let (recorded, revision) = recorded(catalog.acls.get(&self.link).map(|record| &**record));
-        let facts = Facts {
-            at_source: &at_source.acls,
-            at_destination: &at_destination.acls,
-            recorded: &recorded,
-            settings,
-            own,
-            mirrors: &Mirrors::of(catalog, link),
-        };
-        let mut plan = plan::plan(facts);
+        let (mut plan, revision) = planned(catalog, link, settings, lists);
         plan.retain(|acl| mirrors::syncs(catalog, link, acl) == Some(self.node));
         Some((plan, revision))
     }
 
     /// Open while these are this node's to write, and may be.
-    fn gate(&self, write: Write, acls: &[Acl], write_on_mirrors: WriteOnMirrors) -> Gate {
+    fn gate(&self, write: Write, acls: &[Acl], settings: &AclSettings) -> Gate {
         let lease = self.plane.lease().gate(self.plane.lease().pass(), Duration::ZERO);
         let (applied, link, node) = (self.catalog.watch(), self.link.clone(), self.node);
-        let acls = acls.to_vec();
+        let (acls, settings) = (acls.to_vec(), settings.clone());
         Arc::new(move || {
             let applied = applied.borrow();
             let Some(link) = applied.catalog.links.get(&link) else { return false };
             let mirrors = Mirrors::of(&applied.catalog, link);
             let may = |acl: &Acl| {
                 let withheld =
-                    write_on_mirrors == WriteOnMirrors::AtStop && mirrors.written_by(acl).is_some();
+                    settings.write_on_mirrors == WriteOnMirrors::AtStop && mirrors.written_by(acl).is_some();
                 let is_safe = match write {
                     Write::Create => !withheld,
                     Write::Delete => !mirrors.has_failed_over,
@@ -199,7 +181,8 @@ impl AclSync {
                     && mirrors.freezes(acl).is_none()
                     && mirrors::syncs(&applied.catalog, link, acl) == Some(node)
             };
-            lease() && AclSettings::of(&link.configs).is_some() && acls.iter().all(may)
+            let is_still_wanted = AclSettings::of(&link.configs).as_ref() == Some(&settings);
+            lease() && is_still_wanted && acls.iter().all(may)
         })
     }
 
@@ -261,10 +244,48 @@ async fn read(client: &Client) -> Result<(Described, Connection), Error> {
     Ok((kafka::acls::describe(&connection).await?, connection))
 }
 
-/// As whom both ends know Lockstep.
-async fn own_principals(plane: &LinkPlane, settings: &AclSettings) -> Result<BTreeSet<String>, TaskError> {
+/// What both ends have, whole, and as whom they know Lockstep.
+struct Lists {
+    source: Described,
+    destination: Described,
+    own: BTreeSet<String>,
+}
+
+struct Seen {
+    lists: Lists,
+    /// To the destination.
+    connection: Connection,
+}
+
+async fn look(source: &Client, destination: &Client, settings: &AclSettings) -> Result<Seen, TaskError> {
+    let own = own_principals(source, destination, settings).await?;
+    let (at_source, at_destination) = tokio::join!(read(source), read(destination));
+    let (source, _) = at_source.map_err(|error| unread("source", &error))?;
+    let (destination, connection) = at_destination.map_err(|error| unread("destination", &error))?;
+    Ok(Seen { lists: Lists { source, destination, own }, connection })
+}
+
+/// What is to be done by all nodes together, and the revision of the record that it was decided on.
+fn planned(catalog: &Catalog, link: &Link, settings: &AclSettings, lists: &Lists) -> (Plan, u64) {
+    let (recorded, revision) = recorded(catalog.acls.get(&link.id).map(|record| &**record));
+    let plan = plan::plan(Facts {
+        at_source: &lists.source.acls,
+        at_destination: &lists.destination.acls,
+        recorded: &recorded,
+        settings,
+        own: &lists.own,
+        mirrors: &Mirrors::of(catalog, link),
+    });
+    (plan, revision)
+}
+
+async fn own_principals(
+    source: &Client,
+    destination: &Client,
+    settings: &AclSettings,
+) -> Result<BTreeSet<String>, TaskError> {
     let mut own = settings.own.clone();
-    for (side, client) in [("source", plane.source()), ("destination", plane.destination())] {
+    for (side, client) in [("source", source), ("destination", destination)] {
         match client.principal().await {
             Ok(Some(principal)) => drop(own.insert(principal)),
             Ok(None) if !settings.own.is_empty() => {}
