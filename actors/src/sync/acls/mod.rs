@@ -268,12 +268,19 @@ async fn look(source: &Client, destination: &Client, settings: &AclSettings) -> 
 /// What is to be done by all nodes together, and the revision of the record that it was decided on.
 fn planned(catalog: &Catalog, link: &Link, settings: &AclSettings, lists: &Lists) -> (Plan, u64) {
     let (recorded, revision) = recorded(catalog.acls.get(&link.id).map(|record| &**record));
+    let leads_back = |other: &&Arc<Link>| {
+        other.source_cluster_id == link.destination_cluster_id
+            && other.destination_cluster_id == link.source_cluster_id
+    };
+    let records = catalog.links.values().filter(leads_back).filter_map(|other| catalog.acls.get(&other.id));
+    let came_from_here = records.flat_map(|record| record.written()).filter_map(known).collect();
     let plan = plan::plan(Facts {
         at_source: &lists.source.acls,
         at_destination: &lists.destination.acls,
         recorded: &recorded,
         settings,
         own: &lists.own,
+        came_from_here: &came_from_here,
         mirrors: &Mirrors::of(catalog, link),
     });
     (plan, revision)

@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     pub settings: &'a AclSettings,
     /// Lockstep's own principals at both ends.
     pub own: &'a BTreeSet<String>,
+    /// What a link of the other direction wrote at the source: it comes from this destination.
+    pub came_from_here: &'a BTreeSet<Acl>,
     pub mirrors: &'a Mirrors,
 }
 
@@ -90,7 +92,9 @@ const GONE: &str = "the source doesn't have it";
 
 impl Facts<'_> {
     fn is_meant(&self, acl: &Acl) -> bool {
-        self.settings.filters.includes(acl) && !self.own.contains(&*acl.principal)
+        self.settings.filters.includes(acl)
+            && !self.own.contains(&*acl.principal)
+            && !self.came_from_here.contains(acl)
     }
 
     fn wish(&self, acl: &Acl) -> Wish {
@@ -195,6 +199,7 @@ mod tests {
         at_destination: BTreeSet<Acl>,
         recorded: Recorded,
         settings: AclSettings,
+        came_from_here: BTreeSet<Acl>,
         mirrors: Mirrors,
     }
 
@@ -209,6 +214,7 @@ mod tests {
             at_destination: BTreeSet::new(),
             recorded: Recorded::new(),
             settings: AclSettings::of(&all).expect("enabled"),
+            came_from_here: BTreeSet::new(),
             mirrors: Mirrors::default(),
         }
     }
@@ -250,8 +256,8 @@ mod tests {
 
         fn plan(&self) -> Plan {
             let own = BTreeSet::from(["User:lockstep".to_owned()]);
-            let Self { at_source, at_destination, recorded, settings, mirrors } = self;
-            plan(Facts { at_source, at_destination, recorded, settings, own: &own, mirrors })
+            let Self { at_source, at_destination, recorded, settings, came_from_here, mirrors } = self;
+            plan(Facts { at_source, at_destination, recorded, settings, own: &own, came_from_here, mirrors })
         }
 
         /// What is written, a line each.
@@ -322,6 +328,16 @@ mod tests {
         let mirror = world(&[("acl.sync.mode", "mirror")]).at_destination(&[own]);
         assert!(mirror.does().is_empty());
         assert!(mirror.ours(&[own]).does().is_empty());
+    }
+
+    #[test]
+    fn what_came_from_the_destination_doesnt_come_back_when_it_is_revoked_there() {
+        for mode in ["owned", "mirror"] {
+            let mut world = world(&[("acl.sync.mode", mode)]).at_source(&[READ]);
+            world.came_from_here = acls(&[READ]);
+            assert!(world.does().is_empty(), "revoked here, and not there yet");
+            assert!(world.at_source(&[]).at_destination(&[READ]).does().is_empty(), "granted here");
+        }
     }
 
     #[test]
