@@ -35,6 +35,7 @@ use self::mirrors::Mirrors;
 use self::plan::{Facts, Plan, Recorded};
 use self::settings::{AclSettings, WriteOnMirrors};
 use crate::catalog_port::CatalogPort;
+use crate::fleet::lease::Pass;
 use crate::observe::{Observatory, TaskError, TaskView};
 use crate::plane::LinkPlane;
 
@@ -119,6 +120,8 @@ impl AclSync {
             absent.clear();
             return Ok(());
         }
+        // What was read under one lease isn't written under another: a node that hung is far behind.
+        let pass = self.plane.lease().pass();
         let Seen { lists, connection } =
             look(self.plane.source(), self.plane.destination(), settings).await?;
         for (side, described) in [("source", &lists.source), ("destination", &lists.destination)] {
@@ -138,7 +141,7 @@ impl AclSync {
         for (write, acls) in [(Write::Create, plan.creations()), (Write::Delete, plan.deletions())] {
             for some in acls.chunks(ACLS_A_REQUEST) {
                 let _turn = self.plane.sync_writes().read().await;
-                let gate = self.gate(write, some, settings);
+                let gate = self.gate(pass, write, some, settings);
                 self.write(&connection, write, some, gate, found).await?;
             }
         }
@@ -162,8 +165,8 @@ impl AclSync {
     }
 
     /// Open while these are this node's to write, and may be.
-    fn gate(&self, write: Write, acls: &[Acl], settings: &AclSettings) -> Gate {
-        let lease = self.plane.lease().gate(self.plane.lease().pass(), Duration::ZERO);
+    fn gate(&self, pass: Option<Pass>, write: Write, acls: &[Acl], settings: &AclSettings) -> Gate {
+        let lease = self.plane.lease().gate(pass, Duration::ZERO);
         let (applied, link, node) = (self.catalog.watch(), self.link.clone(), self.node);
         let (acls, settings) = (acls.to_vec(), settings.clone());
         Arc::new(move || {
