@@ -24,7 +24,7 @@ pub fn wanted(link: &Link, node: NodeId, source: &Metadata) -> Vec<Growth> {
     let is_ours = |m: &catalog::MirrorTopic| {
         m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
     };
-    let follows = |m: &catalog::MirrorTopic| m.is_mirrored() && is_ours(m);
+    let follows = |m: &catalog::MirrorTopic| link.mirrors_now(m) && is_ours(m);
     let mirrors = link.mirrors.values().filter(|m| follows(m));
     mirrors
         .filter_map(|m| {

@@ -265,6 +265,8 @@ pub struct TaskError {
     pub message: String,
 }
 
+const GROUP_IN_USE: &str = "CONSUMER_GROUP_IN_USE_ERROR";
+
 impl TaskError {
     /// What a grant cures; the message names it.
     pub fn authorization(message: String) -> Self {
@@ -276,7 +278,11 @@ impl TaskError {
     }
 
     pub fn group_in_use(message: String) -> Self {
-        Self { code: "CONSUMER_GROUP_IN_USE_ERROR", message }
+        Self { code: GROUP_IN_USE, message }
+    }
+
+    pub fn is_group_in_use(&self) -> bool {
+        self.code == GROUP_IN_USE
     }
 
     pub fn internal(message: String) -> Self {

@@ -98,7 +98,7 @@ fn owned(link: &Link, node: NodeId, key: &PartitionKey) -> Option<Start> {
 }
 
 fn desired(link: &Link, node: NodeId) -> BTreeMap<PartitionKey, (u64, bool)> {
-    let mirrors = link.mirrors.values().filter(|m| m.is_mirrored());
+    let mirrors = link.mirrors.values().filter(|m| link.mirrors_now(m));
     let partitions = mirrors.flat_map(|m| (0u32..).zip(&m.partitions).map(move |(index, p)| (m, index, p)));
     partitions
         .filter(|(_, _, p)| p.failure.is_none())
@@ -115,7 +115,7 @@ fn jobs(link: &Link, node: NodeId) -> BTreeSet<(Arc<str>, Job)> {
         m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
     };
     let job = |m: &catalog::MirrorTopic| match m.status {
-        MirrorStatus::PendingMirror if m.producer.is_none() => Some(Job::SetUp),
+        MirrorStatus::PendingMirror if m.producer.is_none() && !link.is_paused() => Some(Job::SetUp),
         MirrorStatus::PendingStopped if m.is_fenced() => Some(Job::Fence),
         MirrorStatus::PendingStopped => Some(Job::CatchUp),
         _ => None,
@@ -245,19 +245,23 @@ mod tests {
         assert_eq!(plan(&link, NodeId(2), &Running::new(), &Leaving::new()).jobs, BTreeSet::new());
     }
 
+    fn promotion(fenced_at_ms: Option<i64>) -> Stop {
+        Stop {
+            kind: StopKind::Promote,
+            asked_at_ms: 0,
+            before: MirrorStatus::Active,
+            fenced_at_ms,
+            ends: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
     #[test]
     fn a_promotion_mirrors_on_until_it_is_fenced_and_a_stopped_mirror_does_nothing() {
         let stopping = |fenced_at_ms, status| {
             let mut link = link(vec![on(HERE, 1, false)], status, true);
             let mirror = link.mirrors.get_mut("orders").map(Arc::make_mut).expect("orders");
-            mirror.stop = Some(Stop {
-                kind: StopKind::Promote,
-                asked_at_ms: 0,
-                before: MirrorStatus::Active,
-                fenced_at_ms,
-                ends: Vec::new(),
-                remarks: Vec::new(),
-            });
+            mirror.stop = Some(promotion(fenced_at_ms));
             let running = Running::from([(("orders".into(), 0), 1)]);
             let plan = plan(&link, HERE, &running, &Leaving::new());
             let jobs: Vec<Job> = plan.jobs.iter().map(|(_, job)| *job).collect();
@@ -276,6 +280,23 @@ mod tests {
             plan(&link, HERE, &Running::from([(("orders".into(), 0), 1)]), &Leaving::new()).to_string(),
             "stop orders[0]"
         );
+    }
+
+    #[test]
+    fn with_a_paused_link_everything_stops_but_a_failover() {
+        let running = Running::from([(("orders".into(), 0), 1)]);
+        let paused = |status, ready, fenced_at_ms| {
+            let mut link = link(vec![on(HERE, 1, false)], status, ready);
+            link.configs.insert(Link::PAUSED_KEY.into(), "true".into());
+            let mirror = link.mirrors.get_mut("orders").map(Arc::make_mut).expect("orders");
+            mirror.stop = (status == MirrorStatus::PendingStopped).then(|| promotion(fenced_at_ms));
+            let plan = plan(&link, HERE, &running, &Leaving::new());
+            (plan.to_string(), plan.jobs.into_iter().map(|(_, job)| job).collect::<Vec<_>>())
+        };
+        let stops = "stop orders[0]".to_owned();
+        assert_eq!(paused(MirrorStatus::Active, true, None), (stops.clone(), vec![]));
+        assert_eq!(paused(MirrorStatus::PendingMirror, false, None), (stops.clone(), vec![]));
+        assert_eq!(paused(MirrorStatus::PendingStopped, true, Some(5)), (stops, vec![Job::Fence]));
     }
 
     fn released(plan: &Plan) -> Vec<(u32, u64)> {

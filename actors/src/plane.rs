@@ -145,6 +145,9 @@ impl PlaneMeters {
     }
 }
 
+/// What a coordinator may take; a stop waits for commits under way.
+const GROUP_REQUEST_MAX: Duration = Duration::from_secs(10);
+
 pub struct LinkPlane {
     meters: PlaneMeters,
     source: Client,
@@ -162,6 +165,9 @@ pub struct LinkPlane {
     refresh: Notify,
     limits: Mutex<BrokerLimits>,
     sync_writes: tokio::sync::RwLock<()>,
+    /// For group offsets, at either end: a slow coordinator holds up nothing else.
+    group_source: Client,
+    group_destination: Client,
 }
 
 impl LinkPlane {
@@ -176,6 +182,8 @@ impl LinkPlane {
         lease: Arc<LeaseKeeper>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            group_source: source.apart(GROUP_REQUEST_MAX),
+            group_destination: destination.apart(GROUP_REQUEST_MAX),
             meters,
             source,
             destination,
@@ -204,6 +212,14 @@ impl LinkPlane {
 
     pub fn destination(&self) -> &Client {
         &self.destination
+    }
+
+    pub fn group_source(&self) -> &Client {
+        &self.group_source
+    }
+
+    pub fn group_destination(&self) -> &Client {
+        &self.group_destination
     }
 
     pub fn credit(&self) -> &LinkCredit {

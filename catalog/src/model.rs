@@ -88,6 +88,21 @@ pub struct Link {
     pub mirrors: BTreeMap<Arc<str>, Arc<MirrorTopic>>,
 }
 
+impl Link {
+    /// The key that pauses a whole link.
+    pub const PAUSED_KEY: &str = "cluster.link.paused";
+
+    /// Whether nothing is mirrored or synced on it for now, whatever its mirrors are.
+    pub fn is_paused(&self) -> bool {
+        self.configs.get(Self::PAUSED_KEY).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+    }
+
+    /// Whether a mirror's partitions are to be mirrored for now, as far as each of them can.
+    pub fn mirrors_now(&self, mirror: &MirrorTopic) -> bool {
+        !self.is_paused() && mirror.is_mirrored()
+    }
+}
+
 /// Names as in SPEC section 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MirrorStatus {

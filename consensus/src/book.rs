@@ -1,8 +1,8 @@
 //! Where members are, as the catalog says.
 //!
 //! A node that starts knows what its last snapshot says, and learns from a Raft leader what was committed
-//! since. Until the catalog says anything it goes by the addresses that it kept: whoever was removed
-//! meanwhile is called by nobody, and has to ask.
+//! since. Until then it goes by the addresses that it kept as well: whoever was removed meanwhile is called by
+//! nobody, and has to ask.
 
 use std::sync::Arc;
 
@@ -12,8 +12,7 @@ use tokio::sync::watch;
 
 use crate::{Applied, Consensus};
 
-/// `kept`: from the last time, or from whoever let this node in. `keep` is told what to keep, now and
-/// whenever it changes.
+/// `kept`: from the last time, or from whoever let this node in. `keep` is told what to keep whenever it changes.
 pub fn book(
     consensus: &Consensus,
     kept: Addresses,
@@ -21,10 +20,11 @@ pub fn book(
 ) -> watch::Receiver<Arc<Book>> {
     let of = |applied: &Applied| (!applied.catalog.nodes.is_empty()).then(|| Book::of(&applied.catalog));
     let mut applied = consensus.watch();
-    let begin = of(&applied.borrow_and_update()).unwrap_or_else(|| Book {
-        members: kept.iter().map(|(id, address)| (*id, Some(address.clone()))).collect(),
-        removed: Default::default(),
-    });
+    // The catalog may be older than what was kept, and know nobody who still lives.
+    let mut begin = Book::of(&applied.borrow_and_update().catalog);
+    for (id, address) in kept.iter().filter(|(id, _)| !begin.removed.contains(id)).collect::<Vec<_>>() {
+        begin.members.entry(*id).or_default().get_or_insert(address.clone());
+    }
     let mut kept = kept;
     let mut keep_what_changed = move |book: &Book| {
         let addresses: Addresses =
@@ -34,7 +34,6 @@ pub fn book(
             kept = addresses;
         }
     };
-    keep_what_changed(&begin);
     let (book, known) = watch::channel(Arc::new(begin));
     tokio::spawn(async move {
         while applied.changed().await.is_ok() {

@@ -65,6 +65,15 @@ impl Client {
         Self::with(config, dial, Some(cluster_id))
     }
 
+    /// Of the same cluster, with connections of its own, whose requests wait for so long at most: what is slow
+    /// there holds up nothing here.
+    pub fn apart(&self, request_timeout_max: Duration) -> Self {
+        let config = &self.inner.config;
+        let request_timeout = config.request_timeout.min(request_timeout_max);
+        let config = ClientConfig { request_timeout, ..config.clone() };
+        Self::with(config, self.inner.dialer.way(), self.inner.cluster_id.clone())
+    }
+
     fn with(config: ClientConfig, dial: Arc<dyn Dial>, cluster_id: Option<Arc<str>>) -> Self {
         let options = ConnectionOptions {
             client_id: config.client_id.clone(),

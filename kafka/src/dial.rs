@@ -89,6 +89,10 @@ struct Prepared {
 }
 
 impl Dialer {
+    pub(crate) fn way(&self) -> Arc<dyn Dial> {
+        self.dial.clone()
+    }
+
     pub fn new(config: &ClientConfig, dial: Arc<dyn Dial>, options: ConnectionOptions) -> Self {
         let tls = config.security.tls.clone().map(|settings| Arc::new(Tls::new(settings)));
         Self { dial, tls, sasl: config.security.sasl.clone(), options }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use kafka_protocol::messages::{
     ApiKey, FindCoordinatorRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
@@ -43,6 +45,8 @@ const GROUP_KEY_TYPE: i8 = 0;
 const SEVERAL_GROUPS: i16 = 8;
 /// FindCoordinator likewise (KIP-699).
 const SEVERAL_KEYS: i16 = 4;
+/// A broker writes a commit as one batch, which has a limit.
+const PARTITIONS_A_COMMIT: usize = 1_000;
 /// Positions of groups: some hundred thousand.
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A commit by whoever is no member.
@@ -80,20 +84,52 @@ pub struct GroupOffset {
 
 pub type GroupOffsets = BTreeMap<TopicPartition, GroupOffset>;
 
-/// Everything that these groups have committed, asked of their coordinator: of each what it has, or why that
-/// isn't told. A group without offsets has none; that is not an error.
+/// Where a group stands, asked of its coordinator.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    pub group: &'a str,
+    /// None: everything that it has committed, but for topics without DESCRIBE, which are left out.
+    pub partitions: Option<Vec<&'a TopicPartition>>,
+}
+
+impl Question<'_> {
+    fn id(&self) -> GroupId {
+        GroupId(StrBytes::from_string(self.group.to_owned()))
+    }
+
+    fn topics(&self) -> Option<BTreeMap<&str, Vec<i32>>> {
+        let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+        for at in self.partitions.as_ref()? {
+            topics.entry(&at.topic).or_default().push(at.partition);
+        }
+        Some(topics)
+    }
+}
+
+/// Of each group what it has committed, or why that isn't told. A group without offsets has none; that is not
+/// an error. `stable`: 88 is the answer where a transaction is about to change something (KIP-447).
 ///
 /// # Errors
 /// Those of [`Connection::call`].
 pub async fn offsets(
     connection: &Connection,
-    groups: &[&str],
+    questions: &[Question<'_>],
+    stable: bool,
 ) -> Result<BTreeMap<String, Result<GroupOffsets, ErrorCode>>, Error> {
-    let id = |group: &str| GroupId(StrBytes::from_string(group.to_owned()));
+    let request = OffsetFetchRequest::default().with_require_stable(stable);
     if connection.version(&OFFSET_FETCH)?.0 >= SEVERAL_GROUPS {
-        let group =
-            |name: &&str| OffsetFetchRequestGroup::default().with_group_id(id(name)).with_topics(None);
-        let request = OffsetFetchRequest::default().with_groups(groups.iter().map(group).collect());
+        let group = |question: &Question<'_>| {
+            let topics = question.topics().map(|topics| {
+                let topic = |(name, partitions)| {
+                    OffsetFetchRequestTopics::default()
+                        .with_name(topic_name(name))
+                        .with_partition_indexes(partitions)
+                };
+                topics.into_iter().map(topic).collect()
+            });
+            OffsetFetchRequestGroup::default().with_group_id(question.id()).with_topics(topics)
+        };
+        let request = request.with_groups(questions.iter().map(group).collect());
         let response = bounded(connection, &OFFSET_FETCH, &request).await?;
         let told = response.groups.into_iter().map(|group| {
             let partitions = group.topics.iter().flat_map(|topic| {
@@ -107,8 +143,16 @@ pub async fn offsets(
         return Ok(told.collect());
     }
     let mut told = BTreeMap::new();
-    for group in groups {
-        let request = OffsetFetchRequest::default().with_group_id(id(group)).with_topics(None);
+    for question in questions {
+        let topics = question.topics().map(|topics| {
+            let topic = |(name, partitions)| {
+                OffsetFetchRequestTopic::default()
+                    .with_name(topic_name(name))
+                    .with_partition_indexes(partitions)
+            };
+            topics.into_iter().map(topic).collect()
+        });
+        let request = request.clone().with_group_id(question.id()).with_topics(topics);
         let response = bounded(connection, &OFFSET_FETCH, &request).await?;
         let partitions = response.topics.iter().flat_map(|topic| {
             topic.partitions.iter().map(|p| {
@@ -116,7 +160,7 @@ pub async fn offsets(
                 (topic.name.as_str(), row)
             })
         });
-        told.insert((*group).to_owned(), read(response.error_code, partitions));
+        told.insert(question.group.to_owned(), read(response.error_code, partitions));
     }
     Ok(told)
 }
@@ -193,8 +237,21 @@ pub async fn commit(
     offsets: &GroupOffsets,
     gate: Option<Gate>,
 ) -> Result<(), Error> {
+    let all: Vec<_> = offsets.iter().collect();
+    for some in all.chunks(PARTITIONS_A_COMMIT) {
+        commit_some(connection, group, some, gate.clone()).await?;
+    }
+    Ok(())
+}
+
+async fn commit_some(
+    connection: &Connection,
+    group: &str,
+    offsets: &[(&TopicPartition, &GroupOffset)],
+    gate: Option<Gate>,
+) -> Result<(), Error> {
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-    for (at, GroupOffset { offset, metadata }) in offsets {
+    for (at, GroupOffset { offset, metadata }) in offsets.iter().copied() {
         let partition = OffsetCommitRequestPartition::default()
             .with_partition_index(at.partition)
             .with_committed_offset(*offset)

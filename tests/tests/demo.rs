@@ -125,6 +125,7 @@ fn the_demo_loses_a_node_gets_it_back_and_proves_every_record_while_another_clie
         let text = demo.text();
         ensure!(status.success(), "{status}: {text}");
         check_loss(&text)?;
+        ensure!(text.contains("STOPPED: 'orders' in west is an ordinary topic"), "{text}");
         ensure!(text.contains("records verified:\nat the same offset"), "{text}");
         ensure!(!text.contains('\x1b'), "drawn where there is no terminal: {text}");
         check_rows(&text)?;

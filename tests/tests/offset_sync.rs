@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rand::Rng;
-use tests::client::{Batching, write_records};
+use tests::client::{Batching, delete_topic, write_records};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::groups::{Member, Positions, positions, put};
 use tests::load::create_topic;
@@ -15,10 +15,13 @@ use tests::mirror::{create_link, wait_caught_up};
 use tests::node::Node;
 use tests::poll_until;
 use tests::scenario::{self, Scenario};
+use tests::wire::RawReader;
 
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 2;
 const RECORDS: u32 = 100;
+const UNMIRRORED: &str = "unmirrored";
+const RECREATED: &str = "clicks";
 const LINK: &str = "east-west";
 const WEST: &str = "west";
 const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
@@ -60,9 +63,11 @@ impl World {
             KafkaCluster::start(config)
         };
         let (east, west) = (start("east")?, start(WEST)?);
-        for topic in [TOPIC, "unmirrored"] {
+        for topic in [TOPIC, UNMIRRORED, RECREATED] {
             create_topic(&east.bootstrap(), topic, PARTITIONS, &[])?;
         }
+        create_topic(&west.bootstrap(), UNMIRRORED, PARTITIONS, &[])?;
+        write_records(&east.bootstrap(), RECREATED, 0, RECORDS, Batching::Large)?;
         for partition in 0..PARTITIONS {
             write_records(&east.bootstrap(), TOPIC, partition, RECORDS, Batching::Large)?;
         }
@@ -74,10 +79,9 @@ impl World {
     fn run(mut self) -> Result<()> {
         self.node.cli(&["mirror", "create", TOPIC, "--link", LINK])?;
         wait_caught_up(&mut self.node, &self.east, &self.west, (LINK, TOPIC), LIMIT)?;
-        let begun = self.starts()?;
         self.at_source("app", &[(0, 40), (1, 50)])?;
         self.at_source("temp-1", &[(0, 40)])?;
-        put(&self.east.bootstrap(), "elsewhere", "unmirrored", &[(0, 0)])?;
+        put(&self.east.bootstrap(), "elsewhere", UNMIRRORED, &[(0, 0)])?;
         std::thread::sleep(STAYS);
         self.stands("app", &[]).context("not enabled yet")?;
 
@@ -93,11 +97,13 @@ impl World {
         if self.version.starts_with('4') {
             self.leaves_members_alone(&[("group.protocol", "consumer")])?;
         }
-        for group in ["temp-1", "elsewhere"] {
-            self.stands(group, &[])?;
-        }
+        self.stands("temp-1", &[])?;
+        let elsewhere = positions(&self.west.bootstrap(), "elsewhere", UNMIRRORED, PARTITIONS)?;
+        ensure!(elsewhere.is_empty(), "of a topic that isn't mirrored: {elsewhere:?}");
+        self.another_topic_of_the_name_moves_nobody()?;
 
         // The migration: taken out of the filters, it goes on at the destination from where it was.
+        let begun = self.starts()?;
         self.set(&[("consumer.offset.group.filters", ALL_BUT_APP)])?;
         std::thread::sleep(STAYS);
         self.at_source("app", &[(0, 99)])?;
@@ -107,6 +113,7 @@ impl World {
         ensure!(first == Positions::from([(0, 10), (1, 50)]), "it went on at {first:?}");
         self.stands("app", &[(0, 10), (1, 50)])?;
         ensure!(self.starts()? == begun, "the mirror was disturbed");
+        self.a_paused_link_stands_still()?;
         self.promotion_syncs_once_more_and_is_the_last()?;
         self.node.sigterm()
     }
@@ -140,6 +147,27 @@ impl World {
         self.set(&[("consumer.offset.sync.policy", "no-rewind")])
     }
 
+    /// Positions in a source that was made anew say nothing of what was mirrored.
+    fn another_topic_of_the_name_moves_nobody(&mut self) -> Result<()> {
+        self.node.cli(&["mirror", "create", RECREATED, "--link", LINK])?;
+        wait_caught_up(&mut self.node, &self.east, &self.west, (LINK, RECREATED), LIMIT)?;
+        put(&self.east.bootstrap(), "moved", RECREATED, &[(0, 70)])?;
+        let at_west = || positions(&self.west.bootstrap(), "moved", RECREATED, PARTITIONS);
+        let wanted = Positions::from([(0, 70)]);
+        let found = poll_until(LIMIT, POLL, || at_west().ok().filter(|found| *found == wanted));
+        ensure!(found.is_some(), "{:?}", at_west());
+        delete_topic(&self.east.bootstrap(), RECREATED)?;
+        create_topic(&self.east.bootstrap(), RECREATED, PARTITIONS, &[])?;
+        put(&self.east.bootstrap(), "moved", RECREATED, &[(0, 1)])?;
+        let told = poll_until(LIMIT, POLL, || {
+            self.tasks().ok().filter(|told| told.contains("is another one by now"))
+        });
+        ensure!(told.is_some(), "{}", self.tasks()?);
+        std::thread::sleep(STAYS);
+        ensure!(at_west()? == wanted, "{:?}", at_west());
+        Ok(())
+    }
+
     fn leaves_members_alone(&self, configs: &[(&str, &str)]) -> Result<()> {
         let group = format!("live-{}", configs.len());
         let member = Member::join(&self.west.bootstrap(), &group, TOPIC, configs)?;
@@ -151,6 +179,24 @@ impl World {
         self.stands(&group, &[])?;
         member.leave()?;
         self.stands(&group, &[(0, 30)]).context("its members have left")
+    }
+
+    fn a_paused_link_stands_still(&mut self) -> Result<()> {
+        self.node.cli(&["link", "pause", LINK])?;
+        let list = || self.node.cli(&["mirror", "list", "--link", LINK]).ok();
+        let shown = poll_until(LIMIT, POLL, || list().filter(|list| list.contains("LINK_PAUSED")));
+        ensure!(shown.is_some() && self.tasks()?.contains("LINK_PAUSED"), "{:?}", list());
+        std::thread::sleep(STAYS);
+        let before = RawReader::new(&self.west.bootstrap())?.log_end(TOPIC, 0)?;
+        write_records(&self.east.bootstrap(), TOPIC, 0, RECORDS, Batching::Large)?;
+        self.at_source("paused", &[(0, 5)])?;
+        std::thread::sleep(STAYS);
+        let after = RawReader::new(&self.west.bootstrap())?.log_end(TOPIC, 0)?;
+        ensure!(after == before, "records came through a paused link: {before} to {after}");
+        self.stands("paused", &[])?;
+        self.node.cli(&["link", "resume", LINK])?;
+        wait_caught_up(&mut self.node, &self.east, &self.west, (LINK, TOPIC), LIMIT)?;
+        self.stands("paused", &[(0, 5)])
     }
 
     fn promotion_syncs_once_more_and_is_the_last(&self) -> Result<()> {

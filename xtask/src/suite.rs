@@ -28,7 +28,8 @@ fn run_steps(seed: u64) -> Result<()> {
     prerequisites::ensure_all()?;
     check::run()?;
     sim::run_some(seed)?;
-    let binary = build_binary()?;
+    // Optimised as it is released, with every assertion on, and most of it is built for the simulation already.
+    let binary = profiled_binary(sim::PROFILE, &AS_RELEASED, BINARY)?;
     deploy::check(&binary)?;
     exec::run(&mut kafka_tests(seed, &binary, &[]))
 }
@@ -41,13 +42,20 @@ pub fn fresh_seed() -> u64 {
 /// As it is released. Optimised: beside two brokers on two cores an unoptimised build is slower than
 /// the load.
 pub fn build_binary() -> Result<PathBuf> {
-    release_binary(&["-p", "lockstep", "--features", "audit"], "lockstep")
+    release_binary(&AS_RELEASED, BINARY)
 }
+
+const BINARY: &str = "lockstep";
+const AS_RELEASED: [&str; 4] = ["-p", "lockstep", "--features", "audit"];
 
 /// Builds a package as its arguments say and returns its binary of this name.
 pub fn release_binary(package: &[&str], name: &str) -> Result<PathBuf> {
-    exec::run(cargo(&["build", "--release"]).args(package))?;
-    built_binary("release", name)
+    profiled_binary("release", package, name)
+}
+
+fn profiled_binary(profile: &str, package: &[&str], name: &str) -> Result<PathBuf> {
+    exec::run(cargo(&["build", "--profile", profile]).args(package))?;
+    built_binary(profile, name)
 }
 
 /// Where a build under this profile leaves a binary.

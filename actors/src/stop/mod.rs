@@ -36,6 +36,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// A promotion's last sync of topic configs; that of group offsets has its own limit.
+const LAST_CONFIGS_MAX: Duration = Duration::from_secs(10);
+
 /// A source that is lost answers nothing: a failover asks it once for its ends, and doesn't wait.
 const SOURCE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -68,6 +71,11 @@ impl Stopping {
                 |m: &Arc<MirrorTopic>| m.producer == Some(producer) && m.is_fenced() && is_to_stop(m, node);
             lease() && applied.catalog.mirror(&key).is_some_and(is_ours)
         })
+    }
+
+    fn is_link_paused(&self) -> bool {
+        let watch = self.catalog.watch();
+        watch.borrow().catalog.links.get(&self.key.link).is_some_and(|link| link.is_paused())
     }
 
     /// Until every partition is where its source is, or the caller drops the future.
@@ -104,6 +112,9 @@ impl Stopping {
     /// Log ends of every partition, the mirror's first.
     async fn look(&self, mirror: &MirrorTopic) -> Result<BTreeMap<u32, Option<Ends>>, String> {
         let unsettled = |p: &catalog::model::MirrorPartition| p.prefix.is_some_and(|prefix| !prefix.settled);
+        if self.is_link_paused() {
+            return Err("the link to be resumed".into());
+        }
         if mirror.partitions.iter().any(unsettled) {
             return Err("the missing prefix to be filled and cut off for good".into());
         }
@@ -196,18 +207,18 @@ impl Stopping {
                 for (partition, end) in (0..).zip(&mut stands.ends) {
                     end.source_end = ends.get(&partition).copied();
                 }
+                let is_promotion = mirror.stop.as_ref().is_some_and(|stop| stop.kind == StopKind::Promote);
+                if is_promotion && !stands.is_gone {
+                    stands.remarks.extend(self.sync_once_more(mirror, gate).await);
+                }
                 fenced.insert(stands)
             }
         };
         let mut remarks = stands.remarks.clone();
-        let is_promotion = mirror.stop.as_ref().is_some_and(|stop| stop.kind == StopKind::Promote);
         if !stands.is_gone {
             let source = configs::held_at(self.plane.source(), &mirror.source_topic);
             let source = tokio::time::timeout(SOURCE_LIMIT, source).await.ok().and_then(Result::ok);
             let _writes = self.plane.sync_writes().write().await;
-            if is_promotion {
-                remarks.extend(self.sync_once_more(mirror, gate).await);
-            }
             remarks.extend(at_stop(&self.plane, &self.catalog, &self.key, gate).await);
             let destination = self.plane.destination();
             remarks.extend(configs::set_free(destination, &mirror.name, source.as_ref(), gate).await?);
@@ -219,8 +230,17 @@ impl Stopping {
     async fn sync_once_more(&self, mirror: &Arc<MirrorTopic>, gate: &Gate) -> Vec<String> {
         let link = self.catalog.watch().borrow().catalog.links.get(&self.key.link).cloned();
         let Some(link) = link else { return Vec::new() };
+        if link.is_paused() {
+            return vec![
+                "its link was paused: topic configs and group offsets weren't synced a last time".into(),
+            ];
+        }
+        // Syncs begin nothing for it behind its fence; what they began before has ended then.
+        drop(self.plane.sync_writes().write().await);
         let include = settings::synced_topic_configs(&link.configs);
-        let configs = sync::configs::last_time(&self.plane, mirror, &include, gate).await;
+        let configs = sync::configs::last_time(&self.plane, mirror, &include, gate);
+        let configs = tokio::time::timeout(LAST_CONFIGS_MAX, configs).await;
+        let configs = configs.unwrap_or_else(|_| vec!["it wasn't done in time".into()]);
         let mut left: Vec<String> =
             configs.into_iter().map(|why| format!("the last sync of topic configs: {why}")).collect();
         if let Some(settings) = OffsetSettings::of(&link.configs) {

@@ -60,7 +60,7 @@ impl ConfigSync {
         let link = self.catalog.watch().borrow().catalog.links.get(&self.link).cloned();
         let Some(link) = link else { return BTreeMap::new() };
         let ours: Vec<&Arc<MirrorTopic>> =
-            link.mirrors.values().filter(|mirror| is_ours(mirror, self.node)).collect();
+            link.mirrors.values().filter(|mirror| is_ours(&link, mirror, self.node)).collect();
         let (catalog, link, node) = (self.catalog.clone(), self.link.clone(), self.node);
         let until = Until::Stopped { catalog, link, node };
         let round = Round { plane: &self.plane, include: &self.include, until: &until };
@@ -172,7 +172,7 @@ impl Round<'_> {
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), CreateError> {
         let _turn = self.until.turn(self.plane).await;
-        let gate = self.until.gate(self.plane, [(mirror.name.clone(), mirror.producer)].into());
+        let gate = self.until.gate(self.plane, [(mirror.name.clone(), mirror.producer)].into(), |_| true);
         let done = topics::alter_topic_configs(self.plane.destination(), &mirror.name, changes, Some(gate));
         match done.await {
             // It isn't ours to write any more, or not for the moment.

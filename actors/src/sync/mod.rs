@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{LinkId, MirrorTopic, NodeId, ProducerIdentity};
+use catalog::{Link, LinkId, MirrorTopic, NodeId, ProducerIdentity};
 use kafka::connection::Gate;
 use tokio::sync::RwLockReadGuard;
 use tokio::task::{JoinError, JoinSet};
@@ -36,8 +36,13 @@ pub enum Until {
 pub type For = BTreeMap<Arc<str>, Option<ProducerIdentity>>;
 
 impl Until {
-    /// Open while all of these mirrors may be written for.
-    fn gate(&self, plane: &LinkPlane, mirrors: For) -> Gate {
+    /// Open while all of these mirrors may be written for, and the link is as `wanted` says.
+    fn gate(
+        &self,
+        plane: &LinkPlane,
+        mirrors: For,
+        wanted: impl Fn(&Link) -> bool + Send + Sync + 'static,
+    ) -> Gate {
         match self {
             Self::Shut(gate) => gate.clone(),
             Self::Stopped { catalog, link, node } => {
@@ -46,11 +51,12 @@ impl Until {
                 Arc::new(move || {
                     let applied = applied.borrow();
                     let link = applied.catalog.links.get(&link);
+                    let Some(link) = link else { return false };
                     let is_as_known = |(topic, producer): (&Arc<str>, &Option<ProducerIdentity>)| {
-                        let mirror = link.and_then(|link| link.mirrors.get(topic));
-                        mirror.is_some_and(|m| m.producer == *producer && is_ours(m, node))
+                        let mirror = link.mirrors.get(topic);
+                        mirror.is_some_and(|m| m.producer == *producer && is_ours(link, m, node))
                     };
-                    lease() && mirrors.iter().all(is_as_known)
+                    lease() && wanted(link) && mirrors.iter().all(is_as_known)
                 })
             }
         }
@@ -67,9 +73,9 @@ impl Until {
 }
 
 /// Whether this node syncs what belongs to the mirror, as it would stop it.
-fn is_ours(mirror: &MirrorTopic, node: NodeId) -> bool {
+fn is_ours(link: &Link, mirror: &MirrorTopic, node: NodeId) -> bool {
     let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
-    mirror.is_mirrored() && first.is_some_and(|assignment| assignment.node == node)
+    link.mirrors_now(mirror) && first.is_some_and(|assignment| assignment.node == node)
 }
 
 /// What all of these futures came to, in the order in which they ended; so many of them at once.

@@ -134,6 +134,7 @@ impl<'a> View<'a> {
         let mut handing_over = Beside::new(&situation.handing_over);
         let mut changed = Beside::new(&situation.changed);
         for (link, topic) in mirrors() {
+            let is_paused = topic.status == MirrorStatus::Paused || link.is_paused();
             for (index, partition) in (0u32..).zip(&topic.partitions) {
                 let at = (&link.id, &topic.name, index);
                 let assignment = partition.assignment.as_ref();
@@ -149,9 +150,7 @@ impl<'a> View<'a> {
                     heading: headings.at(at).copied(),
                     late: handing_over.at(at).is_some_and(|since| self.now >= *since + HAND_OVER_MAX),
                     rate: rates.at(at).copied().unwrap_or(0),
-                    idle: partition.failure.is_some()
-                        || topic.status == MirrorStatus::Paused
-                        || topic.is_fenced(),
+                    idle: partition.failure.is_some() || is_paused || topic.is_fenced(),
                     came,
                     rests_until,
                 });

@@ -10,6 +10,7 @@ use actors::sync::acls::filters::AclFilters;
 use actors::sync::acls::settings as acls;
 use actors::sync::offsets::filters::GroupFilters;
 use actors::sync::offsets::settings as offsets;
+use catalog::Link;
 use kafka::ClientConfig;
 
 use super::error::{ApiError, ApiResult};
@@ -117,7 +118,7 @@ pub static LINK_KEYS: [Key; 33] = [
     ),
     works("replica.fetch.wait.max.ms", Some("500"), Rule::Integer { min: 0, max: 30_000 }),
     only("auto.create.mirror.topics.enable", "false"),
-    only("cluster.link.paused", "false"),
+    works(Link::PAUSED_KEY, Some("false"), Rule::OneOf(&["true", "false"])),
     only("connection.mode", "OUTBOUND"),
     only("consumer.group.prefix.enable", "false"),
     only("link.mode", "DESTINATION"),
@@ -133,7 +134,7 @@ pub static LINK_KEYS: [Key; 33] = [
     not_yet("cluster.link.retry.timeout.ms"),
     works(offsets::FILTERS, None, Rule::GroupFilters),
     works(offsets::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
-    works(offsets::MS, Some("1000"), Rule::Integer { min: 100, max: 24 * HOUR_MS }),
+    works(offsets::MS, Some("1000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
     works(offsets::POLICY, Some(offsets::POLICIES[0]), Rule::OneOf(&offsets::POLICIES)),
     not_yet("gap.fill"),
     not_yet("mirror.start.offset.spec"),

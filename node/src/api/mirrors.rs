@@ -186,7 +186,7 @@ pub async fn list(
     };
     let mirrors = links.into_iter().flat_map(|link| {
         let view = seen.link(&link.id);
-        link.mirrors.values().map(move |mirror| (link, mirror, rows::status(view, mirror)))
+        link.mirrors.values().map(move |mirror| (link, mirror, rows::status(link, view, mirror)))
     });
     let wanted = mirrors.filter(|(_, _, shown)| status.as_deref().is_none_or(|wanted| wanted == *shown));
     let keyed = wanted.map(|(link, mirror, _)| {

@@ -33,6 +33,7 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
     let state = match (seen.map(|link| link.state.as_str()), errors) {
         _ if !is_configured => "NOT_CONFIGURED",
         (Some("FAILED"), _) => "LINK_FAILED",
+        _ if link.is_paused() => "LINK_PAUSED",
         (Some("UNAVAILABLE"), _) => "LINK_UNAVAILABLE",
         (_, Some(errors)) if !errors.is_empty() => "IN_ERROR",
         (_, Some(_)) => "ACTIVE",
@@ -93,10 +94,15 @@ pub fn cluster(cluster: &Cluster, state: &str, state_message: Option<String>) ->
 pub fn link(link: &Link, seen: Option<&SeenLink>, include_tasks: bool) -> Resource<LinkRow> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for mirror in link.mirrors.values() {
-        *counts.entry(status(seen, mirror)).or_default() += 1;
+        *counts.entry(status(link, seen, mirror)).or_default() += 1;
     }
     let (state, error, message) = match seen {
-        Some(seen) => (seen.state.as_str(), seen.error.as_str(), seen.error_message.clone()),
+        Some(seen) => {
+            let is_paused = link.is_paused() && seen.state != "FAILED";
+            let state = if is_paused { "PAUSED" } else { seen.state.as_str() };
+            (state, seen.error.as_str(), seen.error_message.clone())
+        }
+        None if link.is_paused() => ("PAUSED", "NO_ERROR", None),
         None => ("UNKNOWN", "NO_ERROR", None),
     };
     let row = LinkRow {
@@ -125,10 +131,11 @@ pub fn link(link: &Link, seen: Option<&SeenLink>, include_tasks: bool) -> Resour
 }
 
 /// A mirror topic's status as users see it: that of the catalog, unless its link has failed or its
-/// source doesn't answer.
-pub fn status(link: Option<&SeenLink>, mirror: &MirrorTopic) -> &'static str {
-    match link.filter(|_| mirror.status == MirrorStatus::Active) {
+/// source doesn't answer, or it is paused with its link.
+pub fn status(link: &Link, seen: Option<&SeenLink>, mirror: &MirrorTopic) -> &'static str {
+    match seen.filter(|_| mirror.status == MirrorStatus::Active) {
         Some(seen) if seen.state == "FAILED" => "LINK_FAILED",
+        _ if mirror.status == MirrorStatus::Active && link.is_paused() => "LINK_PAUSED",
         Some(seen) if !seen.source_available => "SOURCE_UNAVAILABLE",
         _ => mirror.shown_status(),
     }
@@ -141,7 +148,7 @@ pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen)
         let node = owner.and_then(|owner| catalog.nodes.get(&owner));
         let mut row = observed.remove(&index).unwrap_or_else(|| {
             let silence = owner.and_then(|owner| seen.silence(catalog, owner));
-            unobserved(index, mirror.status, owner.is_some(), silence)
+            unobserved(index, mirror.status, link.is_paused(), owner.is_some(), silence)
         });
         let end = mirror.stop.as_ref().and_then(|stop| stop.ends.get(index as usize));
         if let Some(end) = end {
@@ -167,7 +174,7 @@ pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen)
         source_topic_name: mirror.source_topic.to_string(),
         num_partitions: mirror.partitions.len() as u32,
         mirror_lags: lags.collect(),
-        mirror_status: status(seen.link(&link.id), mirror).to_owned(),
+        mirror_status: status(link, seen.link(&link.id), mirror).to_owned(),
         mirror_topic_error: failure.map_or("NO_ERROR", |(_, f)| f.error.name()).to_owned(),
         mirror_topic_error_message: failure
             .map(|(index, f)| format!("partition {index} at offset {}: {}", f.offset, f.message)),
@@ -214,11 +221,18 @@ pub fn observed(view: PartitionView) -> LagRow {
 }
 
 /// A partition of which nothing is seen.
-fn unobserved(partition: u32, status: MirrorStatus, assigned: bool, silence: Option<String>) -> LagRow {
+fn unobserved(
+    partition: u32,
+    status: MirrorStatus,
+    paused: bool,
+    assigned: bool,
+    silence: Option<String>,
+) -> LagRow {
     let state = match status {
         MirrorStatus::PendingMirror => "PENDING",
         MirrorStatus::Paused => "PAUSED",
         MirrorStatus::Stopped => "STOPPED",
+        _ if paused => "PAUSED",
         _ if !assigned => "UNASSIGNED",
         _ => "UNKNOWN",
     };

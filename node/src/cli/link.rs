@@ -9,7 +9,8 @@ use super::failure::Failure;
 use super::output::{self, or_dash, say};
 use super::{Remote, Scope, configs};
 use crate::api::types::{
-    AlterConfigs, AlteredConfigs, ConfigChange, ConfigEntry, CreateLink, LinkConfigRow, LinkRow, TaskRow,
+    AlterConfigs, AlteredConfigs, ConfigChange, ConfigEntry, ConfigOperation, CreateLink, LinkConfigRow,
+    LinkRow, TaskRow,
 };
 
 const EXAMPLE: &str = "\
@@ -63,6 +64,20 @@ enum Verb {
     Task {
         #[command(subcommand)]
         verb: TaskVerb,
+    },
+    /// Stop mirroring and syncing on a link for now; a failover still works
+    #[command(after_help = "Example:\n  lockstep link pause east-west")]
+    Pause {
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Go on with a paused link, from where it stands
+    #[command(after_help = "Example:\n  lockstep link resume east-west")]
+    Resume {
+        name: String,
+        #[command(flatten)]
+        scope: Scope,
     },
     /// Delete a link that has no mirror topics
     #[command(after_help = "Example:\n  lockstep link delete east-west --yes")]
@@ -203,6 +218,8 @@ impl LinkCommand {
                 let row: LinkRow = typed(&found)?;
                 output::show(remote.output, &found["tasks"], || task_table(&row.tasks))
             }
+            Verb::Pause { name, scope } => set_paused(&remote, &client, &name, &scope, true),
+            Verb::Resume { name, scope } => set_paused(&remote, &client, &name, &scope, false),
             Verb::Delete { name, scope, yes, dry_run } => {
                 let path = find(&client, &name, &scope)?;
                 if !dry_run {
@@ -270,6 +287,24 @@ impl Update {
 fn deletes_acls_of_others(change: &ConfigChange) -> bool {
     let is_mirror = |value: &String| value.trim().eq_ignore_ascii_case("mirror");
     change.name == "acl.sync.mode" && change.value.as_ref().is_some_and(is_mirror)
+}
+
+fn set_paused(
+    remote: &Remote,
+    client: &Client,
+    name: &str,
+    scope: &Scope,
+    paused: bool,
+) -> Result<(), Failure> {
+    let (value, operation) = match paused {
+        true => (Some("true".to_owned()), ConfigOperation::Set),
+        false => (None, ConfigOperation::Delete),
+    };
+    let change = ConfigChange { name: catalog::Link::PAUSED_KEY.to_owned(), value, operation };
+    let path = format!("{}/configs:alter", find(client, name, scope)?);
+    let found = client.put(&path, &AlterConfigs { data: vec![change] })?;
+    say(&format!("{} link '{name}'.", if paused { "Paused" } else { "Resumed" }));
+    output::show(remote.output, &found["data"], String::new)
 }
 
 fn config_table(rows: &[LinkConfigRow]) -> String {

@@ -1,6 +1,7 @@
 //! `lockstep demo`: the product on one machine, proving itself. Two Kafka clusters in memory, a fleet of
 //! three nodes as child processes, a link, live load; a node is killed on the way, and at the end a client
-//! that shares nothing with the product reads both clusters and compares them, record by record.
+//! that shares nothing with the product reads both clusters and compares them, record by record. Then the
+//! mirror is promoted.
 //!
 //! Everything here is for show: nothing of it runs in a node.
 
@@ -154,13 +155,28 @@ impl Stage {
         let equal = self.catch_up(&load, &proof).await;
         tasks.abort_all();
         self.screen.finish();
-        match equal {
-            Ok(()) => {
-                self.screen.show(&proof.certificate(&load.ends()))?;
-                Ok(ExitCode::SUCCESS)
-            }
-            Err(why) => Err(Failure::new(why).hint(self.nodes.keep_logs())),
+        let proved = match equal {
+            Ok(()) => self.promote(&load.ends()).await,
+            Err(why) => Err(Failure::new(why)),
+        };
+        proved.map_err(|failure| failure.hint(self.nodes.keep_logs()))?;
+        self.screen.show(&proof.certificate(&load.ends()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What was mirrored becomes an ordinary topic, with as many records as were produced.
+    async fn promote(&mut self, ends: &[i64]) -> Result<(), Failure> {
+        self.screen.say(&format!("\nAll records are at both ends: '{TOPIC}' is promoted."));
+        self.screen.say("  waits until east has been quiet for 10 s");
+        let stopped = self.operator.promote().await?;
+        let found: Vec<Option<i64>> = stopped.mirror_lags.iter().map(|row| row.mirror_end_offset).collect();
+        if found != ends.iter().copied().map(Some).collect::<Vec<_>>() {
+            return Err(Failure::new(format!(
+                "promoted with records up to {found:?}, produced were {ends:?}"
+            )));
         }
+        self.screen.say(&format!("  STOPPED: '{TOPIC}' in west is an ordinary topic from now on"));
+        Ok(())
     }
 
     /// Lets the story happen, and shows what comes of it.

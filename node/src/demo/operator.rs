@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::api::types::{ConfigEntry, CreateCluster, CreateLink, CreateMirror, MirrorRow, NodeRow};
+use crate::api::types::{
+    AlterMirrorRow, AlterMirrors, ConfigEntry, CreateCluster, CreateLink, CreateMirror, MirrorRow, NodeRow,
+};
 use crate::cli::{Client, Failure, typed, typed_all};
 
 use super::clusters::Clusters;
@@ -16,6 +18,9 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(100);
 /// Until three nodes vote, from their start on.
 const FLEET_MAX: Duration = Duration::from_secs(60);
+
+/// Ten seconds of it are those in which a source has to be quiet.
+const PROMOTE_MAX: Duration = Duration::from_secs(60);
 
 /// The mirror as the API shows it; None when nobody answers.
 pub type Mirror = Option<MirrorRow>;
@@ -74,6 +79,34 @@ impl Operator {
         .map(drop)
     }
 
+    /// Promotes the mirror, and waits until it has STOPPED.
+    ///
+    /// # Errors
+    /// When nobody takes the promotion, or it doesn't end in time.
+    pub async fn promote(&mut self) -> Result<MirrorRow, Failure> {
+        let deadline = Instant::now() + PROMOTE_MAX;
+        let (mut asked, mut why) = (false, String::new());
+        while Instant::now() < deadline {
+            if !asked {
+                // Given again it is the same promotion: an answer may have been lost.
+                match self.ask(ask_to_promote).await.map(|row| row.error_message) {
+                    Some(None) => asked = true,
+                    Some(Some(message)) => why = message,
+                    None => "no node answers".clone_into(&mut why),
+                }
+            }
+            match self.look().await {
+                Some(row) if row.mirror_status == "STOPPED" => return Ok(row),
+                Some(MirrorRow { waiting_for: Some(waits_for), .. }) => {
+                    why = format!("it waits for {waits_for}")
+                }
+                _ => {}
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(Failure::new(format!("the promotion hasn't ended after {PROMOTE_MAX:?}: {why}")))
+    }
+
     pub async fn look(&mut self) -> Mirror {
         self.ask(|client| typed(&client.get(&format!("{LINK}/mirrors/{TOPIC}"))?)).await
     }
@@ -103,6 +136,12 @@ impl Operator {
         }
         None
     }
+}
+
+fn ask_to_promote(client: &Client) -> Result<AlterMirrorRow, Failure> {
+    let names =
+        AlterMirrors { mirror_topic_names: Some(vec![TOPIC.into()]), mirror_topic_name_pattern: None };
+    typed(&client.post(&format!("{LINK}/mirrors:promote"), &names)?["data"][0])
 }
 
 pub async fn answers(url: &str) -> bool {

@@ -41,7 +41,11 @@ impl Membership {
     pub fn held(setup: &Setup, consensus: &Consensus) -> anyhow::Result<Option<Self>> {
         let applied = consensus.watch().borrow().clone();
         let fleet = &applied.catalog.fleet;
-        let members = peers::book::kept(&setup.data_dir)?;
+        // A hint: the catalog may know them all.
+        let members = peers::book::kept(&setup.data_dir).unwrap_or_else(|error| {
+            tracing::warn!("where members were isn't known: {error:#}");
+            Addresses::new()
+        });
         if let Some(own) = &setup.own {
             let Some(id) = fleet.id.clone() else { return Ok(None) };
             return Ok(Some(Self { fleet: id, material: material(own)?, members }));

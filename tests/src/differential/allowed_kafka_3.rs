@@ -63,7 +63,8 @@ pub const OF_KAFKA_3: &[Allowance] = &[
     Allowance {
         name: "stable offsets that are deleted",
         reason: "where a transaction is open whose first records are deleted, Kafka 3.9 tells the log start \
-                 as the last stable offset, and Kafka 4.4 where the batch begins that holds it",
+                 as the last stable offset, and Kafka 4.4 where the batch begins that holds it; of an answer \
+                 that has no log start (Fetch below version 5) the last stable offset isn't compared",
         apply: deleted_stable_offsets,
     },
 ];
@@ -225,10 +226,14 @@ fn offsets_of_old_epochs(response: &mut ResponseKind, answering: &mut Answering)
     }
 }
 
+const UNKNOWN: i64 = -1;
+
 fn deleted_stable_offsets(response: &mut ResponseKind, _: &mut Answering) {
     if let ResponseKind::Fetch(response) = response {
         for row in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
-            if row.last_stable_offset >= 0 {
+            if row.log_start_offset < 0 {
+                row.last_stable_offset = UNKNOWN;
+            } else if row.last_stable_offset >= 0 {
                 row.last_stable_offset = row.last_stable_offset.max(row.log_start_offset);
             }
         }

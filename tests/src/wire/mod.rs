@@ -6,6 +6,7 @@
 
 mod connection;
 mod cursor;
+pub mod groups;
 mod metadata;
 
 #[cfg(feature = "witness")]

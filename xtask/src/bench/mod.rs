@@ -2,7 +2,7 @@
 //! and topics. The report goes to `docs/evidence/`; a missed goal is reported and fails nothing.
 
 mod client;
-mod fleet;
+mod figures;
 mod goals;
 mod measure;
 mod mirror;
@@ -80,7 +80,9 @@ pub struct Arguments {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Other {
     /// How long partitions stand still when a node of three is killed or stopped
-    Fleet(fleet::Arguments),
+    Fleet(figures::Arguments),
+    /// How soon a thousand groups stand at the destination where they stand at the source
+    Groups(figures::Arguments),
     /// What thousands of mirror partitions cost a fleet, and how soon they flow after losses
     Scale(scale::Arguments),
     /// One copy by a fleet of one, of two and of three nodes: what sharing costs
@@ -89,7 +91,8 @@ enum Other {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.other {
-        Some(Other::Fleet(arguments)) => return fleet::run(arguments),
+        Some(Other::Fleet(arguments)) => return figures::run(&figures::FLEET, arguments),
+        Some(Other::Groups(arguments)) => return figures::run(&figures::GROUPS, arguments),
         Some(Other::Scale(arguments)) => return scale::run(arguments),
         Some(Other::ScaleOut(arguments)) => return scale_out::run(arguments),
         None => {}

@@ -2,6 +2,10 @@
 
 use serde::Deserialize;
 
+/// The form of them, which means every group.
+pub const EVERY_GROUP: &str =
+    r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"}]}"#;
+
 /// Filters in one key, at most.
 pub const FILTERS_MAX: usize = 1_000;
 
@@ -37,12 +41,8 @@ impl GroupFilters {
     /// # Errors
     /// What is wrong, in words.
     pub fn parse(json: &str) -> Result<Self, String> {
-        let filters: Self = serde_json::from_str(json).map_err(|error| {
-            format!(
-                "{error}; give it as {{\"groupFilters\":[{{\"name\":\"*\",\"patternType\":\"LITERAL\",\
-                 \"filterType\":\"INCLUDE\"}}]}}"
-            )
-        })?;
+        let filters: Self =
+            serde_json::from_str(json).map_err(|error| format!("{error}; give it as {EVERY_GROUP}"))?;
         if filters.group_filters.len() > FILTERS_MAX {
             return Err(format!("{} filters; at most {FILTERS_MAX}", filters.group_filters.len()));
         }

@@ -6,12 +6,13 @@
 //! fence. Brokers refuse a commit for a group that has members: those are left alone, and told.
 //!
 //! - [`plan`]: where a group is to stand, as a value. [`filters`]: which groups. [`settings`]: the keys.
-//! - `read`: groups and log ends, in bulk.
+//! - `read`: groups and log ends, in bulk. `step`: some groups of one coordinator.
 
 pub mod filters;
 pub mod plan;
 mod read;
 pub mod settings;
+mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,13 +21,12 @@ use std::time::Duration;
 use catalog::{LinkId, MirrorTopic, NodeId};
 use kafka::connection::Gate;
 use kafka::fetch::TopicPartition;
-use kafka::groups::{self, GroupOffsets};
-use kafka::{Error, ErrorCode};
 use tokio::time::Instant;
 
 use self::plan::Targets;
-use self::read::Side;
+use self::read::{GROUPS_A_REQUEST, REQUESTS_MAX};
 use self::settings::OffsetSettings;
+use self::step::{Step, Trouble, Wanted};
 use crate::catalog_port::CatalogPort;
 use crate::observe::{Observatory, TaskError, TaskView};
 use crate::plane::LinkPlane;
@@ -47,15 +47,15 @@ const COMMIT_AGAIN: Duration = Duration::from_secs(24 * 3_600);
 /// A group with members is tried again after so long.
 const IN_USE_WAIT: Duration = Duration::from_secs(5);
 
-/// Commits under way at once.
-const COMMITS_MAX: usize = 64;
+/// A promotion's last sync.
+const LAST_MAX: Duration = Duration::from_secs(10);
+const LAST_AGAIN: Duration = Duration::from_millis(500);
+
+/// So many errors and remarks are kept, and a count of the others.
+const TOLD_MAX: usize = 50;
 
 /// So many partitions of a group are named.
 const NAMED_MAX: usize = 8;
-
-/// A commit by whoever is no member is refused with one of these while there are members: illegal generation,
-/// unknown member, rebalance in progress, stale member epoch (KIP-848).
-const HAS_MEMBERS: [ErrorCode; 4] = [ErrorCode(22), ErrorCode(25), ErrorCode(27), ErrorCode(113)];
 
 /// What a round found, by group; by the empty name what has to do with none.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ struct Found {
 
 /// What is known of groups from the rounds before; without it more is read, and nothing else is done.
 #[derive(Default)]
-pub struct Memory {
+struct Memory {
     groups: BTreeMap<String, Group>,
     coordinators: BTreeMap<String, i32>,
 }
@@ -95,31 +95,32 @@ impl OffsetSync {
     /// Until the task is aborted.
     pub async fn run(self) {
         let mut memory = Memory::default();
-        let mut last: Option<Instant> = None;
+        let mut last: Option<(Instant, OffsetSettings)> = None;
         let mut told = BTreeMap::new();
-        let mut known = None;
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            let wait = last.as_ref().map(|(at, settings)| settings.every.saturating_sub(at.elapsed()));
+            tokio::time::sleep(wait.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)).await;
             let link = self.catalog.watch().borrow().catalog.links.get(&self.link).cloned();
-            let Some(settings) = link.as_ref().and_then(|link| OffsetSettings::of(&link.configs)) else {
+            let enabled =
+                link.and_then(|link| OffsetSettings::of(&link.configs).map(|settings| (link, settings)));
+            let Some((link, settings)) = enabled else {
                 (memory, last) = (Memory::default(), None);
                 self.observatory.clear_task(&self.link, TASK);
                 continue;
             };
-            if last.is_some_and(|at| at.elapsed() < settings.every) {
+            let is_changed = last.as_ref().is_none_or(|(_, known)| *known != settings);
+            if is_changed {
+                memory.look_again();
+            } else if last.as_ref().is_some_and(|(at, _)| at.elapsed() < settings.every) {
                 continue;
             }
-            last = Some(Instant::now());
-            if known.as_ref() != Some(&settings) {
-                memory.look_again();
-                known = Some(settings.clone());
-            }
-            let mirrors: Vec<Arc<MirrorTopic>> =
-                link.iter().flat_map(|link| link.mirrors.values()).cloned().collect();
-            let ours: Vec<_> = mirrors.into_iter().filter(|m| super::is_ours(m, self.node)).collect();
-            let until =
-                Until::Stopped { catalog: self.catalog.clone(), link: self.link.clone(), node: self.node };
-            let Found { errors, remarks } = round(&self.plane, &ours, &settings, &mut memory, &until).await;
+            last = Some((Instant::now(), settings.clone()));
+            let ours = link.mirrors.values().filter(|m| super::is_ours(&link, m, self.node));
+            let ours: Vec<Arc<MirrorTopic>> = ours.cloned().collect();
+            let (catalog, link, node) = (self.catalog.clone(), self.link.clone(), self.node);
+            let until = Until::Stopped { catalog, link, node };
+            let found = round(&self.plane, &ours, &settings, &mut memory, &until).await;
+            let Found { errors, remarks } = found.bounded();
             for (group, error) in errors.iter().filter(|(group, error)| told.get(*group) != Some(*error)) {
                 tracing::warn!(%group, "{TASK}: {}", error.message);
             }
@@ -129,7 +130,7 @@ impl OffsetSync {
     }
 }
 
-/// Once more, of a mirror that is being stopped. What went wrong, in words.
+/// Once more, of a mirror that is being stopped, for a limited time. What is left, in words.
 pub async fn last_time(
     plane: &Arc<LinkPlane>,
     mirror: &Arc<MirrorTopic>,
@@ -137,12 +138,27 @@ pub async fn last_time(
     gate: &Gate,
 ) -> Vec<String> {
     let until = Until::Shut(gate.clone());
-    let found = round(plane, std::slice::from_ref(mirror), settings, &mut Memory::default(), &until).await;
+    let (mut memory, mut left) = (Memory::default(), None);
+    let tries = async {
+        loop {
+            let found = round(plane, std::slice::from_ref(mirror), settings, &mut memory, &until).await;
+            let is_done = found.errors.values().all(TaskError::is_group_in_use);
+            left = Some(found.bounded().errors);
+            if is_done {
+                return;
+            }
+            tokio::time::sleep(LAST_AGAIN).await;
+        }
+    };
+    let in_time = tokio::time::timeout(LAST_MAX, tries).await.is_ok();
     let words = |(group, error): (Arc<str>, TaskError)| match group.is_empty() {
         true => error.message,
-        false => format!("group '{group}': {}", error.message),
+        false => format!("'{group}': {}", error.message),
     };
-    found.errors.into_iter().map(words).collect()
+    match left {
+        Some(left) if in_time || !left.is_empty() => left.into_iter().map(words).collect(),
+        _ => vec![format!("it wasn't done within {} s", LAST_MAX.as_secs())],
+    }
 }
 
 /// Brings every group that is meant in step.
@@ -155,42 +171,52 @@ async fn round(
 ) -> Found {
     let mut found = Found::default();
     if settings.filters.group_filters.is_empty() {
-        let message = format!(
-            "no group is named: set {} to {}",
-            settings::FILTERS,
-            r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"}]}"#
-        );
+        let message = format!("no group is named: set {} to {}", settings::FILTERS, filters::EVERY_GROUP);
         found.errors.insert("".into(), TaskError::misconfiguration(message));
         return found;
     }
     if mirrors.is_empty() {
+        *memory = Memory::default();
         return found;
     }
-    let topics: BTreeSet<&Arc<str>> = mirrors.iter().map(|mirror| &mirror.source_topic).collect();
-    let (mut at_source, errors) = read::at_source(plane, &settings.filters).await;
-    // Of what couldn't be read nothing is known, and nothing forgotten.
-    if errors.is_empty() {
-        memory.groups.retain(|group, _| at_source.contains_key(group));
-        memory.coordinators.retain(|group, _| at_source.contains_key(group));
-    }
+    let (source, destination, mirrors, errors) = match read::look(plane, mirrors).await {
+        Ok(looked) => looked,
+        Err(error) => {
+            found.errors.insert("".into(), error);
+            return found;
+        }
+    };
     found.errors.extend(errors);
-    at_source.retain(|_, offsets: &mut GroupOffsets| {
+    let topics: BTreeSet<&Arc<str>> = mirrors.iter().map(|mirror| &mirror.source_topic).collect();
+    let at_source = read::at_source(plane.group_source(), &source, &settings.filters).await;
+    found.errors.extend(at_source.errors);
+    let mut positions = at_source.positions;
+    positions.retain(|_, offsets| {
         offsets.retain(|at, _| topics.contains(&at.topic));
         !offsets.is_empty()
     });
-    let wanted = at_source.values().flat_map(|offsets| offsets.keys()).collect();
-    let (ends, errors) = read::log_ends(plane, mirrors, &wanted).await;
+    // Of a group that may be there, and wasn't told of, nothing is forgotten.
+    let is_known = |group: &str| match at_source.is_whole {
+        true => at_source.listed.contains(group),
+        false => settings.filters.includes(group),
+    };
+    memory.retain(is_known);
+    let wanted = positions.values().flat_map(|offsets| offsets.keys()).collect();
+    let (ends, errors) = read::log_ends(plane.group_destination(), &destination, &mirrors, &wanted).await;
     found.errors.extend(errors);
     let now = Instant::now();
-    let mut targets = BTreeMap::new();
-    for (group, offsets) in &at_source {
-        let wanted = plan::targets(offsets, &ends);
-        if memory.groups.entry(group.clone()).or_default().is_to_be_looked_at(&wanted, now) {
-            targets.insert(group.clone(), wanted);
+    let mut groups = BTreeMap::new();
+    for (group, offsets) in &positions {
+        let targets = plan::targets(offsets, &ends);
+        let known = memory.groups.entry(group.clone()).or_default();
+        if known.is_to_be_looked_at(&targets, now) {
+            groups.insert(group.clone(), (targets, known.is_due(now)));
         }
     }
-    bring_in_step(plane, mirrors, targets, settings, memory, until, &mut found).await;
-    for (group, known) in &memory.groups {
+    let producers = mirrors.iter().map(|mirror| (mirror.name.clone(), mirror.producer)).collect();
+    let round = Round { plane, settings, until, producers: Arc::new(producers), now };
+    round.bring_in_step(groups, memory, &mut found).await;
+    for (group, known) in memory.groups.iter().filter(|(group, _)| positions.contains_key(*group)) {
         if let Some(ahead) = &known.ahead {
             found.remarks.insert(group.as_str().into(), ahead.clone());
         }
@@ -203,15 +229,109 @@ async fn round(
     found
 }
 
+struct Round<'a> {
+    plane: &'a Arc<LinkPlane>,
+    settings: &'a OffsetSettings,
+    until: &'a Until,
+    producers: Arc<For>,
+    now: Instant,
+}
+
+impl Round<'_> {
+    async fn bring_in_step(
+        &self,
+        mut groups: BTreeMap<String, (Targets, bool)>,
+        memory: &mut Memory,
+        found: &mut Found,
+    ) {
+        let names: Vec<&str> = groups.keys().map(String::as_str).collect();
+        let destination = self.plane.group_destination();
+        found.errors.extend(read::find_coordinators(destination, &names, &mut memory.coordinators).await);
+        let wanted = groups.clone();
+        let mut by_coordinator: BTreeMap<i32, Vec<Wanted>> = BTreeMap::new();
+        for (group, (targets, is_due)) in wanted {
+            if let Some(coordinator) = memory.coordinators.get(&group) {
+                by_coordinator.entry(*coordinator).or_default().push(Wanted { group, targets, is_due });
+            }
+        }
+        let mut steps = Vec::new();
+        for (coordinator, mut rest) in by_coordinator {
+            while !rest.is_empty() {
+                let groups = rest.split_off(rest.len().saturating_sub(GROUPS_A_REQUEST));
+                steps.push(self.step(coordinator, groups).take());
+            }
+        }
+        for stands in super::all(REQUESTS_MAX, steps).await.into_iter().flatten() {
+            let Some((targets, _)) = groups.remove(&stands.group) else { continue };
+            let known = memory.groups.entry(stands.group.clone()).or_default();
+            known.ahead = in_words(&stands.ahead);
+            match stands.outcome {
+                Ok(()) => known.is_in_step(targets, self.now),
+                Err(Trouble::InUse) => known.in_use_at = Some(self.now),
+                Err(Trouble::NotSent) => {
+                    if let Until::Shut(_) = self.until {
+                        let message = "wasn't sent: this node holds no lease for the moment";
+                        found.errors.insert(stands.group.into(), TaskError::internal(message.into()));
+                    }
+                }
+                Err(Trouble::Failed(error)) => {
+                    memory.coordinators.remove(&stands.group);
+                    found.errors.insert(stands.group.into(), error);
+                }
+            }
+        }
+    }
+
+    fn step(&self, coordinator: i32, groups: Vec<Wanted>) -> Step {
+        Step {
+            plane: self.plane.clone(),
+            settings: self.settings.clone(),
+            until: self.until.clone(),
+            producers: self.producers.clone(),
+            coordinator,
+            groups,
+        }
+    }
+}
+
+impl Found {
+    /// Tens of thousands of groups may have the same trouble.
+    fn bounded(mut self) -> Self {
+        let more = self.errors.len().saturating_sub(TOLD_MAX);
+        if more > 0 {
+            let last = self.errors.keys().nth(TOLD_MAX).cloned();
+            last.map(|last| self.errors.split_off(&last));
+            let and_more = format!("and {more} errors more");
+            let whole = self.errors.entry("".into()).or_insert_with(|| TaskError::internal(String::new()));
+            whole.message =
+                [&*whole.message, &and_more].join(if whole.message.is_empty() { "" } else { "; " });
+        }
+        if let Some(last) = self.remarks.keys().nth(TOLD_MAX).cloned() {
+            self.remarks.split_off(&last);
+        }
+        self
+    }
+}
+
 impl Memory {
     fn look_again(&mut self) {
         self.groups.values_mut().for_each(|group| group.in_step = None);
     }
+
+    fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.groups.retain(|group, _| is_known(group));
+        self.coordinators.retain(|group, _| is_known(group));
+    }
 }
 
 impl Group {
-    fn is_to_be_looked_at(&self, targets: &Targets, now: Instant) -> bool {
-        if self.in_use_at.is_some_and(|at| now - at < IN_USE_WAIT) || targets.is_empty() {
+    fn is_to_be_looked_at(&mut self, targets: &Targets, now: Instant) -> bool {
+        if targets.is_empty() {
+            // Nothing of it is ours to sync any more.
+            (self.in_use_at, self.ahead) = (None, None);
+            return false;
+        }
+        if self.in_use_at.is_some_and(|at| now - at < IN_USE_WAIT) {
             return false;
         }
         let is_in_step =
@@ -223,96 +343,14 @@ impl Group {
     fn is_due(&self, now: Instant) -> bool {
         self.committed_at.is_none_or(|at| now - at >= COMMIT_AGAIN)
     }
-}
 
-async fn bring_in_step(
-    plane: &Arc<LinkPlane>,
-    mirrors: &[Arc<MirrorTopic>],
-    targets: BTreeMap<String, Targets>,
-    settings: &OffsetSettings,
-    memory: &mut Memory,
-    until: &Until,
-    found: &mut Found,
-) {
-    let destination = plane.destination();
-    let names: Vec<&str> = targets.keys().map(String::as_str).collect();
-    found.errors.extend(read::find_coordinators(destination, &names, &mut memory.coordinators).await);
-    let mut by_coordinator: BTreeMap<i32, Vec<String>> = BTreeMap::new();
-    for group in targets.keys() {
-        if let Some(coordinator) = memory.coordinators.get(group) {
-            by_coordinator.entry(*coordinator).or_default().push(group.clone());
-        }
-    }
-    let (at_destination, errors) = read::offsets(destination, Side::Destination, by_coordinator).await;
-    // Another one may coordinate them by now.
-    memory.coordinators.retain(|group, _| at_destination.contains_key(group) || !targets.contains_key(group));
-    found.errors.extend(errors);
-    let producers: For = mirrors.iter().map(|mirror| (mirror.name.clone(), mirror.producer)).collect();
-    let now = Instant::now();
-    let mut commits = Vec::new();
-    for (group, there) in at_destination {
-        let (Some(wanted), Some(coordinator)) = (targets.get(&group), memory.coordinators.get(&group)) else {
-            continue;
-        };
-        let known = memory.groups.entry(group.clone()).or_default();
-        let plan = plan::plan(wanted, &there, settings.policy, known.is_due(now));
-        known.ahead = in_words(&plan.ahead);
-        if plan.commits.is_empty() {
-            known.is_in_step(wanted, now);
-        } else {
-            let mirrors =
-                plan.commits.keys().map(|at| (at.topic.clone(), producers.get(&at.topic).copied().flatten()));
-            let gate = until.gate(plane, mirrors.collect());
-            commits.push(commit(plane.clone(), *coordinator, group, plan.commits, until.clone(), gate));
-        }
-    }
-    for (group, outcome) in super::all(COMMITS_MAX, commits).await {
-        let meters = plane.meters();
-        match &outcome {
-            Ok(()) => meters.group_commits.increment(1),
-            Err(_) => meters.group_commits_failed.increment(1),
-        }
-        let known = memory.groups.entry(group.clone()).or_default();
-        match outcome {
-            Ok(()) => known.is_in_step(&targets[&group], now),
-            Err(error) if error.code().is_some_and(|code| HAS_MEMBERS.contains(&code)) => {
-                known.in_use_at = Some(now);
-            }
-            // It isn't ours any more, or not for the moment.
-            Err(Error::NotSent { .. }) => {}
-            Err(error) => {
-                memory.coordinators.remove(&group);
-                found.errors.insert(group.into(), refused(&error));
-            }
-        }
-    }
-}
-
-impl Group {
-    fn is_in_step(&mut self, targets: &Targets, now: Instant) {
-        self.in_step = Some((targets.clone(), now));
+    fn is_in_step(&mut self, targets: Targets, now: Instant) {
         self.in_use_at = None;
         if self.is_due(now) {
             self.committed_at = Some(now);
         }
+        self.in_step = Some((targets, now));
     }
-}
-
-async fn commit(
-    plane: Arc<LinkPlane>,
-    coordinator: i32,
-    group: String,
-    offsets: GroupOffsets,
-    until: Until,
-    gate: Gate,
-) -> (String, Result<(), Error>) {
-    let _turn = until.turn(&plane).await;
-    let committed = async {
-        let connection = plane.destination().control(coordinator).await?;
-        groups::commit(&connection, &group, &offsets, Some(gate)).await
-    };
-    let committed = committed.await;
-    (group, committed)
 }
 
 fn in_words(ahead: &[(TopicPartition, i64)]) -> Option<String> {
@@ -332,18 +370,6 @@ fn in_words(ahead: &[(TopicPartition, i64)]) -> Option<String> {
     })
 }
 
-fn refused(error: &Error) -> TaskError {
-    match error.code() {
-        Some(ErrorCode::GROUP_AUTHORIZATION_FAILED) => {
-            TaskError::authorization(format!("{error}; grant READ on the group at the destination"))
-        }
-        Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED) => {
-            TaskError::authorization(format!("{error}; grant READ on the mirror topic at the destination"))
-        }
-        _ => TaskError::internal(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,21 +383,21 @@ mod tests {
         let mut group = Group::default();
         let begun = Instant::now();
         assert!(group.is_to_be_looked_at(&targets(5), begun) && group.is_due(begun), "whoever begins");
-        group.is_in_step(&targets(5), begun);
+        group.is_in_step(targets(5), begun);
         assert!(!group.is_to_be_looked_at(&targets(5), begun + LOOK_AGAIN / 2));
         assert!(group.is_to_be_looked_at(&targets(6), begun + LOOK_AGAIN / 2), "the source has moved");
         assert!(group.is_to_be_looked_at(&targets(5), begun + LOOK_AGAIN), "the destination may have");
         let day = begun + COMMIT_AGAIN;
-        group.is_in_step(&targets(5), day - LOOK_AGAIN / 2);
+        group.is_in_step(targets(5), day - LOOK_AGAIN / 2);
         assert!(group.is_due(day) && group.is_to_be_looked_at(&targets(5), day), "looked at isn't committed");
-        group.is_in_step(&targets(5), day);
+        group.is_in_step(targets(5), day);
         assert!(!group.is_due(day + COMMIT_AGAIN / 2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_group_with_members_is_left_alone_for_a_while() {
         let now = Instant::now();
-        let group = Group { in_use_at: Some(now), ..Group::default() };
+        let mut group = Group { in_use_at: Some(now), ..Group::default() };
         assert!(!group.is_to_be_looked_at(&targets(5), now + IN_USE_WAIT / 2));
         assert!(group.is_to_be_looked_at(&targets(5), now + IN_USE_WAIT));
     }
@@ -382,5 +408,23 @@ mod tests {
         let at = |partition| (TopicPartition { topic: "orders".into(), partition }, 7);
         let told = in_words(&(0..10).map(at).collect::<Vec<_>>()).expect("told");
         assert!(told.starts_with("AHEAD") && told.contains("orders[7] at 7 and 2 more"), "{told}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_nothing_to_be_synced_any_more_is_no_trouble_any_more() {
+        let now = Instant::now();
+        let mut group = Group { in_use_at: Some(now), ahead: Some("AHEAD".into()), ..Group::default() };
+        assert!(!group.is_to_be_looked_at(&Targets::new(), now));
+        assert_eq!((group.in_use_at, group.ahead), (None, None));
+    }
+
+    #[test]
+    fn of_many_errors_some_are_kept_and_the_others_counted() {
+        let error = |number: usize| (format!("group-{number:04}").into(), TaskError::internal("no".into()));
+        let found = Found { errors: (0..70).map(error).collect(), ..Found::default() }.bounded();
+        assert_eq!(found.errors.len(), TOLD_MAX + 1);
+        assert_eq!(found.errors[""].message, "and 20 errors more");
+        let few = Found { errors: (0..3).map(error).collect(), ..Found::default() }.bounded();
+        assert!(few.errors.len() == 3 && !few.errors.contains_key(""));
     }
 }

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use catalog::MirrorTopic;
+use catalog::{MirrorTopic, TopicId};
 use kafka::fetch::TopicPartition;
-use kafka::groups::{self, GroupOffsets, ListedGroup};
-use kafka::{Client, Error, ErrorCode, offsets};
+use kafka::groups::{self, GroupOffsets, ListedGroup, Question};
+use kafka::{Client, Error, ErrorCode, Metadata, offsets};
 
 use super::filters::GroupFilters;
 use super::plan::Mirrored;
@@ -17,19 +17,19 @@ use crate::plane::LinkPlane;
 use crate::sync::all;
 
 /// Groups in one request.
-const POSITIONS_A_REQUEST: usize = 20;
+pub const GROUPS_A_REQUEST: usize = 20;
 const COORDINATORS_A_REQUEST: usize = 200;
 
 /// Requests under way at once.
-const REQUESTS_MAX: usize = 16;
+pub const REQUESTS_MAX: usize = 16;
 
 /// Share groups (KIP-932) have no positions that could be carried over.
 const SHARE_GROUP: &str = "share";
 
-const GROUP_ID_NOT_FOUND: ErrorCode = ErrorCode(69);
+pub const GROUP_ID_NOT_FOUND: ErrorCode = ErrorCode(69);
 
 type Positions = BTreeMap<String, Result<GroupOffsets, ErrorCode>>;
-type Errors = BTreeMap<Arc<str>, TaskError>;
+pub type Errors = BTreeMap<Arc<str>, TaskError>;
 
 #[derive(Clone, Copy)]
 pub enum Side {
@@ -46,56 +46,94 @@ impl Side {
     }
 }
 
-/// Where the groups that are meant stand at the source.
-pub async fn at_source(
+/// Both clusters as they are now, and which of the mirrors still are what they were set up for: positions go by
+/// names, and another topic of a name is none of ours.
+pub async fn look<'a>(
     plane: &LinkPlane,
-    filters: &GroupFilters,
-) -> (BTreeMap<String, GroupOffsets>, Errors) {
-    let brokers: Vec<i32> = plane.metadata().source.brokers.keys().copied().collect();
-    let listed = brokers.into_iter().map(|broker| list(plane.source().clone(), broker)).collect();
+    mirrors: &'a [Arc<MirrorTopic>],
+) -> Result<(Metadata, Metadata, Vec<&'a Arc<MirrorTopic>>, Errors), TaskError> {
+    let theirs: Vec<&str> = mirrors.iter().map(|mirror| &*mirror.source_topic).collect();
+    let ours: Vec<&str> = mirrors.iter().map(|mirror| &*mirror.name).collect();
+    let (source, destination) = tokio::join!(
+        plane.group_source().metadata(Some(&theirs)),
+        plane.group_destination().metadata(Some(&ours))
+    );
+    let source = source.map_err(|error| told(Side::Source, &error))?;
+    let destination = destination.map_err(|error| told(Side::Destination, &error))?;
     let mut errors = Errors::new();
-    let mut by_broker: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+    let mut same = Vec::with_capacity(mirrors.len());
+    for mirror in mirrors {
+        let at_source = another(&source, &mirror.source_topic, mirror.source_topic_id, Side::Source);
+        let another = at_source
+            .or_else(|| another(&destination, &mirror.name, mirror.destination_topic_id, Side::Destination));
+        match another {
+            Some(error) => drop(errors.insert(mirror.name.clone(), error)),
+            None => same.push(mirror),
+        }
+    }
+    Ok((source, destination, same, errors))
+}
+
+/// Why the topic of that name isn't the one that is meant, if it isn't. Old sources have no ids.
+fn another(metadata: &Metadata, topic: &str, id: TopicId, side: Side) -> Option<TaskError> {
+    let side = side.name();
+    let why = match metadata.topics.get(topic) {
+        Some(Ok(found)) if id.is_none() || *found.topic_id.as_bytes() == id.0 => return None,
+        Some(Ok(_)) => {
+            format!("topic '{topic}' at the {side} is another one by now: its positions are left alone")
+        }
+        Some(Err(code)) => format!("topic '{topic}' at the {side}: {code}"),
+        None => format!("topic '{topic}': the {side} doesn't tell of it"),
+    };
+    Some(TaskError::internal(why))
+}
+
+/// Groups that are meant, as far as the source tells.
+#[derive(Default)]
+pub struct AtSource {
+    pub positions: BTreeMap<String, GroupOffsets>,
+    pub listed: BTreeSet<String>,
+    /// Every broker has told its groups.
+    pub is_whole: bool,
+    pub errors: Errors,
+}
+
+/// Where the groups that are meant stand at the source.
+pub async fn at_source(source: &Client, brokers: &Metadata, filters: &GroupFilters) -> AtSource {
+    let brokers: Vec<i32> = brokers.brokers.keys().copied().collect();
+    let listed = brokers.into_iter().map(|broker| list(source.clone(), broker)).collect();
+    let mut found = AtSource { is_whole: true, ..AtSource::default() };
+    let mut asked = Vec::new();
     for (broker, listed) in all(REQUESTS_MAX, listed).await {
         match listed {
             Ok(listed) => {
-                let meant =
-                    listed.into_iter().filter(|g| g.protocol_type != SHARE_GROUP && filters.includes(&g.id));
-                by_broker.insert(broker, meant.map(|group| group.id).collect());
+                let is_meant = |g: &ListedGroup| g.protocol_type != SHARE_GROUP && filters.includes(&g.id);
+                let meant: Vec<String> = listed.into_iter().filter(is_meant).map(|group| group.id).collect();
+                found.listed.extend(meant.iter().cloned());
+                let some = meant.chunks(GROUPS_A_REQUEST);
+                asked.extend(some.map(|some| positions(source.clone(), broker, some.to_vec())));
             }
-            Err(error) => drop(errors.insert("".into(), told(Side::Source, &error))),
+            Err(error) => {
+                found.is_whole = false;
+                found.errors.insert("".into(), told(Side::Source, &error));
+            }
         }
     }
-    let (found, more) = offsets(plane.source(), Side::Source, by_broker).await;
-    errors.extend(more);
-    (found, errors)
-}
-
-/// All positions of these groups, by the broker that coordinates them.
-pub async fn offsets(
-    client: &Client,
-    side: Side,
-    by_broker: BTreeMap<i32, Vec<String>>,
-) -> (BTreeMap<String, GroupOffsets>, Errors) {
-    let some = by_broker
-        .iter()
-        .flat_map(|(broker, groups)| groups.chunks(POSITIONS_A_REQUEST).map(|some| (*broker, some.to_vec())));
-    let asked = some.map(|(broker, some)| positions(client.clone(), broker, some)).collect();
-    let (mut found, mut errors) = (BTreeMap::new(), Errors::new());
     for answer in all(REQUESTS_MAX, asked).await {
         match answer {
             Ok(groups) => {
                 for (group, offsets) in groups {
                     match offsets {
-                        Ok(offsets) => drop(found.insert(group, offsets)),
-                        Err(GROUP_ID_NOT_FOUND) => drop(found.insert(group, GroupOffsets::new())),
-                        Err(code) => drop(errors.insert(group.into(), of_group(side, code))),
+                        Ok(offsets) => drop(found.positions.insert(group, offsets)),
+                        Err(GROUP_ID_NOT_FOUND) => {}
+                        Err(code) => drop(found.errors.insert(group.into(), of_group(Side::Source, code))),
                     }
                 }
             }
-            Err(error) => drop(errors.insert("".into(), told(side, &error))),
+            Err(error) => drop(found.errors.insert("".into(), told(Side::Source, &error))),
         }
     }
-    (found, errors)
+    found
 }
 
 /// Adds who coordinates each of these groups, as far as that isn't known yet.
@@ -122,34 +160,33 @@ pub async fn find_coordinators(
     errors
 }
 
-/// Where the mirrors of the wanted source partitions end: high watermarks, and what follows a failure is
-/// not the source's.
+/// Where the mirrors of the wanted source partitions end: high watermarks. Of a failed partition nothing is known
+/// any more.
 pub async fn log_ends(
-    plane: &LinkPlane,
-    mirrors: &[Arc<MirrorTopic>],
+    client: &Client,
+    destination: &Metadata,
+    mirrors: &[&Arc<MirrorTopic>],
     wanted: &BTreeSet<&TopicPartition>,
 ) -> (BTreeMap<TopicPartition, Vec<Mirrored>>, Errors) {
-    let metadata = plane.metadata().destination;
     let mut by_leader: BTreeMap<i32, Vec<(TopicPartition, i32)>> = BTreeMap::new();
-    let mut all_mirrored: Vec<(TopicPartition, Mirrored, Option<i64>)> = Vec::new();
+    let mut mirrored: Vec<(TopicPartition, TopicPartition)> = Vec::new();
     for mirror in mirrors {
+        let found = destination.topics.get(&*mirror.name).and_then(|topic| topic.as_ref().ok());
         for (number, partition) in (0..).zip(&mirror.partitions) {
             let source = topic_partition(&mirror.source_topic, number);
-            if !wanted.contains(&source) {
+            if partition.failure.is_some() || !wanted.contains(&source) {
                 continue;
             }
             let at = topic_partition(&mirror.name, number);
-            let found = metadata.topics.get(&*mirror.name).and_then(|topic| topic.as_ref().ok());
-            let found = found.and_then(|topic| topic.partitions.get(&at.partition));
-            if let Some((leader, epoch)) = found.and_then(|p| Some((p.leader?, p.leader_epoch))) {
-                by_leader.entry(leader).or_default().push((at.clone(), epoch));
+            let leader = found.and_then(|topic| topic.partitions.get(&at.partition));
+            if let Some((leader, leader_epoch)) = leader.and_then(|p| Some((p.leader?, p.leader_epoch))) {
+                by_leader.entry(leader).or_default().push((at.clone(), leader_epoch));
             }
-            let failed_at = partition.failure.as_ref().map(|failure| failure.offset);
-            all_mirrored.push((source, Mirrored { mirror: at, log_end: None }, failed_at));
+            mirrored.push((source, at));
         }
     }
     let asked = by_leader.into_iter();
-    let asked = asked.map(|(leader, of)| high_watermarks(plane.destination().clone(), leader, of)).collect();
+    let asked = asked.map(|(leader, of)| high_watermarks(client.clone(), leader, of)).collect();
     let (mut ends, mut errors) = (BTreeMap::new(), Errors::new());
     for answer in all(REQUESTS_MAX, asked).await {
         match answer {
@@ -158,10 +195,16 @@ pub async fn log_ends(
         }
     }
     let mut by_source: BTreeMap<TopicPartition, Vec<Mirrored>> = BTreeMap::new();
-    for (source, mut mirrored, failed_at) in all_mirrored {
-        let end: Option<&i64> = ends.get(&mirrored.mirror);
-        mirrored.log_end = end.map(|end| failed_at.map_or(*end, |failed_at| failed_at.min(*end)));
-        by_source.entry(source).or_default().push(mirrored);
+    for (source, mirror) in mirrored {
+        let log_end = ends.get(&mirror).copied();
+        if log_end.is_none() {
+            let message = format!(
+                "where {}[{}] ends isn't known: positions in it wait",
+                mirror.topic, mirror.partition
+            );
+            errors.entry(mirror.topic.clone()).or_insert_with(|| TaskError::internal(message));
+        }
+        by_source.entry(source).or_default().push(Mirrored { mirror, log_end });
     }
     (by_source, errors)
 }
@@ -172,8 +215,9 @@ async fn list(client: Client, broker: i32) -> (i32, Result<Vec<ListedGroup>, Err
 }
 
 async fn positions(client: Client, broker: i32, groups: Vec<String>) -> Result<Positions, Error> {
-    let names: Vec<&str> = groups.iter().map(String::as_str).collect();
-    groups::offsets(&client.control(broker).await?, &names).await
+    let question = |group| Question { group, partitions: None };
+    let questions: Vec<Question<'_>> = groups.iter().map(|group| question(group)).collect();
+    groups::offsets(&client.control(broker).await?, &questions, false).await
 }
 
 async fn high_watermarks(
@@ -184,11 +228,11 @@ async fn high_watermarks(
     offsets::high_watermarks(&client.control(leader).await?, &of).await
 }
 
-fn told(side: Side, error: &Error) -> TaskError {
+pub fn told(side: Side, error: &Error) -> TaskError {
     TaskError::internal(format!("the {}: {error}", side.name()))
 }
 
-fn of_group(side: Side, code: ErrorCode) -> TaskError {
+pub fn of_group(side: Side, code: ErrorCode) -> TaskError {
     let message = format!("the {}: {code}", side.name());
     match code {
         ErrorCode::GROUP_AUTHORIZATION_FAILED => {

@@ -15,7 +15,7 @@ pub const POLICIES: [&str; 2] = ["no-rewind", "source"];
 
 /// Keys that a running link doesn't have to begin anew for.
 pub fn is_live(key: &str) -> bool {
-    [ENABLE, MS, FILTERS, POLICY].contains(&key)
+    [ENABLE, MS, FILTERS, POLICY, catalog::Link::PAUSED_KEY].contains(&key)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

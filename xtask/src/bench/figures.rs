@@ -1,6 +1,8 @@
-//! `cargo xtask bench fleet`: how long mirror partitions stand still when their node is killed or
-//! stopped, on three nodes as processes under live load. A test of the tests crate acts and measures;
-//! here its figures become a report.
+//! Measurements that a test of the tests crate makes on real Kafka: it acts and prints figures, which become a
+//! report here.
+//!
+//! - `cargo xtask bench fleet`: how long mirror partitions stand still when their node is killed or stopped.
+//! - `cargo xtask bench groups`: how soon a thousand groups stand where they stand at the source.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,12 +17,71 @@ use crate::exec;
 use crate::nightly::{commit, utc};
 use crate::suite::{build_binary, fresh_seed, kafka_tests};
 
-/// What is promised, in milliseconds, and of which figure of a kind.
-const GOALS: [(&str, &str, Pick, u64); 3] = [
-    ("guarded", "SIGKILL to all guarded partitions flowing elsewhere, median", Pick::Median, 5_000),
-    ("unguarded", "SIGKILL to all unguarded partitions flowing elsewhere, median", Pick::Median, 30_000),
-    ("stop", "longest pause of a partition at a graceful stop", Pick::Longest, 1_000),
-];
+/// What is promised of the figures of a kind.
+#[derive(Clone, Copy, Debug)]
+struct Goal {
+    kind: &'static str,
+    what: &'static str,
+    pick: Pick,
+    limit_ms: u64,
+}
+
+/// What is measured, by an ignored test of that name.
+pub struct Measurement {
+    test: &'static str,
+    /// Of the report's file.
+    name: &'static str,
+    title: &'static str,
+    setting: &'static str,
+    goals: &'static [Goal],
+}
+
+pub const FLEET: Measurement = Measurement {
+    test: "fleet_times",
+    name: "fleet",
+    title: "Takeovers and stops of a fleet",
+    setting: "Three nodes, twelve partitions, a record for each every 20 ms beside varied load; a look at both ends \
+              every 25 ms. A figure is the longest time that a partition of the node stood still with something to \
+              mirror. Brokers, load, nodes and watch share the machine.",
+    goals: &[
+        Goal {
+            kind: "guarded",
+            what: "SIGKILL to all guarded partitions flowing elsewhere, median",
+            pick: Pick::Median,
+            limit_ms: 5_000,
+        },
+        Goal {
+            kind: "unguarded",
+            what: "SIGKILL to all unguarded partitions flowing elsewhere, median",
+            pick: Pick::Median,
+            limit_ms: 30_000,
+        },
+        Goal {
+            kind: "stop",
+            what: "longest pause of a partition at a graceful stop",
+            pick: Pick::Longest,
+            limit_ms: 1_000,
+        },
+    ],
+};
+
+pub const GROUPS: Measurement = Measurement {
+    test: "group_times",
+    name: "groups",
+    title: "Group offsets that follow the source",
+    setting: "One node at default settings, a thousand groups with a position in each of four partitions, one broker \
+              a cluster. A figure is the time from the last commit at the source until all that was committed stands \
+              at the destination; to look at all thousand takes some hundred milliseconds, which are in it.",
+    goals: &[
+        Goal {
+            kind: "one",
+            what: "one group of a thousand moves, median",
+            pick: Pick::Median,
+            limit_ms: 1_000,
+        },
+        Goal { kind: "all", what: "all thousand groups move, median", pick: Pick::Median, limit_ms: 1_000 },
+    ],
+};
 
 #[derive(Clone, Copy, Debug)]
 enum Pick {
@@ -41,7 +102,7 @@ pub struct Arguments {
 /// One run, such as `guarded Raft leader`, and its milliseconds.
 type Figure = (String, u64);
 
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub fn run(measurement: &Measurement, arguments: &Arguments) -> Result<()> {
     let load = load_average()?;
     let binary = match &arguments.lockstep {
         Some(given) => fs::canonicalize(given).with_context(|| format!("--lockstep {}", given.display()))?,
@@ -49,7 +110,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
     let (begun, started) = (Instant::now(), utc("%FT%TZ")?);
-    let mut tests = kafka_tests(seed, &binary, &["--test", "fleet_times"]);
+    let mut tests = kafka_tests(seed, &binary, &["--test", measurement.test]);
     let (passed, output) = exec::capture(tests.arg("--ignored"))?;
     let figures = figures(&output);
     ensure!(passed && !figures.is_empty(), "the measurement failed:\n{output}");
@@ -59,7 +120,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         begun.elapsed().as_secs_f32() / 60.0,
         machine_line()?,
     );
-    write_evidence("fleet", &started, &report(&setting, &figures))
+    write_evidence(measurement.name, &started, &report(measurement, &setting, &figures))
 }
 
 /// Lines `FIGURE guarded Raft leader 3120`.
@@ -73,17 +134,13 @@ fn figures(output: &str) -> Vec<Figure> {
     successes.lines().filter_map(parse).collect()
 }
 
-fn report(setting: &str, figures: &[Figure]) -> String {
-    let mut text = format!(
-        "# Takeovers and stops of a fleet\n\n{setting}\nThree nodes, twelve partitions, a record for each every \
-         20 ms beside varied load; a look at both ends every 25 ms. A figure is the longest time that a partition \
-         of the node stood still with something to mirror. Brokers, load, nodes and watch share the machine.\n\n"
-    );
+fn report(measurement: &Measurement, setting: &str, figures: &[Figure]) -> String {
+    let mut text = format!("# {}\n\n{setting}\n{}\n\n", measurement.title, measurement.setting);
     text.push_str("| goal | limit | found | |\n|---|---|---|---|\n");
-    for (kind, what, pick, limit) in GOALS {
+    for Goal { kind, what, pick, limit_ms: limit } in measurement.goals {
         let mut all: Vec<u64> = figures
             .iter()
-            .filter(|(name, _)| name.split(' ').next() == Some(kind))
+            .filter(|(name, _)| name.split(' ').next() == Some(*kind))
             .map(|(_, ms)| *ms)
             .collect();
         all.sort_unstable();
@@ -92,7 +149,7 @@ fn report(setting: &str, figures: &[Figure]) -> String {
             Pick::Longest => all.last(),
         };
         let (shown, verdict) = match found {
-            Some(ms) if *ms < limit => (format!("{ms} ms of {} runs", all.len()), "met"),
+            Some(ms) if ms < limit => (format!("{ms} ms of {} runs", all.len()), "met"),
             Some(ms) => (format!("{ms} ms of {} runs", all.len()), "missed"),
             None => ("nothing".to_owned(), "missed"),
         };
@@ -117,7 +174,7 @@ mod tests {
                       FIGURE guarded Raft leader 7000\nFIGURE guarded follower 4000\nFIGURE stop 1200\n";
         let found = figures(output);
         assert_eq!(found.len(), 4);
-        let text = report("", &found);
+        let text = report(&FLEET, "", &found);
         assert!(text.contains("| 5000 ms | 4000 ms of 3 runs | met |"), "{text}");
         assert!(text.contains("| 30000 ms | nothing | missed |"), "{text}");
         assert!(text.contains("| 1000 ms | 1200 ms of 1 runs | missed |"), "{text}");
