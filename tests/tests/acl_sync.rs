@@ -153,6 +153,7 @@ impl World {
         self.stands().context("changed at the source")?;
         // Taken away by hand at the destination.
         delete(&self.west.cluster.bootstrap(), &[after])?;
+        std::thread::sleep(STAYS);
         self.stands().context("it comes again")?;
         let more = "ALLOW User:bob ALTER_CONFIGS TOPIC LITERAL other *";
         self.node.cli(&["link", "pause", LINK])?;
