@@ -153,7 +153,16 @@ impl World {
         self.stands().context("changed at the source")?;
         // Taken away by hand at the destination.
         delete(&self.west.cluster.bootstrap(), &[after])?;
-        self.stands().context("it comes again")
+        std::thread::sleep(STAYS);
+        self.stands().context("it comes again")?;
+        let more = "ALLOW User:bob ALTER_CONFIGS TOPIC LITERAL other *";
+        self.node.cli(&["link", "pause", LINK])?;
+        self.at_source(&[more])?;
+        std::thread::sleep(STAYS);
+        self.stands().context("paused")?;
+        self.node.cli(&["link", "resume", LINK])?;
+        self.wanted.insert(more.to_owned());
+        self.stands().context("goes on")
     }
 
     fn deletes_nothing_that_it_couldnt_read(&mut self) -> Result<()> {

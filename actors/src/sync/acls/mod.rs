@@ -81,7 +81,8 @@ impl AclSync {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let link = self.catalog.watch().borrow().catalog.links.get(&self.link).cloned();
-            let Some(settings) = link.as_ref().and_then(|link| AclSettings::of(&link.configs)) else {
+            let link = link.filter(|link| !link.is_paused());
+            let Some(settings) = link.and_then(|link| AclSettings::of(&link.configs)) else {
                 (absent, last) = (BTreeSet::new(), None);
                 self.observatory.clear_task(&self.link, TASK);
                 continue;
@@ -185,7 +186,7 @@ impl AclSync {
                     && mirrors::syncs(&applied.catalog, link, acl) == Some(node)
             };
             let is_still_wanted = AclSettings::of(&link.configs).as_ref() == Some(&settings);
-            lease() && is_still_wanted && acls.iter().all(may)
+            lease() && is_still_wanted && !link.is_paused() && acls.iter().all(may)
         })
     }
 
