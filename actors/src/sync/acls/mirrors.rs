@@ -94,9 +94,6 @@ fn all<'a>(topics: &'a BTreeSet<Arc<str>>, acl: &Acl) -> impl Iterator<Item = &'
 /// The node that syncs an ACL. One that names a mirror of the link is synced by whoever would stop that mirror,
 /// so that nothing of ours follows STOPPED; the others by one node of the link.
 pub fn syncs(catalog: &Catalog, link: &Link, acl: &Acl) -> Option<NodeId> {
-    if link.is_paused() {
-        return None;
-    }
     let is_named = acl.resource_type == ResourceType::Topic && acl.pattern_type == PatternType::Literal;
     let named = link.mirrors.get(&acl.resource_name).filter(|_| is_named);
     named.and_then(|mirror| owner(mirror)).or_else(|| of_link(catalog, link))
@@ -104,9 +101,7 @@ pub fn syncs(catalog: &Catalog, link: &Link, acl: &Acl) -> Option<NodeId> {
 
 /// Whether the node may have anything to sync.
 pub fn has_part(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
-    !link.is_paused()
-        && (of_link(catalog, link) == Some(node)
-            || link.mirrors.values().any(|mirror| owner(mirror) == Some(node)))
+    of_link(catalog, link) == Some(node) || link.mirrors.values().any(|mirror| owner(mirror) == Some(node))
 }
 
 /// The one that has partition 0 of the first mirror, otherwise the first node that runs mirrors.
