@@ -25,7 +25,7 @@ const SUITE_FIRST: u64 = 1;
 const SUITE_SEEDS: u64 = 40;
 
 /// What a known bug is hunted with by default.
-const MUTANT_SEEDS: u64 = 200;
+const MUTANT_SEEDS: u64 = 600;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
