@@ -21,11 +21,7 @@ pub struct Growth {
 
 /// What has grown at the source. The owner of a mirror's partition 0 sees to it.
 pub fn wanted(link: &Link, node: NodeId, source: &Metadata) -> Vec<Growth> {
-    let is_ours = |m: &catalog::MirrorTopic| {
-        m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
-    };
-    let follows = |m: &catalog::MirrorTopic| link.mirrors_now(m) && is_ours(m);
-    let mirrors = link.mirrors.values().filter(|m| follows(m));
+    let mirrors = link.mirrors.values().filter(|m| link.mirrors_now(m) && m.is_seen_to_by(node));
     mirrors
         .filter_map(|m| {
             let Some(Ok(found)) = source.topics.get(&*m.source_topic) else { return None };

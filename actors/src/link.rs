@@ -164,34 +164,8 @@ impl Actor for LinkSupervisor {
                 }
             }
         });
-        let config_sync = ConfigSync {
-            link: link.id.clone(),
-            node: surroundings.node,
-            plane: plane.clone(),
-            catalog: surroundings.catalog.clone(),
-            observatory: surroundings.observatory.clone(),
-            every: settings.topic_config_sync,
-            include: settings::synced_topic_configs(&link.configs),
-        };
-        let config_sync = tokio::spawn(config_sync.run()).abort_handle();
-        let offset_sync = OffsetSync {
-            link: link.id.clone(),
-            node: surroundings.node,
-            plane: plane.clone(),
-            catalog: surroundings.catalog.clone(),
-            observatory: surroundings.observatory.clone(),
-        };
-        let offset_sync = tokio::spawn(offset_sync.run()).abort_handle();
-        let acl_sync = AclSync {
-            link: link.id.clone(),
-            node: surroundings.node,
-            plane: plane.clone(),
-            catalog: surroundings.catalog.clone(),
-            observatory: surroundings.observatory.clone(),
-        };
-        let acl_sync = tokio::spawn(acl_sync.run()).abort_handle();
-        let keepers = [keeper.abort_handle(), watcher.abort_handle(), checker];
-        let tasks = keepers.into_iter().chain([config_sync, offset_sync, acl_sync]).collect();
+        let mut tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker];
+        tasks.extend(syncs(&link, &settings, &plane, &surroundings));
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,
@@ -410,6 +384,41 @@ impl LinkState {
     fn show(&self) {
         self.surroundings.observatory.set_link(&self.link.id, Some(self.availability.view()));
     }
+}
+
+/// What is kept in step beside records.
+fn syncs(
+    link: &Link,
+    settings: &LinkSettings,
+    plane: &Arc<LinkPlane>,
+    surroundings: &Surroundings,
+) -> [AbortHandle; 3] {
+    let Surroundings { node, catalog, observatory, .. } = surroundings;
+    let configs = ConfigSync {
+        link: link.id.clone(),
+        node: *node,
+        plane: plane.clone(),
+        catalog: catalog.clone(),
+        observatory: observatory.clone(),
+        every: settings.topic_config_sync,
+        include: settings::synced_topic_configs(&link.configs),
+    };
+    let offsets = OffsetSync {
+        link: link.id.clone(),
+        node: *node,
+        plane: plane.clone(),
+        catalog: catalog.clone(),
+        observatory: observatory.clone(),
+    };
+    let acls = AclSync {
+        link: link.id.clone(),
+        node: *node,
+        plane: plane.clone(),
+        catalog: catalog.clone(),
+        observatory: observatory.clone(),
+    };
+    let (configs, offsets) = (tokio::spawn(configs.run()), tokio::spawn(offsets.run()));
+    [configs.abort_handle(), offsets.abort_handle(), tokio::spawn(acls.run()).abort_handle()]
 }
 
 fn topics(link: &Link) -> Topics {

@@ -111,16 +111,13 @@ fn desired(link: &Link, node: NodeId) -> BTreeMap<PartitionKey, (u64, bool)> {
 
 /// The owner of partition 0 sees to the topic.
 fn jobs(link: &Link, node: NodeId) -> BTreeSet<(Arc<str>, Job)> {
-    let first_is_ours = |m: &catalog::MirrorTopic| {
-        m.partitions.first().and_then(|p| p.assignment.as_ref()).is_some_and(|a| a.node == node)
-    };
     let job = |m: &catalog::MirrorTopic| match m.status {
         MirrorStatus::PendingMirror if m.producer.is_none() && !link.is_paused() => Some(Job::SetUp),
         MirrorStatus::PendingStopped if m.is_fenced() => Some(Job::Fence),
         MirrorStatus::PendingStopped => Some(Job::CatchUp),
         _ => None,
     };
-    let ours = link.mirrors.values().filter(|m| first_is_ours(m));
+    let ours = link.mirrors.values().filter(|m| m.is_seen_to_by(node));
     ours.filter_map(|m| Some((m.name.clone(), job(m)?))).collect()
 }
 

@@ -36,19 +36,22 @@ pub(crate) async fn serve(
                 return;
             }
         };
-        match patiently(answer(cluster, broker, frame)).await.flatten() {
-            Ok(Reply::Answer(frame)) => {
-                let written = async { stream.write_all(&frame).await.and(stream.flush().await) };
-                if !matches!(patiently(written).await, Ok(Ok(()))) {
-                    return;
-                }
-            }
-            Ok(Reply::Silence) => {}
+        let (frame, mute) = match patiently(answer(cluster, broker, frame)).await.flatten() {
+            Ok(Reply::Answer(frame)) => (frame, Duration::ZERO),
+            Ok(Reply::AnswerThenMute(frame, mute)) => (frame, mute),
+            Ok(Reply::Silence) => continue,
             Ok(Reply::Close) => return,
             Err(Refused(why)) => {
                 tracing::warn!(broker, why, "request refused, connection ended");
                 return;
             }
+        };
+        let written = async { stream.write_all(&frame).await.and(stream.flush().await) };
+        if !matches!(patiently(written).await, Ok(Ok(()))) {
+            return;
+        }
+        if !mute.is_zero() {
+            tokio::time::sleep(mute).await;
         }
     }
 }

@@ -35,6 +35,9 @@ pub enum Fault<R> {
     DropThenApply(Duration),
     /// It takes effect, and its answer is made into another.
     ApplyThenAnswer(Change<R>),
+    /// It takes effect, and its answer is made into another, one that tells the time. For so long the broker
+    /// then reads nothing from the connection: what it does with a client that is over its quota (KIP-219).
+    Throttle(Duration, Change<R>),
 }
 
 pub type Change<R> = Box<dyn FnOnce(R) -> R + Send>;

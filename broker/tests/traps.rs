@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use broker::{Fault, Stop};
 use kafka_protocol::error::ResponseError as Code;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -15,6 +17,7 @@ use kafka_protocol::messages::{
     ProduceResponse, ProducerId, WriteTxnMarkersRequest,
 };
 use support::{BatchOf, DAY_MS, START_MS, Wire, World, topic_name};
+use tokio::time::Instant;
 
 const TOPIC: &str = "orders";
 const CONCURRENT_TRANSACTIONS: i16 = 51;
@@ -164,6 +167,27 @@ async fn a_connection_ends_though_the_batch_was_appended() {
     let request = support::produce_request(TOPIC, &BatchOf::plain(&["a"]));
     assert!(world.connect(1).try_call(9, &request).await.is_none());
     assert_eq!(log_end(&world), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_over_its_quota_is_answered_at_once_and_heard_again_later() {
+    let world = World::new(1);
+    world.topic(TOPIC, 1, 1);
+    let id = world.cluster.interceptors().add(|_, _: &ProduceRequest| {
+        let told = |response: ProduceResponse| response.with_throttle_time_ms(3_000);
+        Fault::Throttle(Duration::from_secs(3), Box::new(told))
+    });
+    let mut wire = world.connect(1);
+    let began = Instant::now();
+    assert_eq!(wire.produce(TOPIC, &BatchOf::plain(&["a"])).await.error_code, 0);
+    assert!(began.elapsed() < Duration::from_secs(1), "answered at once");
+    assert_eq!(log_end(&world), 1);
+    world.cluster.interceptors().remove(id);
+    // Nobody else waits for it.
+    assert_eq!(world.connect(1).produce(TOPIC, &BatchOf::plain(&["b"])).await.error_code, 0);
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(wire.produce(TOPIC, &BatchOf::plain(&["c"])).await.error_code, 0);
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

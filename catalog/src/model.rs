@@ -246,6 +246,15 @@ impl Link {
 }
 
 impl MirrorTopic {
+    /// Of partition 0: whoever owns that sees to the topic.
+    pub fn first_assignment(&self) -> Option<&Assignment> {
+        self.partitions.first()?.assignment.as_ref()
+    }
+
+    pub fn is_seen_to_by(&self, node: NodeId) -> bool {
+        self.first_assignment().is_some_and(|assignment| assignment.node == node)
+    }
+
     /// Whether nothing more is to be appended, for good.
     pub fn is_fenced(&self) -> bool {
         self.stop.as_ref().is_some_and(|stop| stop.fenced_at_ms.is_some())

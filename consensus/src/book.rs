@@ -22,8 +22,10 @@ pub fn book(
     let mut applied = consensus.watch();
     // The catalog may be older than what was kept, and know nobody who still lives.
     let mut begin = Book::of(&applied.borrow_and_update().catalog);
-    for (id, address) in kept.iter().filter(|(id, _)| !begin.removed.contains(id)).collect::<Vec<_>>() {
-        begin.members.entry(*id).or_default().get_or_insert(address.clone());
+    for (id, address) in &kept {
+        if !begin.removed.contains(id) {
+            begin.members.entry(*id).or_default().get_or_insert(address.clone());
+        }
     }
     let mut kept = kept;
     let mut keep_what_changed = move |book: &Book| {

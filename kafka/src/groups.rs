@@ -8,12 +8,10 @@ use kafka_protocol::messages::offset_commit_request::{
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
-use kafka_protocol::messages::{
-    ApiKey, FindCoordinatorRequest, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
-};
+use kafka_protocol::messages::{ApiKey, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest};
 use kafka_protocol::protocol::{Request, StrBytes};
 
-use crate::client::{Client, topic_name};
+use crate::client::topic_name;
 use crate::connection::{Api, Connection, Gate};
 use crate::error::{Error, ErrorCode};
 use crate::fetch::TopicPartition;
@@ -34,17 +32,9 @@ static OFFSET_COMMIT: Api = Api {
     name: "OffsetCommit",
     versions: &[(7, false, shape::OFFSET_COMMIT_V7)],
 };
-static FIND_COORDINATOR: Api = Api {
-    key: ApiKey::FindCoordinator as i16,
-    name: "FindCoordinator",
-    versions: &[(4, true, shape::FIND_COORDINATOR_V4), (2, false, shape::FIND_COORDINATOR_V2)],
-};
 
-const GROUP_KEY_TYPE: i8 = 0;
 /// OffsetFetch of one group knows no more than one; several go together from this version on.
 const SEVERAL_GROUPS: i16 = 8;
-/// FindCoordinator likewise (KIP-699).
-const SEVERAL_KEYS: i16 = 4;
 /// A broker writes a commit as one batch, which has a limit.
 const PARTITIONS_A_COMMIT: usize = 1_000;
 /// Positions of groups: some hundred thousand.
@@ -194,35 +184,6 @@ async fn bounded<R: Request>(
     request: &R,
 ) -> Result<R::Response, Error> {
     connection.call_bounded(api, request, connection.request_timeout(), FRAME_BYTES_MAX).await
-}
-
-/// The brokers that coordinate these groups, or why one isn't told: 15 passes with time, 30 needs DESCRIBE on
-/// the group.
-///
-/// # Errors
-/// Those of [`Connection::call`].
-pub async fn coordinators(
-    client: &Client,
-    groups: &[&str],
-) -> Result<BTreeMap<String, Result<i32, ErrorCode>>, Error> {
-    let connection = client.any_broker().await?;
-    let key = |group: &str| StrBytes::from_string(group.to_owned());
-    let told = |node: i32, code: i16| ErrorCode::of(code).map_or(Ok(node), Err);
-    let request = FindCoordinatorRequest::default().with_key_type(GROUP_KEY_TYPE);
-    if connection.version(&FIND_COORDINATOR)?.0 >= SEVERAL_KEYS {
-        let keys = groups.iter().map(|group| key(group)).collect();
-        let find = request.with_coordinator_keys(keys);
-        let (found, _) = connection.call(&FIND_COORDINATOR, &find).await?;
-        let found = found.coordinators.into_iter();
-        return Ok(found.map(|f| (f.key.to_string(), told(f.node_id.0, f.error_code))).collect());
-    }
-    let mut all = BTreeMap::new();
-    for group in groups {
-        let find = request.clone().with_key(key(group));
-        let (found, _) = connection.call(&FIND_COORDINATOR, &find).await?;
-        all.insert((*group).to_owned(), told(found.node_id.0, found.error_code));
-    }
-    Ok(all)
 }
 
 /// Puts a group that has no members where it is to stand, asked of its coordinator. Sent only while `gate`, if

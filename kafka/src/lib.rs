@@ -7,7 +7,7 @@
 //! - [`batch`]: record-batch headers: checked, cut, re-written; records are never decoded.
 //! - [`fetch`], [`produce`]: the data plane's two requests.
 //! - [`acls`]: read whole, created and deleted one by one.
-//! - [`groups`]: consumer groups from outside.
+//! - [`groups`]: consumer groups from outside. [`coordinator`]: whom to ask about one.
 //! - [`transactions`]: markers that fence a producer.
 //! - [`config`]: Kafka client keys. [`secret`]: values that aren't shown, references to them.
 //! - [`dial`]: from an address to a connection: byte stream, TLS (`tls`), SASL (`sasl`).
@@ -22,6 +22,7 @@ pub mod batch;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod coordinator;
 pub mod dial;
 pub mod error;
 pub mod fetch;

@@ -3,21 +3,15 @@
 use std::time::Duration;
 
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
-use kafka_protocol::messages::{
-    ApiKey, DescribeProducersRequest, FindCoordinatorRequest, InitProducerIdRequest, TransactionalId,
-};
+use kafka_protocol::messages::{ApiKey, DescribeProducersRequest, InitProducerIdRequest, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{Client, topic_name};
 use crate::connection::{Api, Connection, Gate};
+use crate::coordinator;
 use crate::error::{Error, ErrorCode};
 use crate::shape;
 
-static FIND_COORDINATOR: Api = Api {
-    key: ApiKey::FindCoordinator as i16,
-    name: "FindCoordinator",
-    versions: &[(2, false, shape::FIND_COORDINATOR_V2)],
-};
 static INIT_PRODUCER_ID: Api = Api {
     key: ApiKey::InitProducerId as i16,
     name: "InitProducerId",
@@ -29,7 +23,6 @@ static DESCRIBE_PRODUCERS: Api = Api {
     versions: &[(0, true, shape::DESCRIBE_PRODUCERS_V0)],
 };
 
-const TRANSACTION_KEY_TYPE: i8 = 1;
 /// The only transaction ever opened under these ids is a fence, which is ended at once.
 const TRANSACTION_TIMEOUT_MS: i32 = 60_000;
 
@@ -43,7 +36,7 @@ pub async fn init_producer_id(
     transactional_id: &str,
     gate: Option<Gate>,
 ) -> Result<(i64, i16), Error> {
-    let connection = coordinator(client, transactional_id).await?;
+    let connection = coordinator::of_transactional_id(client, transactional_id).await?;
     let id = TransactionalId(StrBytes::from_string(transactional_id.to_owned()));
     let request = InitProducerIdRequest::default()
         .with_transactional_id(Some(id))
@@ -51,15 +44,6 @@ pub async fn init_producer_id(
     let response = connection.call_gated(&INIT_PRODUCER_ID, &request, gate).await?;
     ErrorCode::check(response.error_code, format!("InitProducerId of {transactional_id}"))?;
     Ok((response.producer_id.0, response.producer_epoch))
-}
-
-/// A control connection to the coordinator of a transactional id.
-pub(crate) async fn coordinator(client: &Client, transactional_id: &str) -> Result<Connection, Error> {
-    let id = StrBytes::from_string(transactional_id.to_owned());
-    let find = FindCoordinatorRequest::default().with_key(id).with_key_type(TRANSACTION_KEY_TYPE);
-    let (found, _) = client.any_broker().await?.call(&FIND_COORDINATOR, &find).await?;
-    ErrorCode::check(found.error_code, format!("FindCoordinator of transactional id {transactional_id}"))?;
-    client.control(found.node_id.0).await
 }
 
 /// What a partition leader remembers of one producer id.

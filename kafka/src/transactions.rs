@@ -15,8 +15,8 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::client::{Client, topic_name};
 use crate::connection::{Api, Connection, Gate};
+use crate::coordinator;
 use crate::error::{Error, ErrorCode};
-use crate::producers::coordinator;
 use crate::shape;
 
 static ADD_PARTITIONS_TO_TXN: Api = Api {
@@ -60,7 +60,7 @@ pub async fn add_partitions(
         .with_v3_and_below_producer_id(ProducerId(of.producer_id))
         .with_v3_and_below_producer_epoch(of.producer_epoch)
         .with_v3_and_below_topics(topics);
-    let connection = coordinator(client, &of.id).await?;
+    let connection = coordinator::of_transactional_id(client, &of.id).await?;
     let response = connection.call_gated(&ADD_PARTITIONS_TO_TXN, &request, gate).await?;
     let rows = response.results_by_topic_v3_and_below.iter().flat_map(|t| &t.results_by_partition);
     let codes: BTreeMap<i32, i16> = rows.map(|p| (p.partition_index, p.partition_error_code)).collect();
@@ -84,7 +84,8 @@ pub async fn commit(client: &Client, of: &Transactional, gate: Option<Gate>) -> 
         .with_producer_id(ProducerId(of.producer_id))
         .with_producer_epoch(of.producer_epoch)
         .with_committed(true);
-    let response = coordinator(client, &of.id).await?.call_gated(&END_TXN, &request, gate).await?;
+    let response =
+        coordinator::of_transactional_id(client, &of.id).await?.call_gated(&END_TXN, &request, gate).await?;
     ErrorCode::check(response.error_code, format!("EndTxn of {}", of.id))
 }
 

@@ -1,7 +1,10 @@
 //! Which paths seeds took, read from their traces: a simulation finds nothing on a path that it never
 //! walks. README.md says what each name means.
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+use kafka::ErrorCode;
 
 /// A path is walked in a seed when one line of its trace holds all of these.
 struct Path {
@@ -13,7 +16,7 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 52] = [
+const PATHS: [Path; 57] = [
     path("written by idempotent producers", &["sim: an idempotent producer of "]),
     path("written by plain producers", &["sim: a plain producer of "]),
     path("prefix filled", &["actors: cutting off the filler"]),
@@ -59,6 +62,11 @@ const PATHS: [Path; 52] = [
     path("node ends by itself: removed", &["sim: node: was removed"]),
     path("disk full", &["fault: disk full"]),
     path("commit waits for a slow disk", &["sim: disk: a commit waits for"]),
+    path("disk damaged", &["fault: disk damaged"]),
+    path("damage noticed in a run", &["sim: node: stops: ", "damaged"]),
+    path("damage noticed at a start", &["sim: node: ", "is damaged"]),
+    path("request throttled", &["mischief: ", "are throttled"]),
+    path("person to see to a refusal", &["is told to be for a person to see to"]),
     path("clock set ahead", &["sim: fault: clock set", " ahead"]),
     path("clock set behind", &["sim: fault: clock set", " behind"]),
     path("network split", &["over: Cut"]),
@@ -75,11 +83,13 @@ const SELDOM_PERCENT: u64 = 2;
 pub struct Coverage {
     seeds: u64,
     walked: [u64; PATHS.len()],
+    /// That a broker answered with, whatever was asked.
+    codes: BTreeSet<i16>,
 }
 
 impl Default for Coverage {
     fn default() -> Self {
-        Self { seeds: 0, walked: [0; PATHS.len()] }
+        Self { seeds: 0, walked: [0; PATHS.len()], codes: BTreeSet::new() }
     }
 }
 
@@ -92,6 +102,7 @@ impl Coverage {
             for (walked, path) in walked.iter_mut().zip(&PATHS).filter(|(walked, _)| !**walked) {
                 *walked = path.line.iter().all(|part| line.contains(part));
             }
+            self.codes.extend(code(line));
         }
         for (count, walked) in self.walked.iter_mut().zip(walked) {
             *count += u64::from(walked);
@@ -107,8 +118,15 @@ impl fmt::Display for Coverage {
             let seldom = if percent < SELDOM_PERCENT { "  (seldom)" } else { "" };
             writeln!(f, "{percent:>5}  {}{seldom}", path.name)?;
         }
-        Ok(())
+        let every = ErrorCode::every().count();
+        writeln!(f, "brokers refused requests with {} of {every} error codes", self.codes.len())
     }
+}
+
+/// With which a request was refused.
+fn code(line: &str) -> Option<i16> {
+    let (_, code) = line.split_once("mischief: ")?.1.split_once(" are answered with error ")?;
+    code.parse().ok()
 }
 
 #[cfg(test)]
@@ -120,7 +138,10 @@ mod tests {
         let mut coverage = Coverage::default();
         coverage.add("node-1 actors: cutting off the filler\nnode-1 actors: cutting off the filler\n");
         coverage.add("node-1 actors: cutting\nnode-1 sim: off the filler\n");
-        assert_eq!((coverage.seeds, coverage.walked[2]), (2, 1));
+        coverage.add("sim: mischief: Fetch requests are answered with error -1\n");
+        coverage.add("sim: mischief: Produce requests are answered with error 87\n");
+        assert_eq!((coverage.seeds, coverage.walked[2]), (4, 1));
+        assert_eq!(coverage.codes, BTreeSet::from([-1, 87]));
         let table = coverage.to_string();
         assert!(table.contains("   50  prefix filled\n"), "{table}");
         assert!(table.contains("    0  unguarded  (seldom)\n"), "{table}");

@@ -3,6 +3,8 @@
 //! - A **kill** loses nothing: what was written is the system's.
 //! - A **power cut** keeps what was synced, and of the rest any part, in sectors, as the seed has it.
 //!
+//! What it holds may also be **damaged**, without a crash: some bytes are others than what was written.
+//!
 //! A process that was crashed can't write any more, whatever its destructors try. A crash can be set for
 //! a later write ([`Disk::doom`]): it then falls into the middle of a commit, and until its step ends the
 //! process is dead without knowing it ([`Life::is_over`]).
@@ -19,11 +21,25 @@ use crate::chance::Chance;
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
+/// What a file system reads and writes.
+const PAGE_BYTES: usize = 4096;
+
 /// How a node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     Kill,
     PowerCut,
+}
+
+/// What a disk does that answers wrongly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// So many bits are flipped.
+    Bits(u64),
+    /// So many pages hold nothing.
+    Zeroed(u64),
+    /// So many pages hold what others do.
+    Misplaced(u64),
 }
 
 #[derive(Clone)]
@@ -44,6 +60,7 @@ struct State {
     is_fallen: bool,
     /// Takes no more changes.
     is_full: bool,
+    is_damaged: bool,
     /// So long each commit waits for it.
     commit_takes: Duration,
 }
@@ -66,6 +83,7 @@ impl Disk {
             doom: None,
             is_fallen: false,
             is_full: false,
+            is_damaged: false,
             commit_takes: Duration::ZERO,
         })))
     }
@@ -118,9 +136,19 @@ impl Disk {
         }
     }
 
+    /// From now on it answers wrongly.
+    pub fn damage(&self, damage: Damage) {
+        self.state().damage(damage);
+    }
+
+    pub fn is_damaged(&self) -> bool {
+        self.state().is_damaged
+    }
+
     /// Another disk in its place.
     pub fn replace(&self) {
         let mut state = self.state();
+        state.is_damaged = false;
         (state.current, state.synced, state.pending) = Default::default();
     }
 
@@ -130,6 +158,29 @@ impl Disk {
 }
 
 impl State {
+    fn damage(&mut self, damage: Damage) {
+        let pages = self.current.len() / PAGE_BYTES;
+        let Some(last) = pages.checked_sub(1) else { return };
+        self.is_damaged = true;
+        let (Damage::Bits(count) | Damage::Zeroed(count) | Damage::Misplaced(count)) = damage;
+        for _ in 0..count {
+            let start = self.chance.between(0..=last as u64) as usize * PAGE_BYTES;
+            let other = self.chance.between(0..=last as u64) as usize * PAGE_BYTES;
+            let bit = self.chance.between(0..=8 * PAGE_BYTES as u64 - 1) as usize;
+            // What is pending lies in the same place, and is no better when it gets there.
+            for image in [&mut self.current, &mut self.synced] {
+                if start.max(other) + PAGE_BYTES > image.len() {
+                    continue;
+                }
+                match damage {
+                    Damage::Bits(_) => image[start + bit / 8] ^= 1 << (bit % 8),
+                    Damage::Zeroed(_) => image[start..start + PAGE_BYTES].fill(0),
+                    Damage::Misplaced(_) => image.copy_within(other..other + PAGE_BYTES, start),
+                }
+            }
+        }
+    }
+
     fn crash(&mut self, crash: Crash) {
         self.life += 1;
         if crash == Crash::Kill {
@@ -324,6 +375,31 @@ mod tests {
         assert_eq!(sectors(&disk), [2; 8]);
         disk.crash(Crash::PowerCut);
         assert_ne!(sectors(&disk), [2; 8]);
+    }
+
+    #[test]
+    fn what_is_damaged_differs_from_what_was_written_and_stays_so_over_a_crash() {
+        for damage in [Damage::Bits(1), Damage::Zeroed(1), Damage::Misplaced(8)] {
+            let disk = disk(1);
+            let life = disk.life();
+            let written: Vec<u8> = (0..4 * PAGE_BYTES).map(|at| 1 + (at / PAGE_BYTES) as u8).collect();
+            life.set_len(written.len() as u64).unwrap();
+            life.write(0, &written).unwrap();
+            life.sync_data().unwrap();
+            disk.damage(damage);
+            let image = |disk: &Disk| {
+                let mut bytes = vec![0; written.len()];
+                disk.life().read(0, &mut bytes).unwrap();
+                bytes
+            };
+            let damaged = image(&disk);
+            assert_ne!(damaged, written, "{damage:?}");
+            disk.crash(Crash::PowerCut);
+            assert_eq!(image(&disk), damaged, "{damage:?}");
+            assert!(disk.is_damaged());
+            disk.replace();
+            assert!(!disk.is_damaged());
+        }
     }
 
     #[test]

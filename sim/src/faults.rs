@@ -201,7 +201,7 @@ impl Kind {
             Self::Lead { .. } => "partition leader moves",
             Self::LeadUnclean { .. } => "unclean election",
             Self::Followers { .. } => "followers stand still",
-            Self::Requests { .. } => "requests disturbed",
+            Self::Requests { trick, .. } => trick.name(),
             Self::Network { .. } => "network to a broker",
             Self::DeleteRecords { .. } => "records deleted",
             Self::Grow { .. } => "topic grows",

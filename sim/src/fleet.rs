@@ -50,6 +50,8 @@ pub struct Place {
     room_at: Option<Duration>,
     /// When its disk is as fast again as it was.
     fast_at: Option<Duration>,
+    /// When it has another disk in place of the damaged one.
+    replaced_at: Option<Duration>,
     /// Something is or was in its way until then.
     touched_to: Duration,
     /// It is or was cut off from all others until then.
@@ -72,6 +74,7 @@ impl Fleet {
                 doomed_for: AGAIN_AFTER,
                 room_at: None,
                 fast_at: None,
+                replaced_at: None,
                 touched_to: Duration::ZERO,
                 apart_to: Duration::ZERO,
                 index: 0,
@@ -160,7 +163,7 @@ impl Fleet {
         }
     }
 
-    pub fn strike_machine(&mut self, fault: &OfMachine, now: Duration, last: Duration) {
+    pub fn strike_machine(&mut self, sim: &mut Sim<'_>, fault: &OfMachine, now: Duration, last: Duration) {
         match *fault {
             // In nobody's way, whatever it shows.
             OfMachine::ClockSet { which, ahead_ms } => self.at(which).seat.clock.set(ahead_ms),
@@ -171,6 +174,18 @@ impl Fleet {
                 // The last one begins before it is over.
                 place.touch(until + commit_takes);
                 place.seat.disk.set_slow(commit_takes);
+            }
+            OfMachine::DamagedDisk { which, damage, restarts, lasts } => {
+                if self.member(which, now, VOTERS_MIN).is_none() {
+                    return;
+                }
+                let place = self.at(which);
+                place.replaced_at = Some((now + lasts).min(last));
+                place.seat.disk.damage(damage);
+                if restarts {
+                    place.crash(sim, Crash::Kill, now, AGAIN_AFTER);
+                }
+                place.touched_to = Duration::MAX;
             }
         }
     }
@@ -189,13 +204,9 @@ impl Fleet {
     }
 
     fn lose_disk(&mut self, sim: &mut Sim<'_>, which: u64, now: Duration, down_for: Duration) {
-        let Some(node) = self.member(which, now, VOTERS_MIN) else { return };
-        let place = self.at(which);
-        place.seat.operator.is_to_remove(node, true);
-        place.crash(sim, Crash::Kill, now, down_for);
-        place.touched_to = Duration::MAX;
-        place.seat.replace(true);
-        tracing::info!("node: {} has lost its disk", place.seat.name);
+        if self.member(which, now, VOTERS_MIN).is_some() {
+            self.at(which).lose_disk(sim, now, down_for);
+        }
     }
 
     /// What is due before a step.
@@ -211,6 +222,9 @@ impl Fleet {
             }
             if place.fast_at.take_if(|at| *at <= now).is_some() {
                 place.seat.disk.set_slow(Duration::ZERO);
+            }
+            if place.replaced_at.take_if(|at| *at <= now).is_some() {
+                place.lose_disk(sim, now, AGAIN_AFTER);
             }
             if place.back_at.take_if(|at| *at <= now).is_some() {
                 tracing::info!("node: {} starts again", place.seat.name);
@@ -324,6 +338,17 @@ impl Fleet {
 impl Place {
     fn touch(&mut self, until: Duration) {
         self.touched_to = self.touched_to.max(until);
+    }
+
+    /// Another node is to stand in its place.
+    fn lose_disk(&mut self, sim: &mut Sim<'_>, now: Duration, down_for: Duration) {
+        if let Some(node) = self.seat.id() {
+            self.seat.operator.is_to_remove(node, true);
+        }
+        self.crash(sim, Crash::Kill, now, down_for);
+        self.touched_to = Duration::MAX;
+        self.seat.replace(true);
+        tracing::info!("node: {} has lost its disk", self.seat.name);
     }
 
     fn crash(&mut self, sim: &mut Sim<'_>, crash: Crash, now: Duration, down_for: Duration) {

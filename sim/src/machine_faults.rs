@@ -5,8 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::disk::Damage;
 use crate::faults::{Fault, Kind};
 use crate::fleet_faults::{From, OfFleet, Way};
+use crate::options::Options;
 use crate::time::Rate;
 
 /// In so many seeds of a hundred.
@@ -29,6 +31,14 @@ const NEAR_MS: u64 = 5_000;
 const COMMIT_TAKES_MS: [std::ops::RangeInclusive<u64>; 3] = [5..=100, 100..=1_000, 1_000..=6_000];
 const SLOW_MS: std::ops::RangeInclusive<u64> = 500..=25_000;
 
+/// In so many of the seeds that it may be drawn in.
+const DAMAGE_PERCENT: u64 = 40;
+/// A store has some hundreds of pages, most of them with something in them.
+const DAMAGED_BITS: [u64; 4] = [1, 10, 100, 1_000];
+const DAMAGED_PAGES: [u64; 3] = [1, 5, 50];
+/// Until someone has put another one in.
+const DAMAGED_MS: std::ops::RangeInclusive<u64> = 500..=15_000;
+
 /// A clock that is set does harm when it is all that a node goes by: cut off from its peers, for longer than
 /// an unclean takeover of an unguarded partition takes.
 const CUT_OFF_PERCENT: u64 = 50;
@@ -42,6 +52,9 @@ pub enum OfMachine {
     ClockSet { which: u64, ahead_ms: i64 },
     /// Each commit waits so long for the disk; none fails.
     SlowDisk { which: u64, commit_takes: Duration, lasts: Duration },
+    /// What its disk holds is no longer what was written. Whether the node notices or not, a while later it
+    /// has another disk, and is another node. With `restarts` it reads the damaged one once more before.
+    DamagedDisk { which: u64, damage: Damage, restarts: bool, lasts: Duration },
 }
 
 impl OfMachine {
@@ -49,6 +62,7 @@ impl OfMachine {
         match self {
             Self::ClockSet { .. } => "clock set",
             Self::SlowDisk { .. } => "disk slow",
+            Self::DamagedDisk { .. } => "disk damaged",
         }
     }
 
@@ -100,6 +114,25 @@ pub fn draw(chance: &mut Chance, busy: Duration, nodes: u64) -> (Vec<Rate>, Vec<
     (rates, faults)
 }
 
+/// Where no other disk is lost: of three voters one may be.
+pub fn draw_damage(chance: &mut Chance, options: &Options) -> Option<Fault> {
+    let loses =
+        |fault: &Fault| matches!(fault.kind, Kind::Fleet(OfFleet::DiskLost { .. } | OfFleet::Removed { .. }));
+    if !chance.percent(DAMAGE_PERCENT) || options.nodes < 3 || options.faults.iter().any(loses) {
+        return None;
+    }
+    let last_ms = u64::try_from(options.busy.as_millis()).unwrap_or(u64::MAX);
+    let which = chance.next();
+    let damage = match chance.between(0..=2) {
+        0 => Damage::Bits(*chance.pick(&DAMAGED_BITS)),
+        1 => Damage::Zeroed(*chance.pick(&DAMAGED_PAGES)),
+        _ => Damage::Misplaced(*chance.pick(&DAMAGED_PAGES)),
+    };
+    let (restarts, lasts) = (chance.percent(70), Duration::from_millis(chance.between(DAMAGED_MS)));
+    let kind = Kind::Machine(OfMachine::DamagedDisk { which, damage, restarts, lasts });
+    Some(Fault { at: Duration::from_millis(chance.between(last_ms / 5..=last_ms)), kind })
+}
+
 /// Just before its clock is set, a node hears nothing of its peers any more.
 fn cut_off(chance: &mut Chance, set: &Fault) -> Option<Fault> {
     let Kind::Machine(OfMachine::ClockSet { which, .. }) = set.kind else { return None };
@@ -117,6 +150,10 @@ impl fmt::Display for OfMachine {
                 let far = Duration::from_millis(ahead_ms.unsigned_abs());
                 let how = if *ahead_ms < 0 { "behind" } else { "ahead" };
                 write!(f, "a node's wall clock is set to {far:?} {how}")
+            }
+            Self::DamagedDisk { damage, restarts, lasts, .. } => {
+                let then = if *restarts { " at once and starts again" } else { "" };
+                write!(f, "a node's disk is damaged{then}: {damage:?}; it is another {lasts:?} later")
             }
             Self::SlowDisk { commit_takes, lasts, .. } => {
                 write!(f, "a node's disk takes {commit_takes:?} for each commit, for {lasts:?}")

@@ -5,7 +5,7 @@
 //! - [`node`]: the product, wired. [`operator`]: what is asked of it. [`clusters`]: what it mirrors between.
 //! - [`producer`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
-//! - [`faults`], [`fleet_faults`], [`machine_faults`], [`strike`], [`mischief`]: what goes wrong, and [`struck`]: what that excuses.
+//! - [`faults`], [`fleet_faults`], [`machine_faults`], [`answer_faults`], [`strike`], [`mischief`], [`refusal`]: what goes wrong, and [`struck`]: what that excuses.
 //! - [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
 //! - [`trace`], [`shown`], [`walked`], [`run`]: what a run prints. [`processes`]: many runs, and the same
 //!   run twice. [`coverage`]: which paths they took.
@@ -19,6 +19,7 @@ compile_error!(
      tokio isn't seeded. A set RUSTFLAGS, even an empty one, replaces that file's flags: unset it"
 );
 
+mod answer_faults;
 mod batches;
 mod catching_up;
 mod chance;
@@ -42,6 +43,7 @@ mod oracle;
 mod peering;
 mod processes;
 mod producer;
+mod refusal;
 mod run;
 mod shown;
 mod strike;

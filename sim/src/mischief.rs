@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker::{Caller, Cluster, Fault};
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    ApiKey, CreateTopicsRequest, DeleteRecordsRequest, DescribeProducersRequest, FetchRequest,
-    InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+    ApiKey, CreateTopicsRequest, DeleteRecordsRequest, DescribeConfigsRequest, DescribeProducersRequest,
+    FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+    ProduceRequest, ProduceResponse,
 };
-use kafka_protocol::protocol::Request;
 
 use crate::chance::SharedChance;
+use crate::refusal::{GivenUp, Refuse};
 
 /// Kinds of requests that something is put in the way of.
-pub const APIS: [ApiKey; 8] = [
+pub const APIS: [ApiKey; 10] = [
     ApiKey::Produce,
     ApiKey::Fetch,
     ApiKey::ListOffsets,
@@ -25,6 +25,8 @@ pub const APIS: [ApiKey; 8] = [
     ApiKey::InitProducerId,
     ApiKey::CreateTopics,
     ApiKey::DeleteRecords,
+    ApiKey::DescribeConfigs,
+    ApiKey::FindCoordinator,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +41,27 @@ pub enum Trick {
     LoseAnswer,
     /// Effect, and an answer that says otherwise. Of produce requests only; others lose their answers.
     Lie(i16),
-    /// No effect, and an error. Of produce requests only; others are dropped.
+    /// No effect, and an error.
     Refuse(i16),
+    /// Effect, an answer that tells of it, and for up to so long the connection isn't heard.
+    Throttle(Duration),
 }
 
 /// Errors that a broker answers with though it appended: not leader, timed out, not enough replicas after
-/// the append.
-pub const LIES: [i16; 3] = [6, 7, 20];
-/// Errors that it answers with when it didn't: not leader, not enough replicas.
+/// the append, its disk failed.
+pub const LIES: [i16; 4] = [6, 7, 20, 56];
+/// Errors that it answers with most often when it didn't: not leader, not enough replicas.
 pub const REFUSALS: [i16; 2] = [6, 19];
+
+impl Trick {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuse(_) => "requests refused",
+            Self::Throttle(_) => "requests throttled",
+            _ => "requests disturbed",
+        }
+    }
+}
 
 impl fmt::Display for Trick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,6 +74,7 @@ impl fmt::Display for Trick {
             Self::LoseAnswer => f.write_str("take effect without an answer"),
             Self::Lie(code) => write!(f, "take effect and are answered with error {code}"),
             Self::Refuse(code) => write!(f, "are answered with error {code}"),
+            Self::Throttle(up_to) => write!(f, "are throttled for up to {up_to:?}"),
         }
     }
 }
@@ -73,17 +88,19 @@ struct State {
     /// With how many requests of a hundred are hit.
     active: Vec<(u64, ApiKey, Trick, u64)>,
     begun: u64,
+    given_up: Vec<GivenUp>,
 }
 
 impl Mischief {
     pub fn put_in_the_way_of(cluster: &Cluster, chance: SharedChance) -> Self {
-        let mischief = Self(Arc::new(Mutex::new(State { chance, active: Vec::new(), begun: 0 })));
-        let interceptors = cluster.interceptors();
+        let state = State { chance, active: Vec::new(), begun: 0, given_up: Vec::new() };
+        let mischief = Self(Arc::new(Mutex::new(state)));
         let produce = mischief.clone();
-        interceptors.add(move |_: &Caller, request: &ProduceRequest| match produce.draw(ApiKey::Produce) {
-            Some(Trick::Lie(code)) => Fault::ApplyThenAnswer(Box::new(move |answer| lie(answer, code))),
-            Some(Trick::Refuse(code)) => Fault::Answer(refusal(request, code)),
-            trick => plainly(trick),
+        cluster.interceptors().add(move |_: &Caller, request: &ProduceRequest| {
+            match produce.draw(ApiKey::Produce) {
+                Some(Trick::Lie(code)) => Fault::ApplyThenAnswer(Box::new(move |answer| lie(answer, code))),
+                trick => produce.play(trick, request),
+            }
         });
         mischief.watch::<FetchRequest>(cluster);
         mischief.watch::<ListOffsetsRequest>(cluster);
@@ -92,12 +109,37 @@ impl Mischief {
         mischief.watch::<InitProducerIdRequest>(cluster);
         mischief.watch::<CreateTopicsRequest>(cluster);
         mischief.watch::<DeleteRecordsRequest>(cluster);
+        mischief.watch::<DescribeConfigsRequest>(cluster);
+        mischief.watch::<FindCoordinatorRequest>(cluster);
         mischief
     }
 
-    fn watch<Q: Request + 'static>(&self, cluster: &Cluster) {
+    fn watch<Q: Refuse>(&self, cluster: &Cluster) {
         let (own, api) = (self.clone(), ApiKey::try_from(Q::KEY).expect("a key of Kafka's"));
-        cluster.interceptors().add(move |_: &Caller, _: &Q| plainly(own.draw(api)));
+        cluster.interceptors().add(move |_: &Caller, request: &Q| own.play(own.draw(api), request));
+    }
+
+    fn play<Q: Refuse>(&self, trick: Option<Trick>, request: &Q) -> Fault<Q::Response> {
+        match trick {
+            None => Fault::Pass,
+            Some(Trick::Delay(by)) => Fault::Delay(by),
+            Some(Trick::Overdue(by)) => Fault::DropThenApply(by),
+            Some(Trick::Drop) => Fault::Drop,
+            Some(Trick::LoseAnswer | Trick::Lie(_)) => Fault::ApplyThenDrop,
+            Some(Trick::Refuse(code)) => {
+                self.state().given_up.extend(request.given_up(code));
+                request.refuse(code)
+            }
+            Some(Trick::Throttle(by)) => {
+                let by_ms = i32::try_from(by.as_millis()).unwrap_or(i32::MAX);
+                Fault::Throttle(by, Box::new(move |answer| Q::throttled(answer, by_ms)))
+            }
+        }
+    }
+
+    /// What was said since the last call that only a person can mend.
+    pub fn take_given_up(&self) -> Vec<GivenUp> {
+        std::mem::take(&mut self.state().given_up)
     }
 
     /// Begins; the number ends it.
@@ -127,6 +169,7 @@ impl Mischief {
         Some(match trick {
             Trick::Delay(up_to) => Trick::Delay(within(up_to)),
             Trick::Overdue(up_to) => Trick::Overdue(within(up_to)),
+            Trick::Throttle(up_to) => Trick::Throttle(within(up_to)),
             other => other,
         })
     }
@@ -136,34 +179,10 @@ impl Mischief {
     }
 }
 
-fn plainly<R>(trick: Option<Trick>) -> Fault<R> {
-    match trick {
-        None => Fault::Pass,
-        Some(Trick::Delay(by)) => Fault::Delay(by),
-        Some(Trick::Overdue(by)) => Fault::DropThenApply(by),
-        Some(Trick::Drop | Trick::Refuse(_)) => Fault::Drop,
-        Some(Trick::LoseAnswer | Trick::Lie(_)) => Fault::ApplyThenDrop,
-    }
-}
-
 fn lie(mut answer: ProduceResponse, code: i16) -> ProduceResponse {
     let rows = answer.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
     for row in rows.filter(|row| row.error_code == 0) {
         (row.error_code, row.base_offset) = (code, -1);
     }
     answer
-}
-
-fn refusal(request: &ProduceRequest, code: i16) -> ProduceResponse {
-    let topics = request.topic_data.iter().map(|topic| {
-        let rows = topic.partition_data.iter().map(|data| {
-            PartitionProduceResponse::default()
-                .with_index(data.index)
-                .with_error_code(code)
-                .with_base_offset(-1)
-                .with_log_append_time_ms(-1)
-        });
-        TopicProduceResponse::default().with_name(topic.name.clone()).with_partition_responses(rows.collect())
-    });
-    ProduceResponse::default().with_responses(topics.collect())
 }

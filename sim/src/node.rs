@@ -38,6 +38,9 @@ const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(2);
 const VOTE_MAX: Duration = Duration::from_secs(10);
 const VOTE_LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// As the binary has it.
+const STOPPED_LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// How often a node looks whether it is Raft leader.
 const SAY_EVERY: Duration = Duration::from_millis(50);
 
@@ -129,8 +132,10 @@ impl Seat {
     pub async fn run(self: Arc<Self>) -> turmoil::Result {
         let life = self.disk.life();
         match self.live(&life).await {
-            // Dead already, for want of its disk; the crash follows.
-            Err(error) if life.is_over() || self.disk.is_full() => tracing::info!("node: {error}"),
+            // Dead already, for want of its disk; what follows is a crash, or another disk.
+            Err(error) if life.is_over() || self.disk.is_full() || self.disk.is_damaged() => {
+                tracing::info!("node: {error}");
+            }
             outcome => outcome?,
         }
         std::future::pending().await
@@ -173,15 +178,16 @@ impl Seat {
             },
             _ = stopping.wait_for(|stops| *stops) => None,
         };
-        let removed = match &running {
+        let why = match &running {
             Some((transport, ..)) => tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stops| *stops) => false,
-                () = removed(&consensus, transport) => true,
+                _ = stopping.wait_for(|stops| *stops) => "is told to stop".to_owned(),
+                () = removed(&consensus, transport) => "was removed".to_owned(),
+                why = stopped(&consensus) => format!("stops: {why}"),
             },
-            None => false,
+            None => "is told to stop".to_owned(),
         };
-        tracing::info!("node: {}", if removed { "was removed" } else { "is told to stop" });
+        tracing::info!("node: {why}");
         let engine = running.as_ref().map(|(_, engine, _)| engine);
         finish(engine, &consensus).await;
         if let Some((transport, _, member)) = running {
@@ -376,6 +382,16 @@ async fn removed(consensus: &Consensus, transport: &Transport) {
     let gone = consensus.watch().borrow().catalog.fleet.removed.contains_key(&me);
     if gone && tokio::time::timeout(VOTE_MAX, no_longer_votes(consensus)).await.is_err() {
         tracing::info!("node: goes though its vote wasn't taken");
+    }
+}
+
+/// Returns when its store has failed.
+async fn stopped(consensus: &Consensus) -> String {
+    loop {
+        if let Some(why) = consensus.status().stopped {
+            return why;
+        }
+        tokio::time::sleep(STOPPED_LOOK_EVERY).await;
     }
 }
 

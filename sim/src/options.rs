@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use actors::credit::CreditLimits;
 
+use crate::answer_faults;
 use crate::chance::Chance;
 use crate::clusters::{Mood, UNREACHABLE};
-use crate::faults::{self, Ambush, Fault, Unclean};
+use crate::faults::{self, Ambush, Fault, Kind, Unclean};
 use crate::fleet_faults;
-use crate::machine_faults;
+use crate::machine_faults::{self, OfMachine};
 use crate::time::Rate;
 
 /// Time for the operator, for producers and for faults; what follows is quiet.
@@ -182,8 +183,14 @@ impl Options {
         let (rates, faults) = machine_faults::draw(&mut Chance::of(seed, "machine"), busy, nodes);
         options.rates = rates;
         options.faults.extend(faults);
+        options.faults.extend(answer_faults::draw(&mut Chance::of(seed, "answers"), busy));
+        options.faults.extend(machine_faults::draw_damage(&mut Chance::of(seed, "damage"), &options));
         options.faults.sort_by_key(|fault| fault.at);
         options
+    }
+
+    pub fn damages_a_disk(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.kind, Kind::Machine(OfMachine::DamagedDisk { .. })))
     }
 
     fn draw_fleet_faults(&mut self, fleet: &mut Chance) {

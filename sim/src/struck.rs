@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::Key;
+use crate::refusal::GivenUp;
 
 #[derive(Debug, Default)]
 pub struct Struck {
@@ -11,6 +12,8 @@ pub struct Struck {
     unclean_mirrors: BTreeSet<Key>,
     /// With which errors mirrors of a source partition may stop.
     sources: BTreeMap<Key, BTreeSet<&'static str>>,
+    /// With which errors a mirror topic, or one partition of it, may stop after what its broker said.
+    given_up: BTreeMap<(String, Option<i32>), BTreeSet<&'static str>>,
 }
 
 /// What the product says of a mirror that lost what it had acknowledged.
@@ -38,6 +41,10 @@ impl Struck {
         self.sources.entry(key).or_default().insert("UNEXPECTED_TRUNCATION");
     }
 
+    pub fn given_up(&mut self, (topic, partition, error): GivenUp) {
+        self.given_up.entry((topic, partition)).or_default().insert(error);
+    }
+
     pub fn is_unclean_mirror(&self, topic: &str, partition: i32) -> bool {
         self.unclean_mirrors.contains(&(topic.to_owned(), partition))
     }
@@ -57,5 +64,12 @@ impl Struck {
     pub fn allows(&self, mirror: &Key, source: &Key, error: &str) -> bool {
         (self.unclean_mirrors.contains(mirror) && LOST_AT_DESTINATION.contains(&error))
             || self.sources.get(source).is_some_and(|errors| errors.contains(error))
+            || self.was_told(&mirror.0, Some(mirror.1), error)
+            || self.was_told(&mirror.0, None, error)
+    }
+
+    fn was_told(&self, topic: &str, partition: Option<i32>, error: &str) -> bool {
+        let found = self.given_up.get(&(topic.to_owned(), partition));
+        found.is_some_and(|errors| errors.contains(error))
     }
 }

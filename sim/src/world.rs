@@ -207,7 +207,9 @@ impl World<'_> {
             Kind::Fleet(ref fault) => {
                 self.fleet.strike(&mut self.sim, &mut self.field, fault, now, self.options.busy);
             }
-            Kind::Machine(ref fault) => self.fleet.strike_machine(fault, now, self.options.busy),
+            Kind::Machine(ref fault) => {
+                self.fleet.strike_machine(&mut self.sim, fault, now, self.options.busy)
+            }
             _ => {
                 self.field.strike(&mut self.sim, &fault.kind, now, self.options.busy);
                 self.look_at_logs();
@@ -243,7 +245,11 @@ impl World<'_> {
     }
 
     fn look_at_logs(&mut self) {
-        let Field { source, history, struck, .. } = &mut self.field;
+        let Field { source, destination, history, struck, .. } = &mut self.field;
+        for given_up in destination.mischief.take_given_up() {
+            tracing::info!("cluster south: {given_up:?} is told to be for a person to see to");
+            struck.given_up(given_up);
+        }
         for key in source.cluster.with(|state| history.take(state)) {
             tracing::info!("cluster north: {}[{}] shows deleted records again", key.0, key.1);
             struck.undeleted(key);

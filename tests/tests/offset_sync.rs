@@ -25,7 +25,7 @@ const RECREATED: &str = "clicks";
 const LINK: &str = "east-west";
 const WEST: &str = "west";
 const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
-const ALL_BUT_TEMPORARY: &str = r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},{"name":"temp-","patternType":"PREFIXED","filterType":"EXCLUDE"}]}"#;
+const ALL_BUT_TEMPORARY: &str = r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},{"name":"temp-","patternType":"PREFIXED","filterType":"EXCLUDE"},{"name":"absent","patternType":"LITERAL","filterType":"INCLUDE"}]}"#;
 const ALL_BUT_APP: &str = r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},{"name":"app","patternType":"LITERAL","filterType":"EXCLUDE"}]}"#;
 /// A group in use is tried again after five seconds; what moves, within about one.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -91,6 +91,10 @@ impl World {
         ensure!(told.is_some(), "{}", self.tasks()?);
         self.set(&[("consumer.offset.group.filters", ALL_BUT_TEMPORARY)])?;
         self.stands("app", &[(0, 40), (1, 50)])?;
+        let told = poll_until(LIMIT, POLL, || {
+            self.tasks().ok().filter(|told| told.contains("'absent': isn't told of"))
+        });
+        ensure!(told.is_some(), "{}", self.tasks()?);
         self.follows_what_moves()?;
         self.keeps_what_is_the_destinations_own()?;
         self.leaves_members_alone(&[])?;
@@ -160,7 +164,7 @@ impl World {
         create_topic(&self.east.bootstrap(), RECREATED, PARTITIONS, &[])?;
         put(&self.east.bootstrap(), "moved", RECREATED, &[(0, 1)])?;
         let told = poll_until(LIMIT, POLL, || {
-            self.tasks().ok().filter(|told| told.contains("is another one by now"))
+            self.tasks().ok().filter(|told| told.contains("its positions are left alone"))
         });
         ensure!(told.is_some(), "{}", self.tasks()?);
         std::thread::sleep(STAYS);

@@ -162,8 +162,9 @@ impl Stopping {
             }
             let Some(mirror) = self.mirror(true) else { break };
             let (Some(producer), Some(stop)) = (mirror.producer, &mirror.stop) else { break };
-            let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
-            let Some(assignment_epoch) = first.map(|assignment| assignment.epoch) else { break };
+            let Some(assignment_epoch) = mirror.first_assignment().map(|assignment| assignment.epoch) else {
+                break;
+            };
             let gate = self.gate(producer);
             match self.try_to_stop(&mirror, &gate, &mut tries, &mut fenced).await {
                 Ok((ends, remarks)) => {
@@ -304,6 +305,5 @@ async fn ends(
 
 /// Whether the mirror is to stop, and the node is the one that sees to it.
 fn is_to_stop(mirror: &MirrorTopic, node: NodeId) -> bool {
-    let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
-    mirror.status == MirrorStatus::PendingStopped && first.is_some_and(|assignment| assignment.node == node)
+    mirror.status == MirrorStatus::PendingStopped && mirror.is_seen_to_by(node)
 }

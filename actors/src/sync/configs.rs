@@ -18,7 +18,7 @@ use crate::catalog_port::CatalogPort;
 use crate::observe::{Observatory, TaskError, TaskView};
 use crate::plane::LinkPlane;
 use crate::setup::{self, HELD};
-use crate::sync::{Until, is_ours};
+use crate::sync::{Writer, is_ours};
 
 /// What a user calls it.
 pub const TASK: &str = "TopicConfigsSync";
@@ -62,8 +62,8 @@ impl ConfigSync {
         let ours: Vec<&Arc<MirrorTopic>> =
             link.mirrors.values().filter(|mirror| is_ours(&link, mirror, self.node)).collect();
         let (catalog, link, node) = (self.catalog.clone(), self.link.clone(), self.node);
-        let until = Until::Stopped { catalog, link, node };
-        let round = Round { plane: &self.plane, include: &self.include, until: &until };
+        let writer = Writer::Sync { catalog, link, node };
+        let round = Round { plane: &self.plane, include: &self.include, writer: &writer };
         let mut errors = BTreeMap::new();
         for some in ours.chunks(TOPICS_A_REQUEST) {
             errors.extend(round.of(some).await);
@@ -79,7 +79,7 @@ pub async fn last_time(
     include: &BTreeSet<String>,
     gate: &Gate,
 ) -> Vec<String> {
-    let round = Round { plane, include, until: &Until::Shut(gate.clone()) };
+    let round = Round { plane, include, writer: &Writer::Stop(gate.clone()) };
     round.of(&[mirror]).await.into_values().map(|error| error.message).collect()
 }
 
@@ -87,7 +87,7 @@ pub async fn last_time(
 struct Round<'a> {
     plane: &'a Arc<LinkPlane>,
     include: &'a BTreeSet<String>,
-    until: &'a Until,
+    writer: &'a Writer,
 }
 
 impl Round<'_> {
@@ -171,8 +171,8 @@ impl Round<'_> {
         mirror: &MirrorTopic,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), CreateError> {
-        let _turn = self.until.turn(self.plane).await;
-        let gate = self.until.gate(self.plane, [(mirror.name.clone(), mirror.producer)].into(), |_| true);
+        let _turn = self.writer.turn(self.plane).await;
+        let gate = self.writer.gate(self.plane, [(mirror.name.clone(), mirror.producer)].into(), |_| true);
         let done = topics::alter_topic_configs(self.plane.destination(), &mirror.name, changes, Some(gate));
         match done.await {
             // It isn't ours to write any more, or not for the moment.

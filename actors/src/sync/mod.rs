@@ -25,27 +25,27 @@ pub fn is_live(key: &str) -> bool {
 
 /// Who writes, and until when.
 #[derive(Clone)]
-pub enum Until {
+pub enum Writer {
     /// A sync: while the mirrors are this node's and mirrored.
-    Stopped { catalog: Arc<dyn CatalogPort>, link: LinkId, node: NodeId },
+    Sync { catalog: Arc<dyn CatalogPort>, link: LinkId, node: NodeId },
     /// A stop, which holds off the syncs: while its gate is open.
-    Shut(Gate),
+    Stop(Gate),
 }
 
 /// Mirrors that something is written for, as the writer knows them.
-pub type For = BTreeMap<Arc<str>, Option<ProducerIdentity>>;
+pub type Producers = BTreeMap<Arc<str>, Option<ProducerIdentity>>;
 
-impl Until {
+impl Writer {
     /// Open while all of these mirrors may be written for, and the link is as `wanted` says.
     fn gate(
         &self,
         plane: &LinkPlane,
-        mirrors: For,
+        mirrors: Producers,
         wanted: impl Fn(&Link) -> bool + Send + Sync + 'static,
     ) -> Gate {
         match self {
-            Self::Shut(gate) => gate.clone(),
-            Self::Stopped { catalog, link, node } => {
+            Self::Stop(gate) => gate.clone(),
+            Self::Sync { catalog, link, node } => {
                 let lease = plane.lease().gate(plane.lease().pass(), Duration::ZERO);
                 let (applied, link, node) = (catalog.watch(), link.clone(), *node);
                 Arc::new(move || {
@@ -66,16 +66,15 @@ impl Until {
     /// under way has ended.
     async fn turn<'a>(&self, plane: &'a LinkPlane) -> Option<RwLockReadGuard<'a, ()>> {
         match self {
-            Self::Stopped { .. } => Some(plane.sync_writes().read().await),
-            Self::Shut(_) => None,
+            Self::Sync { .. } => Some(plane.sync_writes().read().await),
+            Self::Stop(_) => None,
         }
     }
 }
 
 /// Whether this node syncs what belongs to the mirror, as it would stop it.
 fn is_ours(link: &Link, mirror: &MirrorTopic, node: NodeId) -> bool {
-    let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
-    link.mirrors_now(mirror) && first.is_some_and(|assignment| assignment.node == node)
+    link.mirrors_now(mirror) && mirror.is_seen_to_by(node)
 }
 
 /// What all of these futures came to, in the order in which they ended; so many of them at once.

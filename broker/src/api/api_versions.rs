@@ -35,7 +35,7 @@ pub(crate) fn unsupported_version(correlation_id: i32) -> Result<Reply, Refused>
     let response = ApiVersionsResponse::default()
         .with_error_code(Code::UnsupportedVersion.code())
         .with_api_keys(vec![range(ApiKey::ApiVersions, first, last)]);
-    encode(&response, correlation_id, 0).map_err(Refused)
+    encode(&response, correlation_id, 0).map(Reply::Answer).map_err(Refused)
 }
 
 /// Letters and digits; within, dots and hyphens as well.

@@ -119,6 +119,8 @@ fn answered<R: Clone + Send + 'static>(
 /// What goes back on the connection.
 pub(crate) enum Reply {
     Answer(Bytes),
+    /// And then nothing is read for so long.
+    AnswerThenMute(Bytes, Duration),
     Silence,
     Close,
 }
@@ -215,11 +217,12 @@ where
         tracing::warn!(?caller, bytes = body.len(), "there is more behind the end of a request");
     }
     let mut change: Option<Change<Response<H>>> = None;
-    let mut answered = true;
+    let (mut answered, mut mute) = (true, None);
     match cluster.interceptors().fault_for(&caller, &request) {
         Fault::Pass => {}
         Fault::Answer(response) => {
-            return encode(&response, correlation_id, version).map_err(|e| refused("answer", &e));
+            let frame = encode(&response, correlation_id, version).map_err(|e| refused("answer", &e))?;
+            return Ok(Reply::Answer(frame));
         }
         Fault::Delay(duration) => tokio::time::sleep(duration).await,
         Fault::Drop => return Ok(Reply::Close),
@@ -236,6 +239,7 @@ where
             return Ok(Reply::Close);
         }
         Fault::ApplyThenAnswer(with) => change = Some(with),
+        Fault::Throttle(by, with) => (change, mute) = (Some(with), Some(by)),
     }
     let step = cluster.with(|state| H::handle(state, &caller, request));
     let response = match step {
@@ -251,7 +255,11 @@ where
         Some(change) => change(response),
         None => response,
     };
-    encode(&response, correlation_id, version).map_err(|error| refused("answer", &error))
+    let frame = encode(&response, correlation_id, version).map_err(|error| refused("answer", &error))?;
+    Ok(match mute {
+        Some(by) => Reply::AnswerThenMute(frame, by),
+        None => Reply::Answer(frame),
+    })
 }
 
 async fn wait_for<R>(cluster: &Cluster, mut wait: Wait<R>) -> R {
@@ -305,12 +313,12 @@ pub(crate) fn encode<R: Encodable + HeaderVersion>(
     response: &R,
     correlation_id: i32,
     version: i16,
-) -> Result<Reply, String> {
+) -> Result<Bytes, String> {
     let header = ResponseHeader::default().with_correlation_id(correlation_id);
     let mut frame = BytesMut::from(&[0; 4][..]);
     let encoded = header.encode(&mut frame, R::header_version(version));
     encoded.and_then(|()| response.encode(&mut frame, version)).map_err(|error| format!("{error:#}"))?;
     let length = i32::try_from(frame.len() - 4).map_err(|_| "longer than a frame can be".to_owned())?;
     frame[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(Reply::Answer(frame.freeze()))
+    Ok(frame.freeze())
 }

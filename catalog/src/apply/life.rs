@@ -215,7 +215,7 @@ impl Catalog {
         if mirror.status == MirrorStatus::Stopped {
             return Ok(Outcome::Unchanged);
         }
-        let first = mirror.partitions.first().and_then(|partition| partition.assignment.as_ref());
+        let first = mirror.first_assignment();
         if first.is_none_or(|assignment| assignment.epoch != epoch) {
             return Err(stale());
         }

@@ -19,7 +19,7 @@ use crate::status::seen::{Seen, SeenLink};
 pub const TASKS: [&str; 4] = ["ConsumerOffsetSync", "AclSync", "AutoCreateMirror", "TopicConfigsSync"];
 
 /// At most so many of a task's errors are shown, and of its remarks.
-const TASK_ERRORS_MAX: usize = 50;
+const TOLD_MAX: usize = 60;
 
 /// A task as it stands (SPEC section 4). Those that this version doesn't do yet are NOT_CONFIGURED.
 pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
@@ -44,10 +44,27 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
         true => error.clone(),
         false => ErrorRow { error_message: format!("'{topic}': {}", error.error_message), ..error.clone() },
     };
-    let errors = errors.into_iter().flatten().take(TASK_ERRORS_MAX).map(error).collect();
+    let more_errors = |count| ErrorRow {
+        error_code: "INTERNAL_ERROR".into(),
+        error_message: format!("and {count} errors more"),
+    };
+    let errors = first(errors.into_iter().flatten().map(error), more_errors);
     let remarks = seen.and_then(|link| link.remarks.get(name)).into_iter().flatten();
-    let remarks = remarks.take(TASK_ERRORS_MAX).map(|(what, remark)| format!("'{what}': {remark}")).collect();
+    let remark = |(what, remark): (&String, &String)| match what.is_empty() {
+        true => remark.clone(),
+        false => format!("'{what}': {remark}"),
+    };
+    let remarks = first(remarks.map(remark), |count| format!("and {count} remarks more"));
     TaskRow { task_name: name.to_owned(), state: state.to_owned(), errors, remarks }
+}
+
+/// The first of them, and a row in place of those that are left out.
+fn first<T>(all: impl Iterator<Item = T>, left_out: impl Fn(usize) -> T) -> Vec<T> {
+    let mut all = all;
+    let mut shown: Vec<T> = all.by_ref().take(TOLD_MAX).collect();
+    let more = all.count();
+    shown.extend((more > 0).then(|| left_out(more)));
+    shown
 }
 
 const TOPIC_CONFIGS_SYNC: &str = actors::sync::configs::TASK;

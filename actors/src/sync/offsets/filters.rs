@@ -61,6 +61,19 @@ impl GroupFilters {
     }
 }
 
+impl GroupFilters {
+    /// Groups that are meant by name, whether they are there or not.
+    pub fn named(&self) -> impl Iterator<Item = &str> {
+        let by_name = |filter: &&Filter| {
+            filter.filter_type == FilterType::Include
+                && filter.pattern_type == PatternType::Literal
+                && filter.name != "*"
+        };
+        let named = self.group_filters.iter().filter(by_name).map(|filter| filter.name.as_str());
+        named.filter(|name| self.includes(name))
+    }
+}
+
 impl Filter {
     fn matches(&self, group: &str) -> bool {
         match self.pattern_type {
@@ -82,6 +95,18 @@ mod tests {
         let filters = GroupFilters::parse(json).expect("valid");
         assert_eq!(["app", "temp-1", "temp-"].map(|group| filters.includes(group)), [true, false, false]);
         assert!(!GroupFilters::default().includes("app"), "none is none");
+    }
+
+    #[test]
+    fn who_is_meant_by_name_is_known_without_asking() {
+        let json = r#"{"groupFilters":[
+            {"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},
+            {"name":"app","patternType":"LITERAL","filterType":"INCLUDE"},
+            {"name":"team-","patternType":"PREFIXED","filterType":"INCLUDE"},
+            {"name":"gone","patternType":"LITERAL","filterType":"INCLUDE"},
+            {"name":"gone","patternType":"LITERAL","filterType":"EXCLUDE"}]}"#;
+        let filters = GroupFilters::parse(json).expect("valid");
+        assert_eq!(filters.named().collect::<Vec<_>>(), ["app"]);
     }
 
     #[test]

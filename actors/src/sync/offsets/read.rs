@@ -7,7 +7,7 @@ use std::sync::Arc;
 use catalog::{MirrorTopic, TopicId};
 use kafka::fetch::TopicPartition;
 use kafka::groups::{self, GroupOffsets, ListedGroup, Question};
-use kafka::{Client, Error, ErrorCode, Metadata, offsets};
+use kafka::{Client, Error, ErrorCode, Metadata, coordinator, offsets};
 
 use super::filters::GroupFilters;
 use super::plan::Mirrored;
@@ -43,6 +43,17 @@ impl Side {
             Self::Source => "source",
             Self::Destination => "destination",
         }
+    }
+}
+
+/// Adds what has to do with no group, beside what was told of that kind already.
+pub fn tell(errors: &mut Errors, error: TaskError) {
+    match errors.get_mut("") {
+        Some(told) if !told.message.contains(&error.message) => {
+            told.message.push_str(&format!("; {}", error.message))
+        }
+        Some(_) => {}
+        None => drop(errors.insert("".into(), error)),
     }
 }
 
@@ -115,7 +126,7 @@ pub async fn at_source(source: &Client, brokers: &Metadata, filters: &GroupFilte
             }
             Err(error) => {
                 found.is_whole = false;
-                found.errors.insert("".into(), told(Side::Source, &error));
+                tell(&mut found.errors, told(Side::Source, &error));
             }
         }
     }
@@ -130,7 +141,7 @@ pub async fn at_source(source: &Client, brokers: &Metadata, filters: &GroupFilte
                     }
                 }
             }
-            Err(error) => drop(found.errors.insert("".into(), told(Side::Source, &error))),
+            Err(error) => tell(&mut found.errors, told(Side::Source, &error)),
         }
     }
     found
@@ -145,7 +156,7 @@ pub async fn find_coordinators(
     let mut errors = Errors::new();
     let unknown: Vec<&str> = groups.iter().copied().filter(|group| !known.contains_key(*group)).collect();
     for some in unknown.chunks(COORDINATORS_A_REQUEST) {
-        match groups::coordinators(destination, some).await {
+        match coordinator::of_groups(destination, some).await {
             Ok(found) => {
                 for (group, coordinator) in found {
                     match coordinator {
@@ -154,7 +165,7 @@ pub async fn find_coordinators(
                     }
                 }
             }
-            Err(error) => drop(errors.insert("".into(), told(Side::Destination, &error))),
+            Err(error) => tell(&mut errors, told(Side::Destination, &error)),
         }
     }
     errors
@@ -191,7 +202,7 @@ pub async fn log_ends(
     for answer in all(REQUESTS_MAX, asked).await {
         match answer {
             Ok(some) => ends.extend(some),
-            Err(error) => drop(errors.insert("".into(), told(Side::Destination, &error))),
+            Err(error) => tell(&mut errors, told(Side::Destination, &error)),
         }
     }
     let mut by_source: BTreeMap<TopicPartition, Vec<Mirrored>> = BTreeMap::new();
@@ -239,5 +250,30 @@ pub fn of_group(side: Side, code: ErrorCode) -> TaskError {
             TaskError::authorization(format!("{message}; grant DESCRIBE on the group"))
         }
         _ => TaskError::internal(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka::TopicMetadata;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn another_topic_of_the_name_is_told_where_brokers_have_ids() {
+        let found = TopicMetadata {
+            topic_id: Uuid::from_bytes([7; 16]),
+            is_internal: false,
+            partitions: BTreeMap::new(),
+        };
+        let topics = BTreeMap::from([("orders".to_owned(), Ok(found))]);
+        let metadata = Metadata { topics, ..Metadata::default() };
+        let why = |topic, id| another(&metadata, topic, id, Side::Source).map(|error| error.message);
+        assert_eq!(why("orders", TopicId([7; 16])), None);
+        assert_eq!(why("orders", TopicId::NONE), None, "it was set up where brokers had none");
+        let told = why("orders", TopicId([8; 16])).expect("another one");
+        assert!(told.contains("'orders' at the source is another one by now"), "{told}");
+        assert!(why("gone", TopicId([7; 16])).expect("told").contains("doesn't tell of it"));
     }
 }

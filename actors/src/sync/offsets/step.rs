@@ -13,7 +13,7 @@ use super::read::{GROUP_ID_NOT_FOUND, Side, of_group, told};
 use super::settings::OffsetSettings;
 use crate::observe::TaskError;
 use crate::plane::LinkPlane;
-use crate::sync::{For, Until};
+use crate::sync::{Producers, Writer};
 
 /// A commit by whoever is no member is refused with one of these while there are members: illegal generation,
 /// unknown member, rebalance in progress, stale member epoch (KIP-848). And a look where a transaction is about
@@ -23,9 +23,9 @@ const IN_USE: [ErrorCode; 5] = [ErrorCode(22), ErrorCode(25), ErrorCode(27), Err
 pub struct Step {
     pub plane: Arc<LinkPlane>,
     pub settings: OffsetSettings,
-    pub until: Until,
+    pub writer: Writer,
     /// All mirrors that the groups may stand in.
-    pub producers: Arc<For>,
+    pub producers: Arc<Producers>,
     pub coordinator: i32,
     pub groups: Vec<Wanted>,
 }
@@ -106,7 +106,7 @@ impl Step {
         group: &str,
         offsets: &GroupOffsets,
     ) -> Result<(), Trouble> {
-        let _turn = self.until.turn(&self.plane).await;
+        let _turn = self.writer.turn(&self.plane).await;
         let committed = groups::commit(connection, group, offsets, Some(self.gate(offsets))).await;
         let meters = self.plane.meters();
         match &committed {
@@ -127,7 +127,7 @@ impl Step {
         let settings = self.settings.clone();
         let is_wanted =
             move |link: &catalog::Link| OffsetSettings::of(&link.configs).as_ref() == Some(&settings);
-        self.until.gate(&self.plane, mirrors, is_wanted)
+        self.writer.gate(&self.plane, mirrors, is_wanted)
     }
 }
 
