@@ -87,9 +87,7 @@ impl Catalog {
             Action::MirrorStopped { mirror, producer, assignment_epoch, ends, remarks } => {
                 self.stopped(&mirror, (producer, assignment_epoch), (ends, remarks), at_ms)
             }
-            Action::RecordAcls { link, expected_revision, changes } => {
-                self.record_acls(&link, expected_revision, changes)
-            }
+            Action::RecordAcls { link, as_of_ms, changes } => self.record_acls(&link, as_of_ms, changes),
         }
     }
 
@@ -208,6 +206,7 @@ impl Catalog {
             partitions: vec![MirrorPartition::default(); new.partitions as usize],
         };
         self.link_mut(&new.mirror.link)?.mirrors.insert(topic, Arc::new(mirror));
+        self.forget_stopped(&new.mirror);
         Ok(Outcome::Done)
     }
 

@@ -23,7 +23,8 @@ use crate::model::{
 /// Version of every value but a whole catalog.
 pub const VERSION: u8 = 1;
 
-/// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address. 2: it
+/// Version of a whole catalog as this build writes it, where it must: what is of no use to the one before is left out
+/// of its version, so that a build before this one can follow in a rolling upgrade. 1: a fleet of one, its nodes without address. 2: it
 /// doesn't know which assignment epochs deleted mirrors had. 3: its mirror topics don't stop. 4: it
 /// doesn't know who wrote which ACLs.
 pub const CATALOG_VERSION: u8 = 5;
@@ -67,7 +68,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 }
 
 pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
-    encode_as(CATALOG_VERSION, catalog)
+    let Catalog { nodes, clusters, links, fleet, acls } = catalog;
+    match acls.is_empty() {
+        true => encode_as(4, &(nodes, clusters, links, fleet)),
+        false => encode_as(CATALOG_VERSION, catalog),
+    }
 }
 
 /// # Errors
@@ -260,9 +265,38 @@ fn mirror(old: MirrorTopicV3) -> MirrorTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::acls::{AclBinding, AclRecord, AclState};
+    use crate::stop::StopKind;
 
     #[test]
-    fn a_catalog_of_the_fourth_version_is_read() {
+    fn a_catalog_of_the_fifth_version_is_written_and_read() {
+        let acl = AclBinding {
+            resource_type: 2,
+            pattern_type: 3,
+            resource_name: "t".into(),
+            principal: "User:a".into(),
+            host: "*".into(),
+            operation: 4,
+            permission: 3,
+        };
+        let record = AclRecord {
+            acls: BTreeMap::from([(acl, AclState::Withheld)]),
+            stopped: BTreeMap::from([("s".into(), StopKind::FailOver)]),
+            stopped_unnamed: 6,
+            as_of_ms: 7,
+        };
+        let acls = BTreeMap::from([(LinkId("l".into()), Arc::new(record))]);
+        let catalog = Catalog { acls, ..Catalog::default() };
+        let bytes = encode_catalog(&catalog);
+        let mut written = vec![5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, b'l', 1, 2, 3, 1, b't', 6];
+        written.extend(b"User:a\x01*");
+        written.extend([4, 3, 2, 1, 1, b's', 1, 6, 14]);
+        assert_eq!(bytes, written, "as the fifth version wrote it");
+        assert_eq!(decode_catalog(&bytes).expect("readable"), catalog);
+    }
+
+    #[test]
+    fn a_catalog_of_the_fourth_version_is_read_and_without_acls_it_is_written() {
         let nodes = BTreeMap::from([(NodeId(7), Node::of_level_1("n".into(), 3))]);
         let (clusters, links) = (BTreeMap::new(), BTreeMap::new());
         let bytes = encode_as(4, &CatalogV4 { nodes, clusters, links, fleet: Fleet::default() });
@@ -270,7 +304,7 @@ mod tests {
         assert_eq!(bytes, written, "as the fourth version wrote it");
         let read = decode_catalog(&bytes).expect("readable");
         assert_eq!((read.nodes[&NodeId(7)].starts, read.acls.len()), (3, 0));
-        assert_eq!(decode_catalog(&encode_catalog(&read)).expect("readable"), read);
+        assert_eq!(encode_catalog(&read), written, "a build before this one follows");
     }
 
     #[test]

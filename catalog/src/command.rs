@@ -188,10 +188,11 @@ pub enum Action {
     },
     // Level 4 from here on.
     /// What a link's ACL sync is about to write, has deleted or withholds; at most
-    /// [`crate::acls::ACL_CHANGES_MAX`].
+    /// [`crate::acls::ACL_CHANGES_MAX`]. Each change names what it was decided on.
     RecordAcls {
         link: LinkId,
-        expected_revision: u64,
+        /// Given when the source was read whole for it; milliseconds since 1970.
+        as_of_ms: Option<i64>,
         changes: Vec<AclChange>,
     },
 }
