@@ -393,7 +393,7 @@ fn syncs(
     plane: &Arc<LinkPlane>,
     surroundings: &Surroundings,
 ) -> [AbortHandle; 3] {
-    let Surroundings { node, catalog, observatory, .. } = surroundings;
+    let Surroundings { node, catalog, observatory, dial, .. } = surroundings;
     let configs = ConfigSync {
         link: link.id.clone(),
         node: *node,
@@ -416,6 +416,7 @@ fn syncs(
         plane: plane.clone(),
         catalog: catalog.clone(),
         observatory: observatory.clone(),
+        dial: dial.clone(),
     };
     let (configs, offsets) = (tokio::spawn(configs.run()), tokio::spawn(offsets.run()));
     [configs.abort_handle(), offsets.abort_handle(), tokio::spawn(acls.run()).abort_handle()]

@@ -4,6 +4,7 @@
 
 pub mod acls;
 pub mod configs;
+mod found;
 pub mod offsets;
 
 use std::collections::BTreeMap;

@@ -9,15 +9,17 @@ use catalog::{Catalog, Duty, Link, MirrorStatus, MirrorTopic, NodeId};
 use kafka::acls::{Acl, Operation, PatternType, Permission, ResourceType};
 
 /// LITERAL, it is every name.
-const EVERY_NAME: &str = "*";
+pub const EVERY_NAME: &str = "*";
 
 /// Mirror topics of a destination, of whichever link, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mirrors {
     /// Not STOPPED.
     pub mirrored: BTreeSet<Arc<str>>,
-    /// STOPPED, or about to be: only the stop itself writes for them.
+    /// STOPPED, or about to be, or that had stopped when the mirror was deleted: only a stop writes for them.
     pub stopped: BTreeSet<Arc<str>>,
+    /// That had stopped, and are too many to be known by name.
+    pub stopped_unnamed: u64,
     /// One of the link's was failed over: clients may work at the destination, and what was revoked at the
     /// source may be what was lost there.
     pub has_failed_over: bool,
@@ -27,17 +29,27 @@ impl Mirrors {
     pub fn of(catalog: &Catalog, link: &Link) -> Self {
         let mut all = Self::default();
         let same = |other: &&Arc<Link>| other.destination_cluster_id == link.destination_cluster_id;
-        for mirror in catalog.links.values().filter(same).flat_map(|link| link.mirrors.values()) {
+        let links = || catalog.links.values().filter(same);
+        let records = links().filter_map(|link| catalog.acls.get(&link.id));
+        for record in records {
+            all.stopped.extend(record.stopped.keys().cloned());
+            all.stopped_unnamed += record.stopped_unnamed;
+        }
+        for mirror in links().flat_map(|link| link.mirrors.values()) {
             if mirror.status != MirrorStatus::Stopped {
                 all.mirrored.insert(mirror.name.clone());
             }
-            if mirror.status == MirrorStatus::Stopped || mirror.is_fenced() {
-                all.stopped.insert(mirror.name.clone());
+            match mirror.status == MirrorStatus::Stopped || mirror.is_fenced() {
+                true => drop(all.stopped.insert(mirror.name.clone())),
+                // Of another link, which the one that it had stopped on doesn't know of.
+                false => drop(all.stopped.remove(&mirror.name)),
             }
         }
         let failed_over =
             |m: &Arc<MirrorTopic>| m.stop.as_ref().is_some_and(|stop| stop.kind == StopKind::FailOver);
-        all.has_failed_over = link.mirrors.values().any(failed_over);
+        let kinds = catalog.acls.get(&link.id).into_iter().flat_map(|record| record.stopped.values());
+        all.has_failed_over = link.mirrors.values().any(failed_over)
+            || kinds.into_iter().any(|kind| *kind == StopKind::FailOver);
         all
     }
 
@@ -51,20 +63,26 @@ impl Mirrors {
         first(&self.stopped, acl)
     }
 
-    /// What the stop of this mirror is to write of an ACL that was withheld for it: the ACL itself where it is
-    /// about no other mirror of the destination, otherwise the same for this topic alone.
-    pub fn applied_at_stop(&self, acl: &Acl, topic: &Arc<str>) -> Option<Acl> {
-        let only = BTreeSet::from([topic.clone()]);
-        if !grants_write(acl) || first(&only, acl).is_none() {
-            return None;
-        }
-        let is_about_another = |topics: &BTreeSet<Arc<str>>| all(topics, acl).any(|other| other != topic);
-        if !is_about_another(&self.mirrored) && !is_about_another(&self.stopped) {
-            return Some(acl.clone());
-        }
-        let resource_name = topic.clone();
-        Some(Acl { pattern_type: PatternType::Literal, resource_name, ..acl.clone() })
+    /// Whether it names a mirror whose stop goes on.
+    pub fn is_of_a_stop(&self, acl: &Acl) -> bool {
+        let name = &acl.resource_name;
+        names(acl, name) && self.mirrored.contains(name) && self.stopped.contains(name)
     }
+}
+
+/// Whether the ACL is about this topic alone.
+pub fn names(acl: &Acl, topic: &str) -> bool {
+    let is_literal = (acl.resource_type, acl.pattern_type) == (ResourceType::Topic, PatternType::Literal);
+    is_literal && &*acl.resource_name == topic && topic != EVERY_NAME
+}
+
+/// What lets others write to this topic, for it alone: an ACL of a pattern would open every mirror that there will be
+/// under it.
+pub fn narrowed(acl: &Acl, topic: &Arc<str>) -> Option<Acl> {
+    let only = BTreeSet::from([topic.clone()]);
+    let is_about_it = grants_write(acl) && first(&only, acl).is_some();
+    let (pattern_type, resource_name) = (PatternType::Literal, topic.clone());
+    is_about_it.then(|| Acl { pattern_type, resource_name, ..acl.clone() })
 }
 
 fn grants_write(acl: &Acl) -> bool {
@@ -105,7 +123,7 @@ pub fn has_part(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
 }
 
 /// The one that has partition 0 of the first mirror, otherwise the first node that runs mirrors.
-fn of_link(catalog: &Catalog, link: &Link) -> Option<NodeId> {
+pub fn of_link(catalog: &Catalog, link: &Link) -> Option<NodeId> {
     let mirrors = || catalog.nodes.iter().find(|(_, node)| node.duty == Duty::Mirrors).map(|(id, _)| *id);
     let owner = link.mirrors.values().find_map(|mirror| owner(mirror)).or_else(mirrors);
     owner.or_else(|| catalog.nodes.keys().next().copied())
@@ -123,7 +141,7 @@ mod tests {
 
     fn mirrors(mirrored: &[&str], stopped: &[&str]) -> Mirrors {
         let set = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
-        Mirrors { mirrored: set(mirrored), stopped: set(stopped), has_failed_over: false }
+        Mirrors { mirrored: set(mirrored), stopped: set(stopped), ..Mirrors::default() }
     }
 
     fn allow(what: &str) -> Acl {
@@ -165,19 +183,54 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_writes_what_was_withheld_for_its_topic_and_nothing_for_others() {
-        let mirrors = mirrors(&["team-a", "team-b", "solo-1"], &["team-a", "gone"]);
-        for (text, topic, expected) in [
-            ("WRITE TOPIC LITERAL team-a", "team-a", Some("WRITE TOPIC LITERAL team-a")),
-            ("WRITE TOPIC PREFIXED solo-", "solo-1", Some("WRITE TOPIC PREFIXED solo-")),
-            ("WRITE TOPIC PREFIXED team-", "team-a", Some("WRITE TOPIC LITERAL team-a")),
-            ("ALL TOPIC LITERAL *", "team-a", Some("ALL TOPIC LITERAL team-a")),
-            ("WRITE TOPIC LITERAL team-b", "team-a", None),
-            ("READ TOPIC LITERAL team-a", "team-a", None),
+    fn what_lets_others_write_is_for_one_topic_alone_when_that_has_stopped() {
+        for (text, expected) in [
+            ("WRITE TOPIC LITERAL team-a", true),
+            ("WRITE TOPIC PREFIXED team-", true),
+            ("WRITE TOPIC LITERAL *", true),
+            ("WRITE TOPIC PREFIXED team-a", true),
+            ("WRITE TOPIC LITERAL team-b", false),
+            ("WRITE TOPIC PREFIXED *", false),
+            ("READ TOPIC LITERAL team-a", false),
+            ("WRITE GROUP LITERAL team-a", false),
         ] {
-            let applied = mirrors.applied_at_stop(&allow(text), &topic.into());
-            assert_eq!(applied, expected.map(allow), "{text}");
+            let found = narrowed(&allow(text), &"team-a".into());
+            assert_eq!(found, expected.then(|| allow("WRITE TOPIC LITERAL team-a")), "{text}");
         }
+    }
+
+    /// A link with a mirror, in a catalog that remembers stopped ones of another link with the same destination.
+    fn remembering(stopped: &[(&str, StopKind)], mirrored: &[&str]) -> (Catalog, Link) {
+        let mut catalog = Catalog::default();
+        let of: Vec<_> = mirrored.iter().map(|name| (*name, Vec::new())).collect();
+        let link = fixture::link(&of);
+        let other = Link { id: catalog::LinkId("other".into()), ..fixture::link(&[]) };
+        let stopped = stopped.iter().map(|(name, kind)| ((*name).into(), *kind)).collect();
+        let record = catalog::acls::AclRecord { stopped, stopped_unnamed: 3, ..Default::default() };
+        catalog.acls.insert(other.id.clone(), record.into());
+        for link in [&link, &other] {
+            catalog.links.insert(link.id.clone(), link.clone().into());
+        }
+        (catalog, link)
+    }
+
+    #[test]
+    fn a_stopped_mirror_is_the_destinations_also_when_it_was_deleted() {
+        let (catalog, link) = remembering(&[("gone", StopKind::Promote)], &["here"]);
+        let mirrors = Mirrors::of(&catalog, &link);
+        assert!(mirrors.freezes(&allow("READ TOPIC LITERAL gone")).is_some());
+        assert_eq!((mirrors.stopped_unnamed, mirrors.has_failed_over), (3, false));
+        let (catalog, link) = remembering(&[("here", StopKind::Promote)], &["here"]);
+        assert!(Mirrors::of(&catalog, &link).stopped.is_empty(), "it is a mirror again");
+    }
+
+    #[test]
+    fn that_a_mirror_was_failed_over_is_known_of_its_own_link_also_when_it_was_deleted() {
+        let (mut catalog, link) = remembering(&[("gone", StopKind::FailOver)], &[]);
+        assert!(!Mirrors::of(&catalog, &link).has_failed_over);
+        let record = catalog.acls.values().next().cloned().expect("one");
+        catalog.acls.insert(link.id.clone(), record);
+        assert!(Mirrors::of(&catalog, &link).has_failed_over);
     }
 
     #[test]

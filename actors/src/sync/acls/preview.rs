@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use catalog::{Catalog, Link};
 use kafka::Client;
+use kafka::acls::Permission;
 use kafka::client::Dial;
 
+use super::limits;
 use super::plan::Plan;
+use super::read::{Seen, look, own_principals, planned, principals_of_others};
 use super::settings::{AclSettings, Mode};
-use super::{Seen, look, planned};
 use crate::preflight;
 
 /// Lines of each kind, at most.
@@ -23,10 +25,16 @@ pub async fn preview(dial: Arc<dyn Dial>, catalog: &Catalog, link: &Link) -> Res
     let (source, destination) =
         preflight::client_configs(catalog, link).map_err(|error| error.to_string())?;
     let source = Client::of_cluster(source, dial.clone(), link.source_cluster_id.clone());
-    let destination = Client::of_cluster(destination, dial, link.destination_cluster_id.clone());
-    let Seen { lists, .. } = look(&source, &destination, &settings).await.map_err(|error| error.message)?;
-    let (plan, _) = planned(catalog, link, &settings, &lists);
-    Ok(in_words(&plan, settings.mode))
+    let destination = Client::of_cluster(destination, dial.clone(), link.destination_cluster_id.clone());
+    let seen = async {
+        let mut own = own_principals(&source, &destination, &settings).await?;
+        own.extend(principals_of_others(&dial, catalog, link, settings.mode).await?);
+        look(&source, &destination, &own, 0).await
+    };
+    let Seen { lists, .. } = seen.await.map_err(|error| error.message)?;
+    let mut plan = planned(catalog, link, &settings, &lists);
+    let kept = plan.keep_too_many(settings.delete_max_percent);
+    Ok(kept.into_iter().chain(in_words(&plan, settings.mode)).collect())
 }
 
 fn in_words(plan: &Plan, mode: Mode) -> Vec<String> {
@@ -39,7 +47,15 @@ fn in_words(plan: &Plan, mode: Mode) -> Vec<String> {
         }
     };
     add(plan.deletions().iter().map(|acl| format!("AclSync would delete {acl}")).collect());
-    add(plan.creations().iter().map(|acl| format!("AclSync would create {acl}")).collect());
+    let denies = plan.of(Permission::Deny);
+    let held = plan.held(&denies);
+    let created = plan.create.iter().filter(|acl| !held.contains_key(*acl));
+    add(created.map(|acl| format!("AclSync would create {acl}")).collect());
+    add(held
+        .iter()
+        .map(|(acl, deny)| format!("AclSync would leave {acl}: {}", limits::waits_for(deny)))
+        .collect());
+    add(plan.errors.iter().map(|(acl, why)| format!("AclSync would leave {acl}: {why}")).collect());
     add(plan.remarks.iter().map(|(acl, why)| format!("AclSync would leave {acl}: {why}")).collect());
     if mode == Mode::Mirror && plan.delete.is_empty() {
         lines.push("AclSync would delete nothing now".to_owned());

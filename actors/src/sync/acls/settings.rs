@@ -10,6 +10,7 @@ pub const MS: &str = "acl.sync.ms";
 pub const FILTERS: &str = "acl.filters";
 pub const MODE: &str = "acl.sync.mode";
 pub const WRITE_ON_MIRRORS: &str = "acl.sync.write.on.mirrors";
+pub const DELETE_MAX_PERCENT: &str = "acl.sync.delete.max.percent";
 pub const OWN_PRINCIPALS: &str = "acl.sync.own.principals";
 
 pub const MODES: [&str; 3] = ["owned", "mirror", "additive"];
@@ -20,9 +21,12 @@ const OWN_PRINCIPALS_MAX: usize = 20;
 
 const EVERY_DEFAULT_MS: u64 = 5_000;
 
+/// More than half at once looks like a list that is wrong.
+pub const DELETE_MAX_PERCENT_DEFAULT: &str = "50";
+
 /// Keys that a running link doesn't have to begin anew for.
 pub fn is_live(key: &str) -> bool {
-    [ENABLE, MS, FILTERS, MODE, WRITE_ON_MIRRORS, OWN_PRINCIPALS].contains(&key)
+    [ENABLE, MS, FILTERS, MODE, DELETE_MAX_PERCENT, WRITE_ON_MIRRORS, OWN_PRINCIPALS].contains(&key)
 }
 
 /// What is deleted at the destination when the source doesn't have it.
@@ -49,6 +53,8 @@ pub struct AclSettings {
     pub every: Duration,
     pub filters: AclFilters,
     pub mode: Mode,
+    /// Of what the link has, at most so much is deleted at once.
+    pub delete_max_percent: usize,
     pub write_on_mirrors: WriteOnMirrors,
     /// As whom brokers know Lockstep, where they have a rule of their own for it.
     pub own: BTreeSet<String>,
@@ -73,13 +79,23 @@ impl AclSettings {
             ),
             filters: get(FILTERS).and_then(|json| AclFilters::parse(json).ok()).unwrap_or_default(),
             mode,
+            delete_max_percent: [get(DELETE_MAX_PERCENT), Some(DELETE_MAX_PERCENT_DEFAULT)]
+                .into_iter()
+                .flatten()
+                .find_map(|value| value.parse().ok())
+                .unwrap_or_default(),
             write_on_mirrors: match is(WRITE_ON_MIRRORS, "copy") {
                 true => WriteOnMirrors::Copy,
                 false => WriteOnMirrors::AtStop,
             },
-            own: get(OWN_PRINCIPALS).and_then(|list| principals(list).ok()).unwrap_or_default(),
+            own: own_principals_of(configs),
         })
     }
+}
+
+/// Whether ACLs are synced or not.
+pub fn own_principals_of(configs: &BTreeMap<String, String>) -> BTreeSet<String> {
+    configs.get(OWN_PRINCIPALS).and_then(|list| principals(list).ok()).unwrap_or_default()
 }
 
 /// Principals separated by `;`: names of certificates have commas.
