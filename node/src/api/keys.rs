@@ -100,7 +100,7 @@ static CLIENT_KEYS: [Key; 23] = [
 ];
 
 /// Bounds are those within which the data plane takes a value.
-pub static LINK_KEYS: [Key; 33] = [
+pub static LINK_KEYS: [Key; 34] = [
     works(SOURCE_CLUSTER, None, Rule::Text),
     works(
         "availability.check.consecutive.failure.threshold",
@@ -123,6 +123,11 @@ pub static LINK_KEYS: [Key; 33] = [
     only("consumer.group.prefix.enable", "false"),
     only("link.mode", "DESTINATION"),
     works(acls::FILTERS, None, Rule::AclFilters),
+    works(
+        acls::DELETE_MAX_PERCENT,
+        Some(acls::DELETE_MAX_PERCENT_DEFAULT),
+        Rule::Integer { min: 1, max: 100 },
+    ),
     works(acls::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
     works(acls::MODE, Some(acls::MODES[0]), Rule::OneOf(&acls::MODES)),
     works(acls::MS, Some("5000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
