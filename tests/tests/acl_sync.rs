@@ -55,6 +55,7 @@ const COPIED: [&str; 9] = [
 const WRITES_ORDERS: &str = "ALLOW User:bob WRITE TOPIC LITERAL orders *";
 const WRITES_PAYMENTS: &str = "ALLOW User:bob WRITE TOPIC LITERAL payments *";
 const WRITES_ALL: &str = "ALLOW User:dora ALL TOPIC LITERAL * *";
+const JUST_NOW: &str = "ALLOW User:fresh WRITE TOPIC LITERAL orders *";
 const BY_HAND: &str = "ALLOW User:eve READ TOPIC LITERAL orders *";
 const BY_HAND_ELSEWHERE: &str = "ALLOW User:eve READ TOPIC LITERAL elsewhere *";
 
@@ -137,6 +138,7 @@ impl World {
         self.deletes_nothing_that_it_couldnt_read()?;
         self.remembers_what_it_wrote()?;
         self.leaves_what_others_wrote()?;
+        self.asks_before_most_of_it_goes()?;
         self.lets_clients_write_when_a_mirror_has_stopped()?;
         self.deletes_what_others_wrote_where_it_is_told_to()?;
         self.deletes_nothing_when_a_mirror_was_failed_over()?;
@@ -196,11 +198,13 @@ impl World {
         self.stands().context("by hand")
     }
 
+    /// Also what came to the source just before.
     fn lets_clients_write_when_a_mirror_has_stopped(&mut self) -> Result<()> {
+        self.at_source(&[JUST_NOW])?;
         self.node.cli(&["mirror", "promote", "orders", "--link", LINK, "--yes", "--wait"])?;
         let found = acls(&self.west.cluster.bootstrap())?;
         // Writing to all topics is for this one only, while another is still a mirror.
-        for text in [WRITES_ORDERS, "ALLOW User:dora ALL TOPIC LITERAL orders *"] {
+        for text in [WRITES_ORDERS, JUST_NOW, "ALLOW User:dora ALL TOPIC LITERAL orders *"] {
             ensure!(found.contains(text), "STOPPED, and {text} isn't there: {found:#?}");
             self.wanted.insert(text.to_owned());
         }
@@ -209,7 +213,29 @@ impl World {
         self.at_source(&["ALLOW User:late READ TOPIC LITERAL orders *"])?;
         std::thread::sleep(STAYS);
         self.stands().context("an ordinary topic")?;
-        self.told(&["User:late", "'orders', which has stopped"])
+        self.told(&["User:late", "'orders', which has stopped"])?;
+        self.node.cli(&["mirror", "delete", "orders", "--link", LINK, "--yes"])?;
+        self.gone_at_source(JUST_NOW)?;
+        std::thread::sleep(STAYS);
+        self.stands().context("its mirror is deleted, and it stays an ordinary topic")
+    }
+
+    /// It looks like a list that is wrong.
+    fn asks_before_most_of_it_goes(&mut self) -> Result<()> {
+        let many: Vec<String> =
+            (0..40).map(|i| format!("ALLOW User:bob READ GROUP LITERAL many-{i} *")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        self.at_source(&many)?;
+        self.wanted.extend(many.iter().map(ToString::to_string));
+        self.stands()?;
+        for acl in &many {
+            self.gone_at_source(acl)?;
+        }
+        self.told(&["no longer", "raise acl.sync.delete.max.percent"])?;
+        std::thread::sleep(STAYS);
+        self.set(&[("acl.sync.delete.max.percent", "100")])?;
+        self.wanted.retain(|acl| !acl.contains("many-"));
+        self.stands().context("it is meant")
     }
 
     fn deletes_what_others_wrote_where_it_is_told_to(&mut self) -> Result<()> {

@@ -12,6 +12,8 @@
 //! - [`at_stop`]: what was withheld. `stop_plan`: what that is. [`preview`]: what the sync would do.
 
 pub mod at_stop;
+#[cfg(test)]
+mod fake;
 pub mod filters;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -24,6 +26,8 @@ mod record;
 mod round;
 pub mod settings;
 mod stop_plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
