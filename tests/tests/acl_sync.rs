@@ -228,9 +228,7 @@ impl World {
         self.at_source(&many)?;
         self.wanted.extend(many.iter().map(ToString::to_string));
         self.stands()?;
-        for acl in &many {
-            self.gone_at_source(acl)?;
-        }
+        delete(&self.east.cluster.bootstrap(), &many)?;
         self.told(&["no longer", "raise acl.sync.delete.max.percent"])?;
         std::thread::sleep(STAYS);
         self.set(&[("acl.sync.delete.max.percent", "100")])?;
