@@ -68,7 +68,9 @@ pub fn plan(facts: Facts<'_>) -> Plan {
     let limits = facts.limits_of_withheld(&missing);
     let known = at_source.iter().chain(recorded.keys());
     let by_others = at_destination.iter().filter(|acl| facts.is_mirrored_away(acl));
-    for acl in known.chain(by_others).collect::<BTreeSet<_>>() {
+    // What names a mirror whose stop goes on is that stop's.
+    let all = known.chain(by_others).filter(|acl| !facts.mirrors.is_of_a_stop(acl));
+    for acl in all.collect::<BTreeSet<_>>() {
         match facts.wish(acl) {
             Wish::Absent if limits.contains(acl) => plan.leave(facts, acl, NOT_MEANT.into()),
             Wish::Absent => plan.take_away(facts, acl),
@@ -195,7 +197,6 @@ impl Plan {
     fn take_away(&mut self, facts: Facts<'_>, acl: &Acl) {
         let state = facts.recorded.get(acl);
         match (state, facts.at_destination.contains(acl)) {
-            (Some(AclState::Intended), _) if facts.mirrors.is_of_a_stop(acl) => {}
             (Some(AclState::Withheld), _) | (Some(_), false) => {
                 self.record(acl, None);
                 if !facts.at_source.contains(acl) {
