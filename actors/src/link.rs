@@ -34,6 +34,7 @@ use crate::setup;
 use crate::stop::Stopping;
 use crate::sync::acls::AclSync;
 use crate::sync::configs::ConfigSync;
+use crate::sync::mirrors::AutoCreate;
 use crate::sync::offsets::OffsetSync;
 use crate::watch::{self, Round, Watched};
 
@@ -392,7 +393,7 @@ fn syncs(
     settings: &LinkSettings,
     plane: &Arc<LinkPlane>,
     surroundings: &Surroundings,
-) -> [AbortHandle; 3] {
+) -> [AbortHandle; 4] {
     let Surroundings { node, catalog, observatory, dial, .. } = surroundings;
     let configs = ConfigSync {
         link: link.id.clone(),
@@ -418,8 +419,19 @@ fn syncs(
         observatory: observatory.clone(),
         dial: dial.clone(),
     };
-    let (configs, offsets) = (tokio::spawn(configs.run()), tokio::spawn(offsets.run()));
-    [configs.abort_handle(), offsets.abort_handle(), tokio::spawn(acls.run()).abort_handle()]
+    let mirrors = AutoCreate {
+        link: link.id.clone(),
+        node: *node,
+        plane: plane.clone(),
+        catalog: catalog.clone(),
+        observatory: observatory.clone(),
+    };
+    [
+        tokio::spawn(configs.run()).abort_handle(),
+        tokio::spawn(offsets.run()).abort_handle(),
+        tokio::spawn(acls.run()).abort_handle(),
+        tokio::spawn(mirrors.run()).abort_handle(),
+    ]
 }
 
 fn topics(link: &Link) -> Topics {

@@ -281,6 +281,10 @@ impl TaskError {
         Self { code: GROUP_IN_USE, message }
     }
 
+    pub fn topic_exists(message: String) -> Self {
+        Self { code: "TOPIC_EXISTS_ERROR", message }
+    }
+
     pub fn is_group_in_use(&self) -> bool {
         self.code == GROUP_IN_USE
     }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use catalog::command::NewMirror;
 use catalog::{Catalog, Link, MirrorStatus, MirrorTopic, TopicId};
 use kafka::client::{Client, Dial};
 use kafka::topics::{self, CreateError};
@@ -31,6 +32,20 @@ pub struct MirrorPlan {
     pub adopts_existing: bool,
 }
 
+impl MirrorPlan {
+    /// What is to be recorded.
+    pub fn into_new(self, link: &Link) -> NewMirror {
+        NewMirror {
+            mirror: link.key(&self.mirror_topic.as_str().into()),
+            source_topic: self.source_topic.as_str().into(),
+            source_topic_id: self.source_topic_id,
+            partitions: self.partitions,
+            replication_factor: self.replication_factor,
+            configs: self.topic_configs,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct MirrorRequest {
     pub source_topic: String,
@@ -53,6 +68,8 @@ pub enum PreflightError {
     TopicStays { topic: String, cluster: String, message: String },
     #[error("{cluster} can't be used: {message}")]
     Unreachable { cluster: String, message: String },
+    #[error("{cluster} doesn't permit it: {message}")]
+    Unauthorized { cluster: String, message: String },
 }
 
 impl From<ConfigError> for PreflightError {
@@ -118,13 +135,26 @@ pub async fn plan_mirror(
     let client = |config, cluster_id: &Arc<str>| Client::of_cluster(config, dial.clone(), cluster_id.clone());
     let source = client(source, &link.source_cluster_id);
     let destination = client(destination, &link.destination_cluster_id);
+    plan_between(&source, &destination, link, request).await
+}
+
+/// The same, by these clients of the link's two clusters.
+///
+/// # Errors
+/// [`PreflightError`]: what stands in the way.
+pub async fn plan_between(
+    source: &Client,
+    destination: &Client,
+    link: &Link,
+    request: &MirrorRequest,
+) -> Result<MirrorPlan, PreflightError> {
     let source_name = format!("the source of link '{}'", link.name);
     let destination_name = format!("cluster '{}'", link.destination);
 
-    let topic = source_topic(&source, &source_name, &request.source_topic).await?;
-    let source_offsets = source_offsets(&source, &source_name, &request.source_topic, &topic).await?;
+    let topic = source_topic(source, &source_name, &request.source_topic).await?;
+    let source_offsets = source_offsets(source, &source_name, &request.source_topic, &topic).await?;
     let synced = settings::synced_topic_configs(&link.configs);
-    let topic_configs = topic_configs(&source, &source_name, request, &synced).await?;
+    let topic_configs = topic_configs(source, &source_name, request, &synced).await?;
     let plan = MirrorPlan {
         source_topic: request.source_topic.clone(),
         source_topic_id: TopicId(*topic.topic_id.as_bytes()),
@@ -135,12 +165,22 @@ pub async fn plan_mirror(
         source_offsets,
         adopts_existing: false,
     };
-    let adopts_existing = try_destination(&destination, &destination_name, &plan).await?;
+    let adopts_existing = try_destination(destination, &destination_name, &plan).await?;
     Ok(MirrorPlan { adopts_existing, ..plan })
 }
 
 fn unreachable(cluster: &str, error: &Error) -> PreflightError {
-    PreflightError::Unreachable { cluster: cluster.to_owned(), message: error.to_string() }
+    unusable(cluster, error.code(), error.to_string())
+}
+
+fn unusable(cluster: &str, code: Option<ErrorCode>, message: String) -> PreflightError {
+    let cluster = cluster.to_owned();
+    match code {
+        Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED | ErrorCode::CLUSTER_AUTHORIZATION_FAILED) => {
+            PreflightError::Unauthorized { cluster, message }
+        }
+        _ => PreflightError::Unreachable { cluster, message },
+    }
 }
 
 async fn source_topic(source: &Client, name: &str, topic: &str) -> Result<TopicMetadata, PreflightError> {
@@ -151,8 +191,7 @@ async fn source_topic(source: &Client, name: &str, topic: &str) -> Result<TopicM
             return Err(PreflightError::TopicNotFound { topic: topic.to_owned(), cluster: name.to_owned() });
         }
         Some(Err(code)) => {
-            let message = format!("topic '{topic}': {code}");
-            return Err(PreflightError::Unreachable { cluster: name.to_owned(), message });
+            return Err(unusable(name, Some(*code), format!("topic '{topic}': {code}")));
         }
     };
     if found.is_internal {
@@ -238,10 +277,7 @@ fn on_create_refused(code: ErrorCode, message: &str, cluster: &str) -> Preflight
         17 => "mirror_topic_name",
         38 => "replication_factor",
         40 | 44 => "configs",
-        _ => {
-            let message = format!("{code}: {message}");
-            return PreflightError::Unreachable { cluster: cluster.to_owned(), message };
-        }
+        _ => return unusable(cluster, Some(code), format!("{code}: {message}")),
     };
     PreflightError::Invalid { field: field.into(), message: format!("{cluster}: {code}: {message}") }
 }
@@ -336,6 +372,7 @@ mod tests {
                 17 => "mirror_topic_name: cluster 'west': ",
                 38 => "replication_factor: cluster 'west': ",
                 40 | 44 => "configs: cluster 'west': ",
+                29 | 31 => "cluster 'west' doesn't permit it: ",
                 _ => "cluster 'west' can't be used: ",
             };
             assert_eq!(text, format!("{begins}{code}: why"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Catalog, Duty, Link, LinkId, NodeId};
+use catalog::{Catalog, Link, LinkId, NodeId};
 use kafka::ClientConfig;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
@@ -243,12 +243,8 @@ impl ReconcilerState {
 /// show whether the clusters answer, on the first node that runs mirrors when nobody owns one.
 fn runs_on(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
     let owners = || link.mirrors.values().flat_map(|m| &m.partitions).filter_map(|p| p.assignment.as_ref());
-    let watches = || {
-        let first = catalog.nodes.iter().find(|(_, node)| node.duty == Duty::Mirrors);
-        first.or_else(|| catalog.nodes.iter().next()).is_some_and(|(first, _)| *first == node)
-    };
     owners().any(|a| a.node == node)
-        || (owners().next().is_none() && watches())
+        || sync::keeper(catalog, link) == Some(node)
         || plan::receives(catalog, link, node)
 }
 
@@ -284,7 +280,7 @@ mod tests {
         moving.fleet.hand_overs.insert(key, NodeId(1));
         assert_eq!(on_each(&moving, &link), [true, true]);
         let mut draining = catalog.clone();
-        draining.nodes.get_mut(&NodeId(1)).expect("a member").duty = Duty::Drains;
+        draining.nodes.get_mut(&NodeId(1)).expect("a member").duty = catalog::Duty::Drains;
         assert_eq!(on_each(&draining, &fixture::link(&[])), [false, true]);
     }
 }

@@ -2,6 +2,7 @@
 
 mod acls;
 mod fleet;
+mod itself;
 mod life;
 mod ownership;
 
@@ -13,6 +14,7 @@ use crate::model::{
 };
 
 pub use fleet::{JOIN_TOKENS_MAX, REMOVED_MAX};
+pub use itself::FORGOTTEN_MAX;
 
 /// Mirror partitions in a topic, at most: what a Kafka topic can reasonably have, and a bound on
 /// what one command can make the catalog grow by.
@@ -39,12 +41,16 @@ impl Catalog {
             }
             Action::DeleteCluster { name } => self.delete_cluster(&name),
             Action::CreateLink(link) => self.create_link(link),
-            Action::AlterLinkConfigs { link, expected, configs } => {
-                let link = self.link_mut(&link)?;
+            Action::AlterLinkConfigs { link: id, expected, configs } => {
+                let link = self.link_mut(&id)?;
                 if link.configs != expected {
                     return Err(Refusal::Stale(format!("link '{}'", link.name)));
                 }
-                Ok(replace(&mut link.configs, configs))
+                let outcome = replace(&mut link.configs, configs);
+                if !link.makes_mirrors() {
+                    self.forgotten.remove(&id);
+                }
+                Ok(outcome)
             }
             Action::DeleteLink { link } => self.delete_link(&link),
             Action::CreateMirror(mirror) => self.create_mirror(mirror, at_ms),
@@ -88,6 +94,7 @@ impl Catalog {
                 self.stopped(&mirror, (producer, assignment_epoch), (ends, remarks), at_ms)
             }
             Action::RecordAcls { link, as_of_ms, changes } => self.record_acls(&link, as_of_ms, changes),
+            Action::CreateMirrorByItself(mirror) => self.create_mirror_by_itself(mirror, at_ms),
         }
     }
 
@@ -176,6 +183,7 @@ impl Catalog {
         }
         self.links.remove(id);
         self.acls.remove(id);
+        self.forgotten.remove(id);
         Ok(Outcome::Done)
     }
 

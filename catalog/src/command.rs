@@ -187,6 +187,9 @@ pub enum Action {
         remarks: Vec<Arc<str>>,
     },
     // Level 4 from here on.
+    /// By the link itself: refused unless it is to, and for a source topic that it had a mirror of before.
+    CreateMirrorByItself(NewMirror),
+    // Level 5 from here on.
     /// What a link's ACL sync is about to write, has deleted or withholds; at most
     /// [`crate::acls::ACL_CHANGES_MAX`]. Each change names what it was decided on.
     RecordAcls {
@@ -253,7 +256,8 @@ impl Action {
             | Self::FailOverMirror { .. }
             | Self::FenceMirror { .. }
             | Self::MirrorStopped { .. } => 3,
-            Self::RecordAcls { .. } => 4,
+            Self::CreateMirrorByItself(_) => 4,
+            Self::RecordAcls { .. } => 5,
         }
     }
 }

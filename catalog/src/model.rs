@@ -1,6 +1,6 @@
 //! What the fleet agrees on. Plain data: every rule about how it may change is in [`crate::apply`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -58,6 +58,9 @@ pub struct Catalog {
     pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
     pub links: BTreeMap<LinkId, Arc<Link>>,
     pub fleet: Fleet,
+    /// Source topics whose mirrors were deleted while their link made mirrors by itself: it makes none of
+    /// them again. By link.
+    pub forgotten: BTreeMap<LinkId, BTreeSet<Arc<str>>>,
     /// Of links whose ACLs follow the source, or did.
     pub acls: BTreeMap<LinkId, Arc<AclRecord>>,
 }
@@ -92,9 +95,31 @@ impl Link {
     /// The key that pauses a whole link.
     pub const PAUSED_KEY: &str = "cluster.link.paused";
 
+    /// The key with which a link makes mirrors by itself.
+    pub const AUTO_CREATE_KEY: &str = "auto.create.mirror.topics.enable";
+    /// The key of what stands before the names of its mirror topics.
+    pub const PREFIX_KEY: &str = "cluster.link.prefix";
+
+    pub fn makes_mirrors(&self) -> bool {
+        self.is_on(Self::AUTO_CREATE_KEY)
+    }
+
+    /// What a source topic's mirror is called unless it is said otherwise.
+    pub fn mirror_name(&self, source_topic: &str) -> String {
+        format!("{}{source_topic}", self.prefix())
+    }
+
+    pub fn prefix(&self) -> &str {
+        self.configs.get(Self::PREFIX_KEY).map_or("", |value| value.trim())
+    }
+
+    fn is_on(&self, key: &str) -> bool {
+        self.configs.get(key).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+    }
+
     /// Whether nothing is mirrored or synced on it for now, whatever its mirrors are.
     pub fn is_paused(&self) -> bool {
-        self.configs.get(Self::PAUSED_KEY).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+        self.is_on(Self::PAUSED_KEY)
     }
 
     /// Whether a mirror's partitions are to be mirrored for now, as far as each of them can.

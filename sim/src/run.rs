@@ -91,6 +91,8 @@ fn note_panics(forgives_redb: bool) -> Arc<AtomicBool> {
             note.store(true, Ordering::Relaxed);
         }
         tracing::error!("{panic}");
+        // Also what ends the process at once.
+        eprintln!("{panic}");
     }));
     noted
 }

@@ -1,28 +1,26 @@
 //! A link's tasks beside its records: what else is kept in step with the source.
 //!
-//! - [`configs`]: topic configs. [`offsets`]: group offsets. [`acls`]: ACLs.
+//! - [`configs`]: topic configs. [`offsets`]: group offsets. [`acls`]: ACLs. [`mirrors`]: mirrors of new topics.
+//! - [`filters`]: which groups, which topics.
 
 pub mod acls;
 pub mod configs;
+pub mod filters;
 mod found;
+pub mod mirrors;
 pub mod offsets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Link, LinkId, MirrorTopic, NodeId, ProducerIdentity};
+use catalog::{Catalog, Duty, Link, LinkId, MirrorTopic, NodeId, ProducerIdentity};
 use kafka::connection::Gate;
 use tokio::sync::RwLockReadGuard;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::catalog_port::CatalogPort;
 use crate::plane::LinkPlane;
-
-/// Keys that a running link doesn't have to begin anew for.
-pub fn is_live(key: &str) -> bool {
-    offsets::settings::is_live(key) || acls::settings::is_live(key)
-}
 
 /// Who writes, and until when.
 #[derive(Clone)]
@@ -73,9 +71,27 @@ impl Writer {
     }
 }
 
+/// Whether a running link doesn't have to begin anew for a change of the key: who does something by it reads it
+/// anew each time.
+pub fn is_live(key: &str) -> bool {
+    let live = [&offsets::settings::KEYS[..], &mirrors::KEYS[..], &acls::settings::KEYS[..]];
+    key == Link::PAUSED_KEY || live.into_iter().flatten().any(|known| *known == key)
+}
+
 /// Whether this node syncs what belongs to the mirror, as it would stop it.
 fn is_ours(link: &Link, mirror: &MirrorTopic, node: NodeId) -> bool {
     link.mirrors_now(mirror) && mirror.is_seen_to_by(node)
+}
+
+/// The node that does what one node does for a whole link: whoever has its first partition that anybody has,
+/// otherwise the first node that runs mirrors, which looks after links that nobody owns anything of.
+pub(crate) fn keeper(catalog: &Catalog, link: &Link) -> Option<NodeId> {
+    let partitions = link.mirrors.values().flat_map(|mirror| &mirror.partitions);
+    let owner = partitions.filter_map(|partition| partition.assignment.as_ref()).next();
+    owner.map(|assignment| assignment.node).or_else(|| {
+        let runs = catalog.nodes.iter().find(|(_, node)| node.duty == Duty::Mirrors);
+        runs.or_else(|| catalog.nodes.iter().next()).map(|(id, _)| *id)
+    })
 }
 
 /// What all of these futures came to, in the order in which they ended; so many of them at once.

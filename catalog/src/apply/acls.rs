@@ -9,7 +9,7 @@ use crate::model::{Catalog, LinkId, MirrorKey};
 use crate::stop::StopKind;
 
 /// Members below it don't remember: `apply` does the same everywhere.
-const LEVEL: u32 = 4;
+const LEVEL: u32 = 5;
 
 impl Catalog {
     pub(super) fn record_acls(

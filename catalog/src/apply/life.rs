@@ -113,6 +113,8 @@ impl Catalog {
         }
         let stopped = mirror.stop.as_ref().filter(|_| mirror.status == MirrorStatus::Stopped);
         let stopped = stopped.map(|stop| stop.kind);
+        let source_topic = mirror.source_topic.clone();
+        self.forget(&key.link, source_topic)?;
         self.take_away(key)?;
         self.link_mut(&key.link)?.mirrors.remove(&key.topic);
         if let Some(kind) = stopped {

@@ -157,6 +157,14 @@ pub(crate) fn database(backend: impl StorageBackend) -> Result<Database, StoreEr
     Ok(builder.create_with_backend(backend)?)
 }
 
+/// In two phases: with one, redb can't tell a commit that a power cut tore from one that the disk damaged
+/// since, and takes both back. What was acknowledged would be gone, and nobody told.
+fn begin(db: &Database) -> Result<WriteTransaction, redb::TransactionError> {
+    let mut txn = db.begin_write()?;
+    txn.set_two_phase_commit(true);
+    Ok(txn)
+}
+
 /// What a new store is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Founding {
@@ -168,7 +176,7 @@ pub(crate) enum Founding {
 
 /// Makes an empty database the store of a new node, in one durable commit.
 pub(crate) fn found(db: &Database, identity: &Identity, founding: Founding) -> Result<(), StoreError> {
-    let txn = db.begin_write()?;
+    let txn = begin(db)?;
     {
         let mut meta = txn.open_table(META)?;
         meta.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
@@ -209,7 +217,7 @@ pub(crate) fn waiting(db: &Database) -> Result<bool, StoreError> {
 
 /// The name is a label that may change between starts.
 pub(crate) fn rename(db: &Database, identity: &Identity) -> Result<(), StoreError> {
-    let txn = db.begin_write()?;
+    let txn = begin(db)?;
     txn.open_table(META)?.insert(IDENTITY_KEY, codec::encode(identity).as_slice())?;
     Ok(txn.commit()?)
 }
@@ -263,7 +271,7 @@ impl Store {
         let committed = self.committed().last;
         let save_committed = committed != self.committed().saved;
         let value = without_panic(|| {
-            let txn = self.0.db.begin_write()?;
+            let txn = begin(&self.0.db)?;
             let value = change(&txn)?;
             if save_committed {
                 txn.open_table(RAFT)?.insert(COMMITTED_KEY, codec::encode(&committed).as_slice())?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redb::StorageBackend;
 
 const SECTOR: usize = 512;
+const PAGE: usize = 4096;
 
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<State>>);
@@ -74,6 +75,24 @@ impl Disk {
         for byte in self.state().current.iter_mut().filter(|byte| **byte == wrong).step_by(1_000) {
             *byte += 1;
         }
+    }
+
+    pub fn pages(&self) -> usize {
+        self.state().current.len() / PAGE
+    }
+
+    /// The same, with one bit of a page that is another one.
+    pub fn with_a_wrong_bit(&self, page: usize, bit: usize) -> Disk {
+        let mut image = self.state().current.clone();
+        image[page * PAGE + bit / 8] ^= 1 << (bit % 8);
+        Disk::holding(image)
+    }
+
+    /// The same, with nothing in a page.
+    pub fn without(&self, page: usize) -> Disk {
+        let mut image = self.state().current.clone();
+        image[page * PAGE..][..PAGE].fill(0);
+        Disk::holding(image)
     }
 
     /// What it would hold after losing power now.

@@ -85,7 +85,9 @@ impl From<PreflightError> for ApiError {
             PreflightError::TopicNotFound { .. } => {
                 Self { code: NO_TOPIC, ..Self::new(StatusCode::NOT_FOUND, message) }
             }
-            PreflightError::TopicStays { .. } => Self::new(StatusCode::CONFLICT, message),
+            PreflightError::TopicStays { .. } | PreflightError::Unauthorized { .. } => {
+                Self::new(StatusCode::CONFLICT, message)
+            }
             PreflightError::TopicExists { .. } => {
                 Self { code: EXISTS, ..Self::new(StatusCode::CONFLICT, message) }
             }

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 
 use actors::sync::acls::filters::AclFilters;
 use actors::sync::acls::settings as acls;
-use actors::sync::offsets::filters::GroupFilters;
+use actors::sync::filters::Filters;
+use actors::sync::mirrors;
 use actors::sync::offsets::settings as offsets;
 use catalog::Link;
 use kafka::ClientConfig;
 
 use super::error::{ApiError, ApiResult};
+use super::names::check_prefix;
 use super::types::ConfigEntry;
 
 /// Names the registered cluster that is the link's source.
@@ -44,6 +46,10 @@ enum Rule {
     AclFilters,
     /// Principals, separated by semicolons.
     Principals,
+    /// Which topics, as JSON.
+    TopicFilters,
+    /// What topic names may begin with.
+    TopicPrefix,
     /// A secret: where it is, never what it is. The catalog isn't encrypted at rest yet.
     Reference,
     /// Anything else needs what this version doesn't have.
@@ -117,7 +123,7 @@ pub static LINK_KEYS: [Key; 34] = [
         Rule::Integer { min: 64 * 1024, max: 64 * MIB },
     ),
     works("replica.fetch.wait.max.ms", Some("500"), Rule::Integer { min: 0, max: 30_000 }),
-    only("auto.create.mirror.topics.enable", "false"),
+    works(Link::AUTO_CREATE_KEY, Some("false"), Rule::OneOf(&["true", "false"])),
     works(Link::PAUSED_KEY, Some("false"), Rule::OneOf(&["true", "false"])),
     only("connection.mode", "OUTBOUND"),
     only("consumer.group.prefix.enable", "false"),
@@ -133,9 +139,9 @@ pub static LINK_KEYS: [Key; 34] = [
     works(acls::MS, Some("5000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
     works(acls::OWN_PRINCIPALS, None, Rule::Principals),
     works(acls::WRITE_ON_MIRRORS, Some(acls::WRITES_ON_MIRRORS[0]), Rule::OneOf(&acls::WRITES_ON_MIRRORS)),
-    not_yet("auto.create.mirror.topics.filters"),
+    works(mirrors::FILTERS, None, Rule::TopicFilters),
     not_yet("batch.coalesce"),
-    not_yet("cluster.link.prefix"),
+    works(Link::PREFIX_KEY, None, Rule::TopicPrefix),
     not_yet("cluster.link.retry.timeout.ms"),
     works(offsets::FILTERS, None, Rule::GroupFilters),
     works(offsets::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
@@ -157,7 +163,7 @@ pub static LINK_KEYS: [Key; 34] = [
 ];
 
 /// What a link is made with and stays: another value is another link.
-const IMMUTABLE: [&str; 4] = [SOURCE_CLUSTER, "cluster.link.prefix", "connection.mode", "link.mode"];
+const IMMUTABLE: [&str; 4] = [SOURCE_CLUSTER, Link::PREFIX_KEY, "connection.mode", "link.mode"];
 
 /// Kafka client keys that can't matter here.
 const WITHOUT_EFFECT: [&str; 43] = [
@@ -328,7 +334,7 @@ impl Key {
             },
             Rule::OneOf(values) if values.iter().any(|known| value.eq_ignore_ascii_case(known)) => return Ok(()),
             Rule::OneOf(values) => format!("must be one of: {}", values.join(", ")),
-            Rule::GroupFilters => match GroupFilters::parse(value) {
+            Rule::GroupFilters => match Filters::of_groups(value) {
                 Ok(_) => return Ok(()),
                 Err(problem) => problem,
             },
@@ -340,6 +346,11 @@ impl Key {
                 Ok(_) => return Ok(()),
                 Err(problem) => problem,
             },
+            Rule::TopicFilters => match Filters::of_topics(value) {
+                Ok(_) => return Ok(()),
+                Err(problem) => problem,
+            },
+            Rule::TopicPrefix => return check_prefix(self.name, value),
             Rule::Reference if ["file:/", "env:"].iter().any(|form| value.starts_with(form)) => return Ok(()),
             Rule::Reference => {
                 "secrets aren't kept by this version: give file:/PATH or env:NAME, which every connection reads".to_owned()
@@ -419,8 +430,18 @@ mod tests {
                 "replica.fetch.min.bytes: must be a whole number, 1 to 2147483647",
             ),
             (
-                vec![source, ("auto.create.mirror.topics.enable", "true")],
-                "auto.create.mirror.topics.enable: this version supports only 'false'; leave the key out",
+                vec![source, ("acl.sync.enable", "true")],
+                "acl.sync.enable: this version supports only 'false'; leave the key out",
+            ),
+            (
+                vec![source, ("cluster.link.prefix", "east/")],
+                "cluster.link.prefix: must be 1 to 200 of the characters a-z A-Z 0-9 . _ -",
+            ),
+            (
+                vec![source, ("auto.create.mirror.topics.filters", r#"{"groupFilters":[]}"#)],
+                "auto.create.mirror.topics.filters: unknown field `groupFilters`, expected `topicFilters` at line 1 \
+                 column 15; give it as \
+                 {\"topicFilters\":[{\"name\":\"*\",\"patternType\":\"LITERAL\",\"filterType\":\"INCLUDE\"}]}",
             ),
             (
                 vec![source, ("consumer.offset.sync.policy", "newest")],

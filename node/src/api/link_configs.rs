@@ -202,7 +202,7 @@ async fn change(
         configs: checked.configs.clone(),
     };
     api.submit(action, query.validate_only).await?;
-    if query.validate_only && changes.iter().any(|change| acls::is_live(&change.name)) {
+    if query.validate_only && changes.iter().any(|change| acls::KEYS.contains(&&*change.name)) {
         let altered = Link { configs: checked.configs.clone(), ..Link::clone(link) };
         checked.warnings.extend(api.preflight.acls(&applied.catalog, &altered).await);
     }

@@ -59,17 +59,17 @@ pub async fn create(
     ApiQuery(query): ApiQuery<CreateQuery>,
     ApiJson(body): ApiJson<CreateMirror>,
 ) -> ApiResult<Response> {
-    let request = read_request(body)?;
     let applied = api.catalog();
     let link = find_link(&applied.catalog, &cluster, &link)?;
+    let request = read_request(link, body)?;
     // The catalog's own refusals first: they say more than a topic that happens to exist.
-    would_apply(&applied.catalog, Action::CreateMirror(new_mirror(link, &request, &BTreeMap::new(), None)))?;
+    would_apply(&applied.catalog, Action::CreateMirror(draft(link, &request)))?;
     let plan = api.preflight.plan(&applied.catalog, link, &request).await?;
-    let new = new_mirror(link, &request, &plan.topic_configs, Some(&plan));
     if query.validate_only {
-        would_apply(&applied.catalog, Action::CreateMirror(new))?;
+        would_apply(&applied.catalog, Action::CreateMirror(plan.clone().into_new(link)))?;
         return Ok(Json(plan_body(link, plan)).into_response());
     }
+    let new = plan.into_new(link);
     let key = new.mirror.clone();
     api.submit(Action::CreateMirror(new), false).await?;
     let applied = api.catalog();
@@ -82,10 +82,20 @@ pub async fn create(
     }
 }
 
-fn read_request(body: CreateMirror) -> ApiResult<MirrorRequest> {
+fn read_request(link: &Link, body: CreateMirror) -> ApiResult<MirrorRequest> {
     check_topic("source_topic_name", &body.source_topic_name)?;
-    let mirror_topic = body.mirror_topic_name.unwrap_or_else(|| body.source_topic_name.clone());
+    let mirror_topic = body.mirror_topic_name.unwrap_or_else(|| link.mirror_name(&body.source_topic_name));
     check_topic("mirror_topic_name", &mirror_topic)?;
+    if !mirror_topic.starts_with(link.prefix()) {
+        let message = format!(
+            "mirrors of link '{}' begin with '{}' (its {}); leave the name out for '{}'",
+            link.name,
+            link.prefix(),
+            Link::PREFIX_KEY,
+            link.mirror_name(&body.source_topic_name)
+        );
+        return Err(ApiError::invalid("mirror_topic_name", message));
+    }
     if body.replication_factor.is_some_and(|factor| factor < 1) {
         let message = "must be at least 1; leave it out for the destination's default";
         return Err(ApiError::invalid("replication_factor", message));
@@ -98,20 +108,15 @@ fn read_request(body: CreateMirror) -> ApiResult<MirrorRequest> {
     })
 }
 
-/// The command; without a plan only to ask the catalog whether name and link are free.
-fn new_mirror(
-    link: &Link,
-    request: &MirrorRequest,
-    configs: &BTreeMap<String, String>,
-    plan: Option<&MirrorPlan>,
-) -> NewMirror {
+/// Only to ask the catalog whether name and link are free.
+fn draft(link: &Link, request: &MirrorRequest) -> NewMirror {
     NewMirror {
         mirror: link.key(&request.mirror_topic.as_str().into()),
         source_topic: request.source_topic.as_str().into(),
-        source_topic_id: plan.map_or(TopicId::NONE, |plan| plan.source_topic_id),
-        partitions: plan.map_or(1, |plan| plan.partitions),
+        source_topic_id: TopicId::NONE,
+        partitions: 1,
         replication_factor: request.replication_factor,
-        configs: configs.clone(),
+        configs: BTreeMap::new(),
     }
 }
 

@@ -24,6 +24,15 @@ pub fn check_name(field: &str, name: &str) -> ApiResult<()> {
     Ok(())
 }
 
+/// What the names of topics begin with.
+pub fn check_prefix(field: &str, prefix: &str) -> ApiResult<()> {
+    if prefix.is_empty() || prefix.len() > NAME_CHARS_MAX || !is_plain(prefix) {
+        let rule = format!("must be 1 to {NAME_CHARS_MAX} of the characters a-z A-Z 0-9 . _ -");
+        return Err(ApiError::invalid(field, rule));
+    }
+    Ok(())
+}
+
 pub fn check_topic(field: &str, name: &str) -> ApiResult<()> {
     if name.is_empty() || name.len() > TOPIC_CHARS_MAX || !is_plain(name) || [".", ".."].contains(&name) {
         let rule = format!(

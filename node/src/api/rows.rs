@@ -28,6 +28,7 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
         TOPIC_CONFIGS_SYNC => true,
         CONSUMER_OFFSET_SYNC => OffsetSettings::of(&link.configs).is_some(),
         ACL_SYNC => AclSettings::of(&link.configs).is_some(),
+        AUTO_CREATE_MIRROR => link.makes_mirrors(),
         _ => false,
     };
     let state = match (seen.map(|link| link.state.as_str()), errors) {
@@ -70,6 +71,7 @@ fn first<T>(all: impl Iterator<Item = T>, left_out: impl Fn(usize) -> T) -> Vec<
 const TOPIC_CONFIGS_SYNC: &str = actors::sync::configs::TASK;
 const CONSUMER_OFFSET_SYNC: &str = actors::sync::offsets::TASK;
 const ACL_SYNC: &str = actors::sync::acls::TASK;
+const AUTO_CREATE_MIRROR: &str = actors::sync::mirrors::TASK;
 
 pub fn resource<T>(kind: &str, path: String, body: T) -> Resource<T> {
     Resource { kind: kind.to_owned(), metadata: ResourceMetadata { path }, body }

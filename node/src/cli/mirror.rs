@@ -102,11 +102,11 @@ struct OfLink {
 
 #[derive(Debug, Args)]
 struct Create {
-    /// The mirror topic's name at the destination
+    /// The topic; its mirror is called the same, behind the link's cluster.link.prefix
     topic: String,
     #[command(flatten)]
     of: OfLink,
-    /// The source's name for it, when it is another
+    /// The source's name for it, when it is another; TOPIC is then the mirror's whole name
     #[arg(long, value_name = "TOPIC")]
     source_topic: Option<String>,
     /// Replicas at the destination; its default when left out
@@ -202,8 +202,8 @@ impl Create {
     fn run(self, remote: &Remote, client: &Client) -> Result<(), Failure> {
         let path = format!("{}?validate_only={}", self.of.path(client)?, self.dry_run);
         let body = CreateMirror {
+            mirror_topic_name: self.source_topic.is_some().then(|| self.topic.clone()),
             source_topic_name: self.source_topic.unwrap_or_else(|| self.topic.clone()),
-            mirror_topic_name: Some(self.topic.clone()),
             replication_factor: self.replication_factor,
             configs: configs::read_all(&self.config)?,
         };
@@ -212,7 +212,8 @@ impl Create {
             let plan: MirrorPlanBody = typed(&made)?;
             return output::show(remote.output, &made, || show_plan(&plan));
         }
-        say(&format!("Created mirror topic '{}' on link '{}'.", self.topic, self.of.link));
+        let name = made["mirror_topic_name"].as_str().unwrap_or(&self.topic);
+        say(&format!("Created mirror topic '{name}' on link '{}'.", self.of.link));
         output::show(remote.output, &made, String::new)
     }
 }

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use catalog::stop::StopKind;
-use catalog::{Catalog, Duty, Link, MirrorStatus, MirrorTopic, NodeId};
+use catalog::{Catalog, Link, MirrorStatus, MirrorTopic, NodeId};
 use kafka::acls::{Acl, Operation, PatternType, Permission, ResourceType};
+
+use crate::sync::keeper;
 
 /// LITERAL, it is every name.
 pub const EVERY_NAME: &str = "*";
@@ -114,23 +116,16 @@ fn all<'a>(topics: &'a BTreeSet<Arc<str>>, acl: &Acl) -> impl Iterator<Item = &'
 pub fn syncs(catalog: &Catalog, link: &Link, acl: &Acl) -> Option<NodeId> {
     let is_named = acl.resource_type == ResourceType::Topic && acl.pattern_type == PatternType::Literal;
     let named = link.mirrors.get(&acl.resource_name).filter(|_| is_named);
-    named.and_then(|mirror| owner(mirror)).or_else(|| of_link(catalog, link))
+    named.and_then(|mirror| owner(mirror)).or_else(|| keeper(catalog, link))
 }
 
 /// Whether the node may have anything to sync.
 pub fn has_part(catalog: &Catalog, link: &Link, node: NodeId) -> bool {
-    of_link(catalog, link) == Some(node) || link.mirrors.values().any(|mirror| owner(mirror) == Some(node))
-}
-
-/// The one that has partition 0 of the first mirror, otherwise the first node that runs mirrors.
-pub fn of_link(catalog: &Catalog, link: &Link) -> Option<NodeId> {
-    let mirrors = || catalog.nodes.iter().find(|(_, node)| node.duty == Duty::Mirrors).map(|(id, _)| *id);
-    let owner = link.mirrors.values().find_map(|mirror| owner(mirror)).or_else(mirrors);
-    owner.or_else(|| catalog.nodes.keys().next().copied())
+    keeper(catalog, link) == Some(node) || link.mirrors.values().any(|mirror| owner(mirror) == Some(node))
 }
 
 fn owner(mirror: &MirrorTopic) -> Option<NodeId> {
-    mirror.partitions.first()?.assignment.as_ref().map(|assignment| assignment.node)
+    mirror.first_assignment().map(|assignment| assignment.node)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::{ACLS_A_REQUEST, AclSync, Write, changed, filters, limits, record};
 use crate::fleet::lease::Pass;
 use crate::observe::TaskError;
 use crate::sync::found::Found;
+use crate::sync::keeper;
 
 /// What a broker refused is tried again after so long: it takes two commands each time.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
@@ -161,7 +162,7 @@ impl AclSync {
         let Some(link) = applied.catalog.links.get(&self.link) else { return };
         let record = applied.catalog.acls.get(&self.link).filter(|record| !record.acls.is_empty());
         let is_old = record.is_some_and(|record| as_of_ms - record.as_of_ms >= AGE_TOLD_EVERY_MS);
-        if is_old && mirrors::of_link(&applied.catalog, link) == Some(self.node) {
+        if is_old && keeper(&applied.catalog, link) == Some(self.node) {
             let (link, as_of_ms) = (self.link.clone(), Some(as_of_ms));
             let action = Action::RecordAcls { link, as_of_ms, changes: Vec::new() };
             if let Err(error) = self.catalog.submit(action).await {

@@ -25,9 +25,7 @@ const EVERY_DEFAULT_MS: u64 = 5_000;
 pub const DELETE_MAX_PERCENT_DEFAULT: &str = "50";
 
 /// Keys that a running link doesn't have to begin anew for.
-pub fn is_live(key: &str) -> bool {
-    [ENABLE, MS, FILTERS, MODE, DELETE_MAX_PERCENT, WRITE_ON_MIRRORS, OWN_PRINCIPALS].contains(&key)
-}
+pub const KEYS: [&str; 7] = [ENABLE, MS, FILTERS, MODE, DELETE_MAX_PERCENT, WRITE_ON_MIRRORS, OWN_PRINCIPALS];
 
 /// What is deleted at the destination when the source doesn't have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

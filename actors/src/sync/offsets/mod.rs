@@ -7,11 +7,10 @@
 //!
 //! It never joins a group, and remembers nothing that a restart would miss.
 //!
-//! - [`plan`]: where a group is to stand, as a value. [`filters`]: which groups. [`settings`]: the keys.
+//! - [`plan`]: where a group is to stand, as a value. [`settings`]: the keys.
 //! - `round`: all groups once. `step`: some groups of one coordinator. `read`: groups and log ends, in bulk.
 //! - `memory`: what rounds before have seen.
 
-pub mod filters;
 mod memory;
 pub mod plan;
 mod read;

@@ -9,12 +9,12 @@ use kafka::fetch::TopicPartition;
 use kafka::groups::{self, GroupOffsets, ListedGroup, Question};
 use kafka::{Client, Error, ErrorCode, Metadata, coordinator, offsets};
 
-use super::filters::GroupFilters;
 use super::plan::Mirrored;
 use crate::observe::TaskError;
 use crate::partition::topic_partition;
 use crate::plane::LinkPlane;
 use crate::sync::all;
+use crate::sync::filters::Filters;
 use crate::sync::found::{Errors, tell};
 
 /// Groups in one request.
@@ -99,7 +99,7 @@ pub struct AtSource {
 }
 
 /// Where the groups that are meant stand at the source.
-pub async fn at_source(source: &Client, brokers: &Metadata, filters: &GroupFilters) -> AtSource {
+pub async fn at_source(source: &Client, brokers: &Metadata, filters: &Filters) -> AtSource {
     let brokers: Vec<i32> = brokers.brokers.keys().copied().collect();
     let listed = brokers.into_iter().map(|broker| list(source.clone(), broker)).collect();
     let mut found = AtSource { is_whole: true, ..AtSource::default() };

@@ -7,7 +7,6 @@ use catalog::MirrorTopic;
 use kafka::fetch::TopicPartition;
 use tokio::time::Instant;
 
-use super::filters;
 use super::memory::Memory;
 use super::plan::{self, Targets};
 use super::read::{self, GROUPS_A_REQUEST, REQUESTS_MAX};
@@ -16,7 +15,7 @@ use super::step::{Step, Trouble, Wanted};
 use crate::observe::TaskError;
 use crate::plane::LinkPlane;
 use crate::sync::found::Found;
-use crate::sync::{Producers, Writer, all};
+use crate::sync::{Producers, Writer, all, filters};
 
 /// So many partitions of a group are named.
 const NAMED_MAX: usize = 8;
@@ -30,7 +29,7 @@ pub async fn round(
     writer: &Writer,
 ) -> Found {
     let mut found = Found::default();
-    if settings.filters.group_filters.is_empty() {
+    if settings.filters.is_empty() {
         let message = format!("no group is named: set {} to {}", settings::FILTERS, filters::EVERY_GROUP);
         found.errors.insert("".into(), TaskError::misconfiguration(message));
         return found;

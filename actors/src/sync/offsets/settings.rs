@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::filters::GroupFilters;
 use super::plan::Policy;
+use crate::sync::filters::Filters;
 
 pub const ENABLE: &str = "consumer.offset.sync.enable";
 pub const MS: &str = "consumer.offset.sync.ms";
@@ -13,15 +13,13 @@ pub const POLICY: &str = "consumer.offset.sync.policy";
 
 pub const POLICIES: [&str; 2] = ["no-rewind", "source"];
 
-/// Keys that a running link doesn't have to begin anew for.
-pub fn is_live(key: &str) -> bool {
-    [ENABLE, MS, FILTERS, POLICY, catalog::Link::PAUSED_KEY].contains(&key)
-}
+/// Of this sync.
+pub const KEYS: [&str; 4] = [ENABLE, MS, FILTERS, POLICY];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OffsetSettings {
     pub every: Duration,
-    pub filters: GroupFilters,
+    pub filters: Filters,
     pub policy: Policy,
 }
 
@@ -35,7 +33,7 @@ impl OffsetSettings {
         let every = get(MS).and_then(|value| value.parse().ok()).unwrap_or(1_000);
         Some(Self {
             every: Duration::from_millis(every),
-            filters: get(FILTERS).and_then(|json| GroupFilters::parse(json).ok()).unwrap_or_default(),
+            filters: get(FILTERS).and_then(|json| Filters::of_groups(json).ok()).unwrap_or_default(),
             policy: match get(POLICY) {
                 Some("source") => Policy::Source,
                 _ => Policy::NoRewind,
