@@ -430,8 +430,8 @@ mod tests {
                 "replica.fetch.min.bytes: must be a whole number, 1 to 2147483647",
             ),
             (
-                vec![source, ("acl.sync.enable", "true")],
-                "acl.sync.enable: this version supports only 'false'; leave the key out",
+                vec![source, ("consumer.group.prefix.enable", "true")],
+                "consumer.group.prefix.enable: this version supports only 'false'; leave the key out",
             ),
             (
                 vec![source, ("cluster.link.prefix", "east/")],
@@ -455,6 +455,10 @@ mod tests {
             (
                 vec![source, ("acl.sync.own.principals", "mirror")],
                 "acl.sync.own.principals: 'mirror' is no principal; give User:NAME, several separated by ';'",
+            ),
+            (
+                vec![source, ("acl.sync.delete.max.percent", "0")],
+                "acl.sync.delete.max.percent: must be a whole number, 1 to 100",
             ),
             (vec![source, ("acl.sync.ms", "500")], "acl.sync.ms: must be a whole number, 1000 to 86400000"),
             (
