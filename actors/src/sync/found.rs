@@ -19,6 +19,13 @@ impl Found {
         tell(&mut self.errors, error);
     }
 
+    /// What has to do with nothing by name.
+    pub fn remark(&mut self, remark: String) {
+        let told = self.remarks.entry("".into()).or_default();
+        let between = if told.is_empty() { "" } else { "; " };
+        *told = format!("{told}{between}{remark}");
+    }
+
     pub fn add(&mut self, mut errors: Errors) {
         if let Some(whole) = errors.remove("") {
             self.tell(whole);
@@ -32,7 +39,7 @@ impl Found {
             self.tell(TaskError::internal(format!("and {more} errors more")));
         }
         if let Some(more) = cut(&mut self.remarks, told_max) {
-            self.remarks.insert("".into(), format!("and {more} remarks more"));
+            self.remark(format!("and {more} remarks more"));
         }
         self
     }
@@ -69,7 +76,9 @@ mod tests {
         assert_eq!(errors[""].message, "and 37 errors more");
         assert!(!of(MAX).bounded(MAX).errors.contains_key(""));
         let remarks = (0..MAX + 2).map(|number| (format!("{number:04}").into(), "no".into())).collect();
-        let remarks = Found { remarks, ..Found::default() }.bounded(MAX).remarks;
-        assert_eq!((remarks.len(), remarks[""].as_str()), (MAX + 1, "and 2 remarks more"));
+        let mut found = Found { remarks, ..Found::default() };
+        found.remark("of all".into());
+        let remarks = found.bounded(MAX).remarks;
+        assert_eq!((remarks.len(), remarks[""].as_str()), (MAX, "of all; and 3 remarks more"));
     }
 }

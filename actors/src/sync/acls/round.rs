@@ -64,9 +64,8 @@ impl AclSync {
         let seen = look(source, destination, &self.own(settings).await?, 0).await?;
         for (side, described) in [("source", &seen.lists.source), ("destination", &seen.lists.destination)] {
             if described.unknown > 0 {
-                let message =
-                    format!("{} ACLs of kinds that this version doesn't know are left", described.unknown);
-                found.remarks.insert(side.into(), message);
+                let what = format!("{} ACLs of kinds that this version doesn't know", described.unknown);
+                found.remark(format!("the {side} has {what}"));
             }
         }
         let Some((mut plan, recorded)) = self.plan(settings, &seen.lists) else { return Ok(()) };
@@ -95,7 +94,7 @@ impl AclSync {
             // What is about them is the destination's.
             _ => Err(TaskError::misconfiguration(format!(
                 "{unnamed} deleted mirrors that had stopped are too many to be remembered by name, so nothing is \
-                 written or deleted: delete links of this destination that have none left, and create them anew"
+                 written or deleted: delete the links of this destination that have no mirror left, and create them anew"
             ))),
         }
     }
@@ -141,8 +140,10 @@ impl AclSync {
                     plan.map(|(plan, _)| plan.absent()).unwrap_or_default()
                 }
                 Err(error) => {
-                    let told = format!("nothing is deleted: no second broker confirms it: {}", error.message);
-                    found.remarks.insert("deletions".into(), told);
+                    found.remark(format!(
+                        "nothing is deleted: no second broker confirms it: {}",
+                        error.message
+                    ));
                     BTreeSet::new()
                 }
             },
