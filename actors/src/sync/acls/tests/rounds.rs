@@ -58,6 +58,42 @@ async fn what_allows_waits_when_what_denies_was_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_allows_waits_for_what_another_node_is_to_deny() {
+    const EVERY_READ: &str = "ALLOW User:a READ TOPIC LITERAL * *";
+    let mut world = world(1, &[]);
+    world.change(|catalog| {
+        let ours = fixture::link(&[("a", vec![fixture::owned_by(HERE, false)])]).mirrors;
+        let link = Arc::make_mut(catalog.links.get_mut(&world.key.link).expect("a link"));
+        let theirs = link.mirrors.get_mut(&world.key.topic).expect("a mirror");
+        Arc::make_mut(theirs).partitions = vec![fixture::owned_by(NodeId(2), false)];
+        link.mirrors.extend(ours);
+    });
+    world.source.set(&[EVERY_READ, GROUP, DENY]);
+    world.round().await;
+    assert_eq!(world.destination.acls(), acls(&[GROUP]));
+    world.destination.set(&[GROUP, DENY]);
+    world.round().await;
+    assert_eq!(world.destination.acls(), acls(&[EVERY_READ, GROUP, DENY]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_denies_stays_as_long_as_what_comes_in_its_place_may_be_missing() {
+    const WIDER: &str = "DENY User:* READ TOPIC LITERAL orders *";
+    let mut world = world(1, &[]);
+    world.source.set(&[DENY, GROUP]);
+    world.round().await;
+    world.source.set(&[WIDER]);
+    world.destination.fails(1, ApiKey::CreateAcls, Fault::Refuses(INVALID_REQUEST), 1);
+    for _ in 0..3 {
+        world.round().await;
+    }
+    assert_eq!(world.destination.acls(), acls(&[DENY]), "what allowed is gone");
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    world.round().await;
+    assert_eq!(world.destination.acls(), acls(&[WIDER]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_without_an_answer_is_known_by_the_next_round() {
     let mut world = world(1, &[]);
     world.source.set(&[READ]);
