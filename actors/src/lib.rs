@@ -9,7 +9,7 @@
 //! - [`setup`]: makes a new mirror ready; [`growth`]: follows added partitions; [`stop`]: ends it as a
 //!   mirror. [`preflight`]: what would happen, before it is asked for.
 //! - [`sync`]: what else follows the source.
-//! - [`watch`]: idle mirrors that others write to.
+//! - [`watch`]: idle mirrors that others write to. [`rest`]: how far behind those are that rest.
 //! - [`verdict`]: what to do next about every error. [`observe`]: what anyone may see.
 //!
 //! Decisions are pure values (`machine`, `lane`, `plan`, `verdict`); actors and tasks perform
@@ -40,6 +40,7 @@ pub mod plan;
 pub mod plane;
 pub mod preflight;
 pub mod reconciler;
+pub mod rest;
 pub mod settings;
 pub mod setup;
 pub mod stop;

@@ -25,10 +25,11 @@ use crate::doubts::Doubts;
 use crate::fleet::lease::LeaseKeeper;
 use crate::fleet::release::Releases;
 use crate::growth::{self, Growth};
-use crate::observe::{Observatory, PartitionStats};
+use crate::observe::{Observatory, PartitionState, PartitionStats};
 use crate::partition::{PartitionMessage, topic_partition};
 use crate::plan::{self, Job, Leaving, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, PlaneMeters, Topics};
+use crate::rest::{self, Resting};
 use crate::settings::{self, LinkSettings};
 use crate::setup;
 use crate::stop::Stopping;
@@ -121,6 +122,7 @@ pub struct LinkState {
     instances: u32,
     is_reconcile_due: bool,
     watch: Option<Round>,
+    rest: Option<Round>,
     tasks: Vec<AbortHandle>,
     stop: Option<oneshot::Sender<Doubts>>,
 }
@@ -181,6 +183,7 @@ impl Actor for LinkSupervisor {
             instances: 0,
             is_reconcile_due: false,
             watch: None,
+            rest: None,
             tasks,
             stop: None,
         })
@@ -201,6 +204,7 @@ impl Actor for LinkSupervisor {
                 state.metadata_changed();
                 state.follow_growth(&myself);
                 state.watch_idle();
+                state.look_at_rest();
                 return Ok(());
             }
             LinkMessage::Checked { source, destination } => {
@@ -371,6 +375,24 @@ impl LinkState {
         };
         let watched = self.partitions.iter().map(watched).collect();
         self.watch = Some(Round::begin(watch::run(self.plane.clone(), watched)));
+    }
+
+    fn look_at_rest(&mut self) {
+        let pause = self.plane.metadata_max_age() / 2;
+        if self.rest.as_ref().is_some_and(|round| round.delays_next(pause)) {
+            return;
+        }
+        let Surroundings { node, observatory, .. } = &self.surroundings;
+        let keys = rest::at_rest(&self.link, *node).into_iter();
+        let keys = keys.filter(|key| !self.partitions.contains_key(key));
+        let resting = keys.filter_map(|(topic, partition)| {
+            let stats = observatory.enter(&self.link.key(&topic), partition);
+            stats.set_state(PartitionState::Stopped, self.plane.now_ms());
+            let source = topic_partition(&self.link.mirrors.get(&topic)?.source_topic, partition);
+            Some(Resting { source, mirror: topic_partition(&topic, partition), stats })
+        });
+        let resting: Vec<Resting> = resting.collect();
+        self.rest = (!resting.is_empty()).then(|| Round::begin(rest::look(self.plane.clone(), resting)));
     }
 
     fn metadata_changed(&mut self) {

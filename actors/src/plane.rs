@@ -274,6 +274,11 @@ impl LinkPlane {
         self.settings.metadata_max_age
     }
 
+    /// How long a topic may be gone before its partitions fail.
+    pub fn topic_missing_max(&self) -> Duration {
+        self.settings.topic_missing_max
+    }
+
     /// Wants fresher metadata than there is.
     pub fn request_refresh(&self) {
         self.refresh.notify_one();

@@ -30,6 +30,8 @@ pub struct LinkSettings {
     pub availability_check: Duration,
     /// Between two rounds of the topic config sync.
     pub topic_config_sync: Duration,
+    /// How long a topic may be gone, at either end, before its partitions fail.
+    pub topic_missing_max: Duration,
     /// Checks in a row that fail until a cluster counts as unavailable.
     pub availability_failures_max: u32,
 }
@@ -66,11 +68,14 @@ impl LinkSettings {
         };
         let availability_check_ms = get(configs, "availability.check.ms", 5_000u64, 100, 3_600_000);
         let topic_config_sync_ms = get(configs, "topic.config.sync.ms", 5_000u64, 1_000, 86_400_000);
+        let topic_missing_max_ms =
+            get(configs, "cluster.link.retry.timeout.ms", 300_000u64, 1_000, 86_400_000);
         let metadata_max_age_ms = get(configs, "metadata.max.age.ms", 5_000u64, 100, 3_600_000);
         Self {
             fetch,
             metadata_max_age: Duration::from_millis(metadata_max_age_ms),
             availability_check: Duration::from_millis(availability_check_ms),
+            topic_missing_max: Duration::from_millis(topic_missing_max_ms),
             topic_config_sync: Duration::from_millis(topic_config_sync_ms),
             availability_failures_max: get(
                 configs,

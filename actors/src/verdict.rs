@@ -17,6 +17,8 @@ pub enum Verdict {
     Retry { message: String },
     /// What comes next isn't guarded: look again when this node holds a lease.
     AwaitLease,
+    /// A cluster says that it has no such topic: retry for a limited time, and say so meanwhile.
+    Missing { error: MirrorError, message: String },
     /// Time, a setting or a grant can cure it: retry at leisure, and say so meanwhile.
     Park { error: MirrorError, message: String },
     /// A person must decide.
@@ -179,7 +181,9 @@ mod tests {
             let stop = LaneStop::Refused { offset: 42, code, message: String::new() };
             let end = LaneEnd { stop, in_doubt: false, others_until: None };
             match on_lane_end(&end).expect("a refusal has a verdict") {
-                Verdict::Proceed | Verdict::AwaitLease => panic!("{code} is an error"),
+                Verdict::Proceed | Verdict::AwaitLease | Verdict::Missing { .. } => {
+                    panic!("{code} is an error")
+                }
                 Verdict::Retry { .. } => assert!(retried.contains(&code.0), "{code} is retried"),
                 Verdict::Fail { offset, .. } => {
                     assert_eq!(offset, 42);

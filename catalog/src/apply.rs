@@ -20,6 +20,9 @@ pub use itself::FORGOTTEN_MAX;
 /// what one command can make the catalog grow by.
 pub const PARTITIONS_MAX: u32 = 100_000;
 
+/// From this level on every member counts a destination's links.
+const LIMITED_FROM_LEVEL: u32 = 4;
+
 type Applied = Result<Outcome, Refusal>;
 
 impl Catalog {
@@ -138,6 +141,19 @@ impl Catalog {
             .get(&new.destination)
             .ok_or_else(|| Refusal::not_found("cluster", &new.destination))?;
         let destination_cluster_id = destination.cluster_id.clone();
+        let links = self.links.values().filter(|link| link.destination == new.destination).count();
+        // Members of older builds take any number.
+        if links >= destination.links_max() && self.level() >= LIMITED_FROM_LEVEL {
+            return Err(Refusal::Illegal(format!(
+                "cluster '{}' is the destination of {links} links already, and {} are allowed: raise its {} \
+                 (lockstep cluster update {} --config {}=N)",
+                new.destination,
+                destination.links_max(),
+                Cluster::LINKS_MAX_KEY,
+                new.destination,
+                Cluster::LINKS_MAX_KEY
+            )));
+        }
         if let Some(source) = &new.source
             && !self.clusters.contains_key(source)
         {

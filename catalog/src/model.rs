@@ -75,6 +75,18 @@ pub struct Cluster {
     pub configs: BTreeMap<String, String>,
 }
 
+impl Cluster {
+    /// The key of how many links may lead to it.
+    pub const LINKS_MAX_KEY: &str = "cluster.links.max";
+    pub const LINKS_MAX_DEFAULT: usize = 10;
+
+    /// Values were checked when they were set.
+    pub fn links_max(&self) -> usize {
+        let set = self.configs.get(Self::LINKS_MAX_KEY).and_then(|value| value.trim().parse().ok());
+        set.unwrap_or(Self::LINKS_MAX_DEFAULT)
+    }
+}
+
 /// A named bridge; lives on its destination cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {

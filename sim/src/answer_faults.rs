@@ -16,6 +16,10 @@ use crate::mischief::{APIS, Trick};
 const PERCENT: u64 = 50;
 const FAULTS_MAX: u64 = 6;
 const LASTS_MS: std::ops::RangeInclusive<u64> = 50..=12_000;
+/// So many of a hundred refusals say what only a person can mend, of a few codes that would be too seldom
+/// otherwise (`refusal.rs` has their names).
+const LASTING_PERCENT: u64 = 15;
+const LASTING: [i16; 10] = [17, 37, 40, 42, 43, 44, 47, 76, 87, 90];
 /// A broker throttles for up to `quota.window.num` seconds (11). Five requests may wait in a connection, each
 /// for the one before: the last of them is to arrive within the time that the product counts on.
 const THROTTLED_MS: std::ops::RangeInclusive<u64> = 20..=2_200;
@@ -31,7 +35,8 @@ pub fn draw(chance: &mut Chance, busy: Duration) -> Vec<Fault> {
         let trick = if chance.percent(30) {
             Trick::Throttle(Duration::from_millis(chance.between(THROTTLED_MS)))
         } else {
-            Trick::Refuse(*chance.pick(&codes))
+            let lasts = chance.percent(LASTING_PERCENT);
+            Trick::Refuse(*chance.pick(if lasts { &LASTING } else { &codes }))
         };
         let kind = Kind::Requests {
             side: if chance.percent(60) { Side::Destination } else { Side::Source },

@@ -193,7 +193,10 @@ impl Fleet {
     /// If the fleet can do without it.
     fn member(&mut self, which: u64, now: Duration, voters_min: usize) -> Option<NodeId> {
         let (voters, since) = &self.voters;
-        let is_complete = voters.len() >= voters_min && *since + Duration::from_secs(2) < now;
+        // What only the Raft leader knows may never be committed.
+        let views = self.places.iter().filter_map(|place| place.seat.view());
+        let agreed = views.filter(|view| view.standing().voters == *voters).count() >= voters_min;
+        let is_complete = agreed && voters.len() >= voters_min && *since + Duration::from_secs(2) < now;
         let is_full = self.applied.as_ref()?.catalog.nodes.len() >= self.places.len();
         let found = self.at(which).seat.id();
         if !(is_complete && is_full) {

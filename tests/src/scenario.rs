@@ -38,7 +38,20 @@ impl Scenario {
     /// # Panics
     /// When the body fails: that is how a test reports.
     pub fn run(name: &str, body: impl FnOnce(&Scenario) -> Result<()>) {
-        let mut scenario = Scenario::set_up(name).expect("prepare the scenario");
+        Self::run_with(name, machine::take(), body);
+    }
+
+    /// The same for one that mostly waits: others like it may run beside it.
+    ///
+    /// # Panics
+    /// When the body fails: that is how a test reports.
+    pub fn share(name: &str, body: impl FnOnce(&Scenario) -> Result<()>) {
+        Self::run_with(name, machine::share(), body);
+    }
+
+    fn run_with(name: &str, machine: Result<File>, body: impl FnOnce(&Scenario) -> Result<()>) {
+        let scenario = machine.and_then(|machine| Scenario::set_up(name, machine));
+        let mut scenario = scenario.expect("prepare the scenario");
         let seed = scenario.seed;
         match body(&scenario) {
             Ok(()) => scenario.passed = true,
@@ -51,8 +64,7 @@ impl Scenario {
         }
     }
 
-    fn set_up(name: &str) -> Result<Scenario> {
-        let machine = machine::take()?;
+    fn set_up(name: &str, machine: File) -> Result<Scenario> {
         let seed = seed()?;
         let unique = format!("lockstep-{name}-{}", std::process::id());
         let directory = std::env::temp_dir().join(unique);

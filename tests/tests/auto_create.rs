@@ -36,7 +36,7 @@ const STAYS: Duration = Duration::from_secs(8);
 
 #[test]
 fn new_topics_are_mirrored_by_themselves_once() {
-    Scenario::run("auto-create", |scenario| {
+    Scenario::share("auto-create", |scenario| {
         let versions = match scenario::all_cells() {
             true => VERSIONS.to_vec(),
             false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],

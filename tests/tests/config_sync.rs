@@ -27,7 +27,7 @@ const STAYS: Duration = Duration::from_secs(11);
 
 #[test]
 fn topic_configs_follow_the_source_until_the_mirror_stops() {
-    Scenario::run("config-sync", |scenario| {
+    Scenario::share("config-sync", |scenario| {
         let versions = match scenario::all_cells() {
             true => VERSIONS.to_vec(),
             false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],

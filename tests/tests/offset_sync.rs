@@ -35,7 +35,7 @@ const STAYS: Duration = Duration::from_secs(4);
 
 #[test]
 fn groups_stand_at_the_destination_where_they_stand_at_the_source() {
-    Scenario::run("offset-sync", |scenario| {
+    Scenario::share("offset-sync", |scenario| {
         let versions = match scenario::all_cells() {
             true => VERSIONS.to_vec(),
             false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
@@ -197,6 +197,13 @@ impl World {
         std::thread::sleep(STAYS);
         let after = RawReader::new(&self.west.bootstrap())?.log_end(TOPIC, 0)?;
         ensure!(after == before, "records came through a paused link: {before} to {after}");
+        let row =
+            || self.node.mirror_json(WEST, LINK, TOPIC).ok().map(|mirror| mirror["mirror_lags"][0].clone());
+        let is_behind = |row: &serde_json::Value| {
+            row["lag"] == RECORDS && row["state"] == "PAUSED" && row["lag_ms"].is_number()
+        };
+        let shown = poll_until(LIMIT, POLL, || row().filter(is_behind));
+        ensure!(shown.is_some(), "how far behind it is isn't told: {:#?}", row());
         self.stands("paused", &[])?;
         self.node.cli(&["link", "resume", LINK])?;
         wait_caught_up(&mut self.node, &self.east, &self.west, (LINK, TOPIC), LIMIT)?;

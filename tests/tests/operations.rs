@@ -40,7 +40,7 @@ const DELETED_LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn an_operator_changes_everything_live_and_the_mirror_stays_exact() {
-    Scenario::run("operations", |scenario| {
+    Scenario::share("operations", |scenario| {
         let mut east = SecuredKafka::start("east", scenario.directory())?;
         let west = KafkaCluster::start(KafkaConfig::single(WEST, scenario.directory()))?;
         create_topic(&east.cluster.bootstrap(), TOPIC, PARTITIONS, &[])?;

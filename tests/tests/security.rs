@@ -27,7 +27,7 @@ const LINK_POLL: Duration = Duration::from_millis(250);
 
 #[test]
 fn a_mirror_over_tls_and_a_login_is_exact_and_its_secrets_stay_where_they_are() {
-    Scenario::run("security", |scenario| {
+    Scenario::share("security", |scenario| {
         let directory = scenario.directory();
         let east = SecuredKafka::start("east", directory)?;
         let west = SecuredKafka::start("west", directory)?;

@@ -41,7 +41,7 @@ enum Step {
 }
 
 fn walk(name: &str) {
-    Scenario::run(&format!("walk-{name}"), |scenario| {
+    Scenario::share(&format!("walk-{name}"), |scenario| {
         let version = VERSIONS[scenario.rng().random_range(0..VERSIONS.len())];
         eprintln!("Kafka {version}");
         let document =

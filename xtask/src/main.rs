@@ -10,6 +10,7 @@ mod mutants;
 mod nightly;
 mod older;
 mod prerequisites;
+mod side_by_side;
 mod sim;
 mod suite;
 

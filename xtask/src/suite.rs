@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rand::Rng;
 
 use crate::exec::{self, cargo};
-use crate::{check, deploy, prerequisites, sim};
+use crate::{check, deploy, prerequisites, side_by_side, sim};
 
 /// Read by the tests crate; not taken from there, as xtask builds it without that part.
 const SEED_VARIABLE: &str = "LOCKSTEP_TEST_SEED";
@@ -31,7 +31,17 @@ fn run_steps(seed: u64) -> Result<()> {
     // Optimised as it is released, with every assertion on, and most of it is built for the simulation already.
     let binary = profiled_binary(sim::PROFILE, &AS_RELEASED, BINARY)?;
     deploy::check(&binary)?;
-    exec::run(&mut kafka_tests(seed, &binary, &[]))
+    // All of both, whatever becomes of one.
+    let others = side_by_side::others()?;
+    let named = others.iter().flat_map(|name| ["--test", name]);
+    let arguments: Vec<&str> = std::iter::once("--lib").chain(named).collect();
+    let alone = exec::run(&mut kafka_tests(seed, &binary, &arguments));
+    let beside = side_by_side::run(|command| know(command, seed, &binary));
+    alone.and(beside)
+}
+
+fn know(command: &mut Command, seed: u64, binary: &PathBuf) {
+    command.env(SEED_VARIABLE, seed.to_string()).env(BINARY_VARIABLE, binary);
 }
 
 /// Short enough to be typed again.
@@ -75,8 +85,7 @@ pub fn kafka_tests(seed: u64, binary: &PathBuf, more: &[&str]) -> Command {
         .args(more)
         .arg("--no-fail-fast")
         // Each test tells what it found equal, and how long it took.
-        .args(["--", "--test-threads=1", "--show-output"])
-        .env(SEED_VARIABLE, seed.to_string())
-        .env(BINARY_VARIABLE, binary);
+        .args(["--", "--test-threads=1", "--show-output"]);
+    know(&mut command, seed, binary);
     command
 }

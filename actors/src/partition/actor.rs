@@ -121,7 +121,8 @@ impl Actor for PartitionMirror {
         arguments: PartitionArguments,
     ) -> Result<PartitionActorState, ActorProcessingErr> {
         let PartitionArguments { unclean, wait, instance, .. } = arguments;
-        let (machine, effects) = Machine::start(Instant::now(), unclean, wait, instance);
+        let waits = (wait, arguments.plane.topic_missing_max());
+        let (machine, effects) = Machine::start(Instant::now(), unclean, waits, instance);
         let mut state = PartitionActorState {
             arguments,
             machine,
@@ -405,6 +406,9 @@ impl PartitionActorState {
             }
             Event::NotFooted { why: NotFooted::Verdict(Verdict::Retry { message }), .. } => {
                 tracing::debug!(%topic, partition, "not yet: {message}");
+            }
+            Event::NotFooted { why: NotFooted::Verdict(Verdict::Missing { message, .. }), .. } => {
+                tracing::info!(%topic, partition, "not yet: {message}");
             }
             Event::NotFooted { why: NotFooted::NotQuiet { until }, .. } => {
                 let wait = until.saturating_duration_since(Instant::now());

@@ -118,22 +118,21 @@ pub async fn look(
     heard: &mut Heard,
     record: impl AsyncFnOnce(Prefix) -> Result<catalog::Outcome, String>,
 ) -> Result<Footing, FootingError> {
-    let destination = leader(
-        plane.destination(),
-        &plane.metadata().destination,
-        &question.mirror,
-        question.destination_topic_id,
-        ("destination", MirrorError::DestinationTopicChanged),
-    )
-    .await?;
-    let source = leader(
-        plane.source(),
-        &plane.metadata().source,
-        &question.source,
-        question.source_topic_id,
-        ("source", MirrorError::SourceTopicIdChanged),
-    )
-    .await?;
+    let known = plane.metadata();
+    let side = Side {
+        name: "destination",
+        changed: MirrorError::DestinationTopicChanged,
+        missing: known.destination_error.is_none().then_some(MirrorError::DestinationTopicChanged),
+    };
+    let ours = (&question.mirror, question.destination_topic_id);
+    let destination = leader(plane.destination(), &known.destination, ours, side).await?;
+    let side = Side {
+        name: "source",
+        changed: MirrorError::SourceTopicIdChanged,
+        missing: known.source_error.is_none().then_some(MirrorError::SourceTopicMayBeDeleted),
+    };
+    let theirs = (&question.source, question.source_topic_id);
+    let source = leader(plane.source(), &known.source, theirs, side).await?;
     let TopicPartition { topic, partition } = &question.mirror;
     let mirror_ends = offsets::log_ends(&destination.connection, topic, *partition, destination.epoch);
     let memory = producers::describe_producers(&destination.connection, topic, *partition);
@@ -219,22 +218,28 @@ async fn first_batch(
     Ok(batch.map_or(start, |b| b.header.base_offset))
 }
 
+/// One of a mirror's two clusters, and what is wrong when its topic isn't what it was.
+#[derive(Clone, Copy)]
+struct Side {
+    name: &'static str,
+    /// Another topic has the name.
+    changed: MirrorError,
+    /// There is none of the name; None while what is known may be old.
+    missing: Option<MirrorError>,
+}
+
 /// The partition leader on one side, and a control connection to it; the topic must be the one
 /// that the catalog knows.
 async fn leader(
     client: &kafka::Client,
     metadata: &Metadata,
-    wanted: &TopicPartition,
-    topic_id: TopicId,
-    (side, changed): (&str, MirrorError),
+    (wanted, topic_id): (&TopicPartition, TopicId),
+    Side { name: side, changed, missing }: Side,
 ) -> Result<Leader, FootingError> {
     let TopicPartition { topic, partition } = wanted;
     let found = match metadata.topics.get(&**topic) {
         None => return Err(retry(format!("{side}: no metadata of '{topic}' yet"))),
-        Some(Err(code)) => {
-            let error = Error::Broker { what: format!("Metadata of {topic}"), code: *code };
-            return Err(on_error(&error, side));
-        }
+        Some(Err(code)) => return Err(without_metadata(topic, *code, side, missing)),
         Some(Ok(found)) => found,
     };
     if !topic_id.is_none() && !found.topic_id.is_nil() && *found.topic_id.as_bytes() != topic_id.0 {
@@ -254,6 +259,16 @@ async fn leader(
         .ok_or_else(|| retry(format!("{side}: {topic}[{partition}] has no partition leader")))?;
     let connection = client.control(broker).await.map_err(|e| on_error(&e, side))?;
     Ok(Leader { connection, broker, epoch: found_partition.leader_epoch, topic_id: found.topic_id })
+}
+
+fn without_metadata(topic: &str, code: ErrorCode, side: &str, missing: Option<MirrorError>) -> FootingError {
+    match missing {
+        Some(error) if code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
+            let message = format!("there is no topic '{topic}' at the {side}; it may have been deleted");
+            NotFooted::Verdict(Verdict::Missing { error, message })
+        }
+        _ => on_error(&Error::Broker { what: format!("Metadata of {topic}"), code }, side),
+    }
 }
 
 fn our_state<'a>(
@@ -366,6 +381,21 @@ mod tests {
             assert!(message.starts_with("source: ListOffsets of orders[0]: "), "{message}");
             assert!(message.contains(&code.to_string()), "{code} isn't named: {message}");
         }
+    }
+
+    #[test]
+    fn a_topic_is_missing_only_when_a_cluster_that_answers_says_so() {
+        let gone = Some(MirrorError::SourceTopicMayBeDeleted);
+        for code in ErrorCode::every() {
+            let NotFooted::Verdict(verdict) = without_metadata("orders", code, "source", gone) else {
+                panic!("{code}")
+            };
+            let is_missing =
+                matches!(verdict, Verdict::Missing { error: MirrorError::SourceTopicMayBeDeleted, .. });
+            assert_eq!(is_missing, code.0 == 3, "{code}: {verdict:?}");
+        }
+        let old = without_metadata("orders", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "source", None);
+        assert!(matches!(old, NotFooted::Verdict(Verdict::Retry { .. })), "{old:?}");
     }
 
     /// Found with a follower held and the node killed: the log end was read, then five requests of

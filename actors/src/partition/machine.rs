@@ -175,15 +175,25 @@ pub struct Machine {
     wait: Duration,
     stopping: bool,
     token: u64,
+    /// Since when a cluster has said in each look that it has no such topic.
+    missing_since: Option<Instant>,
+    /// How long it may go on saying so.
+    missing_max: Duration,
 }
 
 impl Machine {
     /// A new owner. After an unclean takeover the owner before may have requests under way, and may
-    /// still send some as long as its lease lasts: `wait` covers both.
+    /// still send some as long as its lease lasts: `wait` covers both. `missing_max`: how long a topic may be
+    /// gone.
     ///
     /// `instance` tells this owner's runs from those of the actor before it on the same node: what
     /// is still on its way to the former must not reach the latter.
-    pub fn start(now: Instant, unclean: bool, wait: Duration, instance: u32) -> (Self, Vec<Effect>) {
+    pub fn start(
+        now: Instant,
+        unclean: bool,
+        (wait, missing_max): (Duration, Duration),
+        instance: u32,
+    ) -> (Self, Vec<Effect>) {
         let quiet = if unclean { Quiet::OnceAnswered { wait } } else { Quiet::From(now) };
         let mut machine = Self {
             phase: Phase::Looking,
@@ -194,6 +204,8 @@ impl Machine {
             wait,
             stopping: false,
             token: 0,
+            missing_since: None,
+            missing_max,
         };
         let effects = machine.look();
         (machine, effects)
@@ -237,6 +249,7 @@ impl Machine {
         match event {
             Event::Footed { run, quiet_from } if run == self.run && self.phase == Phase::Looking => {
                 self.heard(quiet_from);
+                self.missing_since = None;
                 self.footed_at = Some(now);
                 self.phase = Phase::Running;
                 vec![Effect::Begin { run }]
@@ -279,6 +292,9 @@ impl Machine {
     }
 
     fn not_footed(&mut self, why: NotFooted, now: Instant) -> Vec<Effect> {
+        if !matches!(why, NotFooted::Verdict(Verdict::Missing { .. })) {
+            self.missing_since = None;
+        }
         match why {
             NotFooted::NotQuiet { until } => self.wait(None, until),
             NotFooted::NoLease => self.await_lease(),
@@ -330,6 +346,7 @@ impl Machine {
                 let parked = (self.attempts > QUIET_RETRIES).then_some((MirrorError::Unknown, message));
                 self.wait(parked, now + back_off)
             }
+            Verdict::Missing { error, message } => self.missing(error, message, now),
             Verdict::Park { error, message } => {
                 let back_off = self.next_back_off().max(PARK_MIN);
                 self.wait(Some((error, message)), now + back_off)
@@ -339,6 +356,16 @@ impl Machine {
                 vec![Effect::Fail { error, offset, message }]
             }
         }
+    }
+
+    fn missing(&mut self, error: MirrorError, message: String, now: Instant) -> Vec<Effect> {
+        let fails_at = *self.missing_since.get_or_insert(now) + self.missing_max;
+        if now >= fails_at {
+            let message = format!("{message}, {:?} ago or more", self.missing_max);
+            return self.after(Verdict::Fail { error, offset: 0, message }, now);
+        }
+        let until = (now + self.next_back_off()).min(fails_at);
+        self.wait(Some((error, message)), until)
     }
 
     fn next_back_off(&mut self) -> Duration {

@@ -11,7 +11,7 @@ use actors::sync::acls::settings as acls;
 use actors::sync::filters::Filters;
 use actors::sync::mirrors;
 use actors::sync::offsets::settings as offsets;
-use catalog::Link;
+use catalog::{Cluster, Link};
 use kafka::ClientConfig;
 
 use super::error::{ApiError, ApiResult};
@@ -105,6 +105,13 @@ static CLIENT_KEYS: [Key; 23] = [
     works("ssl.endpoint.identification.algorithm", Some("https"), Rule::AnyText),
 ];
 
+/// Of a registered cluster beside how it is reached.
+static CLUSTER_KEYS: [Key; 1] =
+    [works(Cluster::LINKS_MAX_KEY, Some("10"), Rule::Integer { min: 1, max: LINKS_MAX })];
+
+/// Each link has connections of its own to every broker.
+const LINKS_MAX: i64 = 1_000;
+
 /// Bounds are those within which the data plane takes a value.
 pub static LINK_KEYS: [Key; 34] = [
     works(SOURCE_CLUSTER, None, Rule::Text),
@@ -142,7 +149,7 @@ pub static LINK_KEYS: [Key; 34] = [
     works(mirrors::FILTERS, None, Rule::TopicFilters),
     not_yet("batch.coalesce"),
     works(Link::PREFIX_KEY, None, Rule::TopicPrefix),
-    not_yet("cluster.link.retry.timeout.ms"),
+    works("cluster.link.retry.timeout.ms", Some("300000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
     works(offsets::FILTERS, None, Rule::GroupFilters),
     works(offsets::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
     works(offsets::MS, Some("1000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
@@ -281,7 +288,7 @@ pub fn to_map(entries: &[ConfigEntry]) -> ApiResult<BTreeMap<String, String>> {
 
 type Known = &'static [&'static [Key]];
 
-const CLUSTER: Known = &[&CLIENT_KEYS];
+const CLUSTER: Known = &[&CLIENT_KEYS, &CLUSTER_KEYS];
 const LINK: Known = &[&LINK_KEYS, &CLIENT_KEYS];
 
 fn check(
@@ -515,13 +522,14 @@ mod tests {
 
     #[test]
     fn each_key_is_listed_once_and_defaults_are_taken() {
-        let mut names: Vec<&str> = LINK_KEYS.iter().chain(&CLIENT_KEYS).map(|k| k.name).collect();
+        let mut names: Vec<&str> =
+            LINK_KEYS.iter().chain(&CLIENT_KEYS).chain(&CLUSTER_KEYS).map(|k| k.name).collect();
         names.extend(WITHOUT_EFFECT);
         let count = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        for key in LINK_KEYS.iter().chain(&CLIENT_KEYS) {
+        for key in LINK_KEYS.iter().chain(&CLIENT_KEYS).chain(&CLUSTER_KEYS) {
             if let Some(default) = key.default {
                 assert!(key.check(default).is_ok(), "{}", key.name);
             }

@@ -174,6 +174,10 @@ pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen)
             (row.lag, row.source_end_offset, row.mirror_end_offset) =
                 (end.lost(), end.source_end, Some(end.records_end));
         }
+        let is_paused = mirror.status == MirrorStatus::Paused || (link.is_paused() && mirror.is_mirrored());
+        if row.state == "STOPPED" && is_paused {
+            row.state = "PAUSED".into();
+        }
         row.node = node.map(|node| node.name.to_string());
         row.unclean = partition.assignment.as_ref().is_some_and(|a| a.unclean);
         if let Some(failure) = &partition.failure {

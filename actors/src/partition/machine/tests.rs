@@ -3,6 +3,8 @@ use crate::lane::LaneStop;
 use kafka::ErrorCode;
 use proptest::prelude::*;
 
+const MISSING_MAX: Duration = Duration::from_secs(60);
+
 fn end(stop: LaneStop, in_doubt: bool) -> LaneEnd {
     LaneEnd { stop, in_doubt, others_until: None }
 }
@@ -20,7 +22,7 @@ fn not_footed(run: u64, why: NotFooted) -> Event {
 }
 
 fn running(now: Instant) -> Machine {
-    let (mut machine, effects) = Machine::start(now, false, AMBIGUITY_WAIT, 0);
+    let (mut machine, effects) = Machine::start(now, false, (AMBIGUITY_WAIT, MISSING_MAX), 0);
     assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::From(now) }]);
     assert_eq!(machine.on(footed(1), now, false), [Effect::Begin { run: 1 }]);
     assert_eq!(machine.shown(), Shown::Running);
@@ -30,7 +32,7 @@ fn running(now: Instant) -> Machine {
 #[test]
 fn after_an_unclean_takeover_an_unguarded_partition_waits_until_it_is_quiet() {
     let now = Instant::now();
-    let (mut machine, effects) = Machine::start(now, true, AMBIGUITY_WAIT, 0);
+    let (mut machine, effects) = Machine::start(now, true, (AMBIGUITY_WAIT, MISSING_MAX), 0);
     assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::OnceAnswered { wait: AMBIGUITY_WAIT } }]);
     let until = now + AMBIGUITY_WAIT;
     let why = NotFooted::NotQuiet { until };
@@ -125,7 +127,7 @@ fn what_the_destination_says_outweighs_why_the_source_side_stopped() {
 #[test]
 fn retries_back_off_and_park_until_there_is_progress() {
     let now = Instant::now();
-    let (mut machine, _) = Machine::start(now, false, AMBIGUITY_WAIT, 0);
+    let (mut machine, _) = Machine::start(now, false, (AMBIGUITY_WAIT, MISSING_MAX), 0);
     let refuse = |run| not_footed(run, NotFooted::Verdict(Verdict::Retry { message: "source: down".into() }));
     let mut waits = Vec::new();
     for attempt in 1..12 {
@@ -168,7 +170,7 @@ fn a_stop_waits_for_what_is_under_way() {
 #[test]
 fn a_stop_during_a_look_waits_for_nothing_and_begins_nothing() {
     let now = Instant::now();
-    let (mut machine, _) = Machine::start(now, false, AMBIGUITY_WAIT, 0);
+    let (mut machine, _) = Machine::start(now, false, (AMBIGUITY_WAIT, MISSING_MAX), 0);
     assert_eq!(machine.on(Event::Stop, now, false), [Effect::StopLook, Effect::Stopped]);
     assert_eq!(machine.on(footed(1), now, false), []);
     assert_eq!(machine.shown(), Shown::Stopped);
@@ -206,7 +208,7 @@ proptest! {
     #[test]
     fn whatever_comes_two_runs_never_overlap(steps in steps()) {
         let mut now = Instant::now();
-        let (mut machine, _) = Machine::start(now, true, AMBIGUITY_WAIT, 0);
+        let (mut machine, _) = Machine::start(now, true, (AMBIGUITY_WAIT, MISSING_MAX), 0);
         let (mut lane, mut token, mut stopped) = (None::<u64>, 0, false);
         for step in steps {
             now += Duration::from_millis(50);
@@ -271,7 +273,7 @@ fn what_was_held_back_is_looked_at_again_at_once() {
 fn after_a_takeover_from_another_node_every_doubt_lasts_as_long_as_its_lease_may() {
     let now = Instant::now();
     let wait = TAKEOVER_WAIT;
-    let (mut machine, effects) = Machine::start(now, true, wait, 0);
+    let (mut machine, effects) = Machine::start(now, true, (wait, MISSING_MAX), 0);
     assert_eq!(effects, [Effect::Look { run: 1, quiet: Quiet::OnceAnswered { wait } }]);
     let quiet_from = Some(now + wait);
     machine.on(Event::Footed { run: 1, quiet_from }, now, false);
@@ -279,4 +281,48 @@ fn after_a_takeover_from_another_node_every_doubt_lasts_as_long_as_its_lease_may
     let effects = machine.on(Event::Woken { token: 1 }, now, false);
     assert_eq!(effects, [Effect::Look { run: 2, quiet: Quiet::OnceAnswered { wait } }]);
     assert_eq!(wait, Duration::from_millis(23_200));
+}
+
+fn missing() -> NotFooted {
+    let (error, message) = (MirrorError::SourceTopicMayBeDeleted, "no topic".to_owned());
+    NotFooted::Verdict(Verdict::Missing { error, message })
+}
+
+/// Looks again and again, and finds each time that the topic is missing, until it is over.
+fn without_a_topic(machine: &mut Machine, from: Instant) -> (Vec<Effect>, Instant) {
+    let mut now = from;
+    loop {
+        let effects = machine.on(not_footed(machine.run(), missing()), now, false);
+        let [Effect::Wake { at, token }] = effects[..] else { return (effects, now) };
+        assert!(matches!(machine.shown(), Shown::Parked { error: MirrorError::SourceTopicMayBeDeleted, .. }));
+        now = at;
+        machine.on(Event::Woken { token }, now, false);
+    }
+}
+
+#[test]
+fn a_topic_that_stays_away_fails_its_partition_when_the_time_is_over_and_not_before() {
+    let now = Instant::now();
+    let (mut machine, _) = Machine::start(now, false, (AMBIGUITY_WAIT, MISSING_MAX), 0);
+    let (effects, at) = without_a_topic(&mut machine, now);
+    assert_eq!(at, now + MISSING_MAX);
+    let [Effect::Fail { error: MirrorError::SourceTopicMayBeDeleted, offset: 0, message }] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(message, "no topic, 60s ago or more");
+}
+
+#[test]
+fn a_topic_that_was_seen_meanwhile_has_its_whole_time_again() {
+    let now = Instant::now();
+    let (mut machine, _) = Machine::start(now, false, (AMBIGUITY_WAIT, MISSING_MAX), 0);
+    machine.on(not_footed(1, missing()), now, false);
+    let later = now + MISSING_MAX / 2;
+    machine.on(Event::Woken { token: 1 }, later, false);
+    let unreachable = NotFooted::Verdict(Verdict::Retry { message: "no answer".into() });
+    machine.on(not_footed(2, unreachable), later, false);
+    machine.on(Event::Woken { token: 2 }, later, false);
+    let (_, at) = without_a_topic(&mut machine, later);
+    assert_eq!(at, later + MISSING_MAX);
 }
