@@ -9,7 +9,7 @@ use crate::model::{Catalog, LinkId, MirrorKey};
 use crate::stop::StopKind;
 
 /// Members below it don't remember: `apply` does the same everywhere.
-const LEVEL: u32 = 5;
+const REMEMBERED_FROM_LEVEL: u32 = 5;
 
 impl Catalog {
     pub(super) fn record_acls(
@@ -52,7 +52,7 @@ impl Catalog {
 
     /// A mirror that has stopped is about to be deleted: its topic stays the destination's.
     pub(super) fn remember_stopped(&mut self, key: &MirrorKey, kind: StopKind) {
-        if self.level() < LEVEL {
+        if self.level() < REMEMBERED_FROM_LEVEL {
             return;
         }
         let mut record = self.acls.get(&key.link).map(|record| AclRecord::clone(record)).unwrap_or_default();

@@ -261,7 +261,8 @@ impl Writes<'_> {
             let done = outcomes.iter().filter_map(|(acl, outcome)| match outcome {
                 Ok(()) => Some((acl.clone(), Some(AclState::Written))),
                 Err(AclError { code, .. }) if is_for_good(Some(*code)) => {
-                    Some((acl.clone(), record::refused(acl)))
+                    // Told by the try that is the last: it is still wanted then.
+                    Some((acl.clone(), Some(AclState::Withheld)))
                 }
                 Err(_) => None,
             });

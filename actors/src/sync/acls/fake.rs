@@ -26,6 +26,8 @@ const STREAM_BYTES: usize = 1 << 20;
 pub enum Fault {
     /// Of everything that was asked for.
     Refuses(i16),
+    /// Each of what is to be created, in its order.
+    Answers(&'static [i16]),
     /// Closes the connection and does nothing.
     Closes,
     /// Does it, and closes the connection without an answer.
@@ -121,7 +123,7 @@ impl FakeKafka {
         let code = match fault {
             Some(Fault::Closes) => return None,
             Some(Fault::Refuses(code)) => code,
-            Some(Fault::ActsAndCloses) | None => 0,
+            Some(Fault::ActsAndCloses | Fault::Answers(_)) | None => 0,
         };
         let mut out = BytesMut::new();
         let response = ResponseHeader::default().with_correlation_id(header.correlation_id);
@@ -137,7 +139,11 @@ impl FakeKafka {
             }
             ApiKey::CreateAcls => {
                 let request = m::CreateAclsRequest::decode(&mut request, version).expect("a request");
-                let response = create(&mut state.acls, &request, code);
+                let codes = match fault {
+                    Some(Fault::Answers(codes)) => codes.to_vec(),
+                    _ => vec![code; request.creations.len()],
+                };
+                let response = create(&mut state.acls, &request, &codes);
                 put(&|out| response.encode(out, version).expect("encoded"));
             }
             ApiKey::DeleteAcls => {
@@ -193,10 +199,11 @@ fn described(acls: &[Acl], code: i16) -> m::DescribeAclsResponse {
     m::DescribeAclsResponse::default().with_error_code(code).with_resources(resources)
 }
 
-fn create(acls: &mut BTreeSet<Acl>, request: &m::CreateAclsRequest, code: i16) -> m::CreateAclsResponse {
+fn create(acls: &mut BTreeSet<Acl>, request: &m::CreateAclsRequest, codes: &[i16]) -> m::CreateAclsResponse {
     use m::create_acls_response::AclCreationResult;
-    let results = request.creations.iter().map(|asked| {
-        if code == 0 {
+    assert_eq!(request.creations.len(), codes.len());
+    let results = request.creations.iter().zip(codes).map(|(asked, code)| {
+        if *code == 0 {
             acls.insert(Acl {
                 resource_type: ResourceType::of_code(asked.resource_type).expect("known"),
                 pattern_type: PatternType::of_code(asked.resource_pattern_type).expect("known"),
@@ -207,7 +214,7 @@ fn create(acls: &mut BTreeSet<Acl>, request: &m::CreateAclsRequest, code: i16) -
                 permission: Permission::of_code(asked.permission_type).expect("known"),
             });
         }
-        AclCreationResult::default().with_error_code(code)
+        AclCreationResult::default().with_error_code(*code)
     });
     let results = results.collect();
     m::CreateAclsResponse::default().with_results(results)

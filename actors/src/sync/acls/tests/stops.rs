@@ -72,7 +72,19 @@ async fn what_is_refused_for_good_is_told_and_isnt_ours() {
     let left = world.stop(Some(&[WRITE]), &open()).await.expect("sent");
     assert!(left[0].starts_with(&format!("{} isn't written: ", acl(WRITE))), "{left:?}");
     assert_eq!(left[1], format!("{} isn't written: the source has it no longer", acl(EVERY)));
-    assert_eq!(world.recorded(), [(acl(EVERY), Withheld)]);
+    assert_eq!(world.recorded(), [(acl(EVERY), Withheld), (acl(WRITE), Withheld)], "neither is ours");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_good_is_told_also_when_another_is_to_be_tried_again() {
+    let world = world(2, &[]);
+    world.record(&[(WRITE, Withheld), (EVERY, Withheld)]);
+    world.stops(StopKind::FailOver);
+    world.destination.fails(1, ApiKey::CreateAcls, Fault::Answers(&[INVALID_REQUEST, REQUEST_TIMED_OUT]), 1);
+    world.destination.fails(2, ApiKey::CreateAcls, Fault::Answers(&[INVALID_REQUEST, 0]), 1);
+    let left = world.stop(None, &open()).await.expect("sent");
+    assert!(left[0].starts_with(&format!("{} isn't written: ", acl(WRITE))), "{left:?}");
+    assert_eq!((left.len(), world.destination.acls()), (2, acls(&[EVERY_FOR_IT])));
 }
 
 #[tokio::test(start_paused = true)]
