@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actors::clock::Clocks;
+use actors::clock::{Clocks, WallClock};
 use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
 use anyhow::Context as _;
-use axum::Router;
 use catalog::command::NodeDescription;
 use consensus::{Consensus, Options};
 use kafka::client::TcpDial;
@@ -24,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::api::entropy::Entropy;
 use crate::api::preflight::LivePreflight;
 use crate::api::{self, Api};
 use crate::config::{Settings, host_name};
@@ -99,12 +99,16 @@ async fn node(settings: &Settings, metrics: PrometheusHandle, data: Handle) -> a
     };
     let api = Api {
         consensus: consensus.clone(),
-        preflight: Arc::new(LivePreflight),
+        preflight: Arc::new(LivePreflight(Arc::new(TcpDial))),
         metrics: metrics.clone(),
         fleet: fleet.clone(),
+        clock: WallClock::system(),
+        entropy: Entropy::system(),
     };
-    let mut servers = vec![serve(listener, api::router(api.clone()), stopping.clone())];
-    servers.extend(probes.map(|listener| serve(listener, api::probes(api), stopping.clone())));
+    let mut servers = vec![tokio::spawn(api::serve(listener, api::router(api.clone()), stopping.clone()))];
+    servers.extend(
+        probes.map(|listener| tokio::spawn(api::serve(listener, api::probes(api), stopping.clone()))),
+    );
     tracing::info!(address = %settings.listen, "API listens");
     if settings.insecure {
         tracing::warn!("insecure: whoever reaches this address can change everything");
@@ -276,17 +280,6 @@ impl Start {
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address} ({flag})"))
-}
-
-fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let stopped = async move {
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-            tracing::error!(%error, "the API stopped");
-        }
-    })
 }
 
 async fn record_start(consensus: &Consensus, description: &NodeDescription) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 57] = [
+const PATHS: [Path; 64] = [
     path("written by idempotent producers", &["sim: an idempotent producer of "]),
     path("written by plain producers", &["sim: a plain producer of "]),
     path("prefix filled", &["actors: cutting off the filler"]),
@@ -48,7 +48,7 @@ const PATHS: [Path; 57] = [
     path("half of the credit in flight", &["walked: half of what link"]),
     path("partition has its fill", &["walked: ", " has its fill"]),
     path("partition added", &["the source has grown"]),
-    path("mirror paused", &["operator: PauseMirror"]),
+    path("mirror paused", &["operator: 200 to ", "mirrors:pause"]),
     path("mirror deleted with its topic", &["operator: topic ", " is deleted"]),
     path("command refused", &["operator: refused"]),
     path("deleted records back at the source", &["cluster north: ", "shows deleted records again"]),
@@ -57,8 +57,15 @@ const PATHS: [Path; 57] = [
     path("node is lost", &["actors: WARN a node is lost"]),
     path("node leaves", &["sim: node: is told to stop"]),
     path("Raft leadership handed over", &["sim: node: the Raft leadership goes to"]),
-    path("node drained", &["operator: SetDuty", "Drains", "is done"]),
-    path("node removed", &["operator: RemoveNode", "is done"]),
+    path("node drained", &["operator: 200 to ", ":drain"]),
+    path("node removed", &["operator: 200 to DELETE /lockstep/v1/nodes"]),
+    path("no connection to the API", &["operator: no connection to "]),
+    path("request to the API lost", &["operator: no answer of "]),
+    path("API answers 503: no Raft leader", &["operator: 503 (503)", "no Raft leader"]),
+    path("API answers 503: broker away", &["operator: 503 (503)", "can't be used"]),
+    path("API answers 503: in doubt", &["operator: 503 (50301)"]),
+    path("operator goes to another node", &["operator: goes to "]),
+    path("topic stays though its deletion was asked for", &["operator: topic ", "stays"]),
     path("node ends by itself: removed", &["sim: node: was removed"]),
     path("disk full", &["fault: disk full"]),
     path("commit waits for a slow disk", &["sim: disk: a commit waits for"]),
@@ -143,7 +150,7 @@ mod tests {
         assert_eq!((coverage.seeds, coverage.walked[2]), (4, 1));
         assert_eq!(coverage.codes, BTreeSet::from([-1, 87]));
         let table = coverage.to_string();
-        assert!(table.contains("   50  prefix filled\n"), "{table}");
+        assert!(table.contains("   25  prefix filled\n"), "{table}");
         assert!(table.contains("    0  unguarded  (seldom)\n"), "{table}");
     }
 }

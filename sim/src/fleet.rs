@@ -15,11 +15,12 @@ use crate::disk::{Crash, Disk};
 use crate::fleet_faults::{From, OfFleet};
 use crate::judge::{Judge, Row, Seen, Shown};
 use crate::machine_faults::OfMachine;
-use crate::node::{Common, Seat, View};
+use crate::node::{Common, Seat};
 use crate::options::Memory;
 use crate::shown;
 use crate::strike::Field;
 use crate::time::{Clock, Rate, Time};
+use crate::view::View;
 use crate::walked::Walked;
 
 /// After a fault a node's connections may hang for as long as a call may take, and are then made anew.

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actors::observe::PartitionView;
 use broker::{Partition, State as Cluster};
-use catalog::{Action, NodeId, Refusal};
+use catalog::NodeId;
 use consensus::Applied;
 
+use crate::asked::Asked;
 use crate::batches::Stored;
 use crate::disk::Life;
 use crate::history::{History, Key, Past};
@@ -19,17 +20,20 @@ use crate::struck::Struck;
 /// What the simulation sees. Invariants take what concerns them.
 #[derive(Clone, Copy, Debug)]
 pub enum Seen<'a> {
-    /// Nothing is under way any more; the catalog holds all that was taken.
+    /// Nothing is under way any more; the catalog holds all that was acknowledged.
     Settled(&'a Applied),
     /// The applied catalog as it is now.
     Applied(&'a Applied),
-    /// A command is about to be submitted; one at a time.
-    Submitting(&'a Action),
-    /// It was taken; the catalog as applied since.
-    Acknowledged(&'a Applied),
-    Refused(&'a Refusal),
+    /// The operator is about to ask for this; one at a time.
+    Submitting(&'a Asked),
+    /// It was taken; the catalog as applied since by the process that said so, unless that is gone.
+    Acknowledged(Option<&'a Applied>),
+    /// Why it wasn't, and can't be.
+    Refused(&'a str),
     /// It wasn't proposed at all.
     NotProposed,
+    /// What the API lists of mirrors, as [`crate::asked::mirror`] names them.
+    Listed(&'a BTreeSet<String>),
     /// The applied catalog of whichever node is furthest, and nodes that nothing has been in the way of.
     Owners(&'a Applied, &'a BTreeSet<NodeId>),
     /// Both clusters' logs as they are now.

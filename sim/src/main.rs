@@ -2,7 +2,8 @@
 //! network, disks and clocks. README.md beside it says what is simulated and what isn't.
 //!
 //! - [`options`]: what a seed draws. [`world`]: one seed's hosts, step by step.
-//! - [`node`]: the product, wired. [`operator`]: what is asked of it. [`clusters`]: what it mirrors between.
+//! - [`node`], [`api`], [`ends`]: the product, wired. [`view`]: what is seen of it. [`clusters`]: what it mirrors between.
+//! - [`operator`]: who asks it, [`wishes`], [`requests`], [`asked`]: what for, [`http`]: how.
 //! - [`producer`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
 //! - [`faults`], [`fleet_faults`], [`machine_faults`], [`answer_faults`], [`strike`], [`mischief`], [`refusal`]: what goes wrong, and [`struck`]: what that excuses.
@@ -20,16 +21,20 @@ compile_error!(
 );
 
 mod answer_faults;
+mod api;
+mod asked;
 mod batches;
 mod catching_up;
 mod chance;
 mod clusters;
 mod coverage;
 mod disk;
+mod ends;
 mod faults;
 mod fleet;
 mod fleet_faults;
 mod history;
+mod http;
 mod invariants;
 mod judge;
 mod machine_faults;
@@ -44,6 +49,7 @@ mod peering;
 mod processes;
 mod producer;
 mod refusal;
+mod requests;
 mod run;
 mod shown;
 mod strike;
@@ -51,8 +57,10 @@ mod struck;
 mod time;
 mod trace;
 mod verifier;
+mod view;
 mod walked;
 mod wire;
+mod wishes;
 mod world;
 
 use std::process::ExitCode;

@@ -1,48 +1,35 @@
-//! A node of the fleet: the product's own consensus, peers, coordinator and actors, wired as the binary
-//! wires them (`node/src/server.rs`), with the simulation's disk, network, clock and chance. It has no HTTP
-//! API; the operator stands where its handlers do.
+//! A node of the fleet: the product's own consensus, peers, coordinator, actors and HTTP API, wired as the binary
+//! wires them (`node/src/server.rs`), with the simulation's disk, network, clock and chance.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use actors::clock::{Clocks, Uptime, WallClock};
 use actors::credit::CreditLimits;
 use actors::engine::{self, Engine};
-use actors::observe::Observatory;
 use catalog::command::NodeDescription;
 use catalog::{Action, NodeId, Refusal, fleet};
-use consensus::{Applied, Consensus, Pace, SubmitError};
+use consensus::{Consensus, Pace, SubmitError};
+use lockstep::peering::services::Services;
+use lockstep::status;
 use peers::book::Addresses;
 use peers::{Call, LatePeers, Security, Transport};
 use tokio::sync::watch;
 
+use crate::api::{self, ApiListen};
 use crate::chance::SharedChance;
 use crate::disk::{Disk, Life};
+use crate::ends;
 use crate::judge::{Judge, Witness};
 use crate::network::SimDial;
 use crate::operator::Operator;
-use crate::peering::{self, Door, PeerDial, PeerListen, Services};
+use crate::peering::{self, Door, PeerDial, PeerListen};
 use crate::time::Clock;
+use crate::view::{self, Standing, View};
 
 /// The first one founds the fleet, the others join it. A fleet has some of them.
 pub const HOSTS: [&str; 5] = ["node-1", "node-2", "node-3", "node-4", "node-5"];
-
-/// As the binary has them.
-const ENGINE_STOP_MAX: Duration = Duration::from_secs(5);
-const YIELD_MAX: Duration = Duration::from_secs(1);
-const CONSENSUS_STOP_MAX: Duration = Duration::from_secs(2);
-
-/// As the binary has it (`node/src/peering/trust.rs`): so long a removed voter waits for its vote to be taken.
-const VOTE_MAX: Duration = Duration::from_secs(10);
-const VOTE_LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// As the binary has it.
-const STOPPED_LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// How often a node looks whether it is Raft leader.
-const SAY_EVERY: Duration = Duration::from_millis(50);
 
 /// What is left of a node when its process ends.
 pub struct Seat {
@@ -68,29 +55,8 @@ pub struct Seat {
     stop: watch::Sender<bool>,
     view: Mutex<Option<View>>,
     id: Mutex<Option<NodeId>>,
-}
-
-/// What can be seen of a process from outside.
-#[derive(Clone)]
-pub struct View {
-    pub node: NodeId,
-    pub applied: watch::Receiver<Arc<Applied>>,
-    pub standing: Arc<Mutex<Standing>>,
-    /// None before the data plane runs.
-    pub observatory: Option<Arc<Observatory>>,
-}
-
-/// What it says of the Raft group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    pub leads: bool,
-    pub voters: Vec<NodeId>,
-}
-
-impl View {
-    pub fn standing(&self) -> Standing {
-        lock(&self.standing).clone()
-    }
+    /// Begun so far.
+    processes: AtomicU64,
 }
 
 /// What a fleet's nodes have in common.
@@ -125,6 +91,7 @@ impl Seat {
             stop: watch::Sender::new(false),
             view: Mutex::default(),
             id: Mutex::default(),
+            processes: AtomicU64::new(0),
         })
     }
 
@@ -143,7 +110,7 @@ impl Seat {
 
     async fn live(&self, life: &Life) -> turmoil::Result {
         let mut stopping = self.stop.subscribe();
-        let listener = PeerListen::bind().await?;
+        let (http, listener) = (ApiListen::bind().await?, PeerListen::bind().await?);
         let peers = LatePeers::default();
         let consensus = self.open(life, &peers).await?;
         let node = consensus.node_id();
@@ -151,14 +118,29 @@ impl Seat {
         self.founded.store(true, Ordering::Relaxed);
         tracing::info!("node: {node} is open");
         let standing = Arc::<Mutex<Standing>>::default();
-        tokio::spawn(say_how_it_stands(consensus.clone(), standing.clone()));
-        let view = View { node, applied: consensus.watch(), standing, observatory: None };
-        self.set_view(Some(view.clone()));
+        tokio::spawn(view::say_how_it_stands(consensus.clone(), standing.clone()));
         let witness = Witness { judge: self.judge.clone(), life: life.clone() };
+        let view = View {
+            node,
+            process: self.processes.fetch_add(1, Ordering::Relaxed),
+            applied: consensus.watch(),
+            reads: view::judged_reads(consensus.clone(), witness),
+            standing,
+            observatory: None,
+        };
+        self.set_view(Some(view.clone()));
         let dial = Arc::new(SimDial::new(self.chance.clone()));
-        tokio::spawn(self.operator.clone().work(self.place, consensus.clone(), dial.clone(), witness));
+        let fleet = status::Fleet {
+            me: node,
+            peers: Arc::new(peers.clone()),
+            observatory: Arc::default(),
+            tls: Arc::default(),
+        };
+        let (stop, stops) = watch::channel(false);
+        let api = api::of(&consensus, &fleet, dial.clone(), &self.clock, &self.chance);
+        let server = tokio::spawn(lockstep::api::serve(http, lockstep::api::router(api), stops));
         let started = async {
-            let (transport, engine) = self.start(&consensus, &peers, dial, listener).await?;
+            let (transport, engine) = self.start(&consensus, &peers, &fleet, dial, listener).await?;
             tracing::info!("node: data plane runs");
             let observatory = Some(engine.observatory().clone());
             self.set_view(Some(View { observatory, ..view }));
@@ -182,14 +164,14 @@ impl Seat {
             Some((transport, ..)) => tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stops| *stops) => "is told to stop".to_owned(),
-                () = removed(&consensus, transport) => "was removed".to_owned(),
-                why = stopped(&consensus) => format!("stops: {why}"),
+                () = ends::removed(&consensus, transport) => "was removed".to_owned(),
+                why = ends::stopped(&consensus) => format!("stops: {why}"),
             },
             None => "is told to stop".to_owned(),
         };
         tracing::info!("node: {why}");
         let engine = running.as_ref().map(|(_, engine, _)| engine);
-        finish(engine, &consensus).await;
+        ends::finish(engine, &consensus, &stop, server).await;
         if let Some((transport, _, member)) = running {
             transport.stop();
             member.abort();
@@ -213,6 +195,7 @@ impl Seat {
         &self,
         consensus: &Consensus,
         peers: &LatePeers,
+        fleet: &status::Fleet,
         dial: Arc<SimDial>,
         listener: PeerListen,
     ) -> Result<(Transport, Engine), SubmitError> {
@@ -254,20 +237,21 @@ impl Seat {
         });
         peers.set(transport.clone());
         let cell = Arc::new(OnceLock::new());
-        let services = Services { consensus: consensus.clone(), engine: cell.clone() };
+        let services = Services { consensus: consensus.clone(), engine: cell.clone(), fleet: fleet.clone() };
         let door = Door { consensus: consensus.clone(), node, address };
         transport.listen(Box::new(listener), Arc::new(services), Some(Arc::new(door)));
         if !recorded {
             tokio::select! {
                 biased;
                 recorded = engine::record_start(consensus, &description) => recorded?,
-                () = removed(consensus, &transport) => return Err(SubmitError::Stopped),
+                () = ends::removed(consensus, &transport) => return Err(SubmitError::Stopped),
             }
         }
         let peers: Arc<dyn Call> = Arc::new(peers.clone());
         let started = Engine::start(consensus.clone(), self.clocks(), dial, peers, self.credit).await;
         let engine = started.map_err(|_| SubmitError::Stopped)?;
         // Set once, here.
+        let _ = fleet.observatory.set(engine.observatory().clone());
         let _ = cell.set(engine.clone());
         Ok((transport, engine))
     }
@@ -294,6 +278,11 @@ impl Seat {
         lock(&self.view).clone()
     }
 
+    /// Which one was the last to begin.
+    pub fn last_process(&self) -> Option<u64> {
+        self.processes.load(Ordering::Relaxed).checked_sub(1)
+    }
+
     /// As which it was a member last.
     pub fn id(&self) -> Option<NodeId> {
         *lock(&self.id)
@@ -317,7 +306,6 @@ impl Seat {
         self.set_view(None);
         self.stop.send_replace(false);
         self.left.store(false, Ordering::Relaxed);
-        self.operator.left(self.place);
     }
 
     /// It begins again with nothing, as another node.
@@ -347,70 +335,4 @@ async fn found_fleet(consensus: &Consensus) -> Result<(), SubmitError> {
         Ok(_) | Err(SubmitError::Refused(Refusal::Exists { .. })) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-async fn say_how_it_stands(consensus: Consensus, standing: Arc<Mutex<Standing>>) {
-    loop {
-        let status = consensus.status();
-        let now = Standing { leads: status.is_leader, voters: status.voters };
-        if *lock(&standing) != now {
-            tracing::info!(
-                "node: {}, voters {:?}",
-                if now.leads { "is Raft leader" } else { "follows" },
-                now.voters
-            );
-            *lock(&standing) = now;
-        }
-        tokio::time::sleep(SAY_EVERY).await;
-    }
-}
-
-/// Returns when this node is no longer a member: by its own catalog, or by another's word.
-async fn removed(consensus: &Consensus, transport: &Transport) {
-    let me = consensus.node_id();
-    let (mut applied, mut refusals) = (consensus.watch(), transport.refusals());
-    let here = applied.wait_for(|now| now.catalog.fleet.removed.contains_key(&me));
-    let said = refusals.wait_for(|all| all.values().any(|r| matches!(r, peers::Refusal::Removed(_))));
-    let is_removed = tokio::select! {
-        biased;
-        found = here => found.is_ok(),
-        found = said => found.is_ok(),
-    };
-    if !is_removed {
-        std::future::pending::<()>().await;
-    }
-    let gone = consensus.watch().borrow().catalog.fleet.removed.contains_key(&me);
-    if gone && tokio::time::timeout(VOTE_MAX, no_longer_votes(consensus)).await.is_err() {
-        tracing::info!("node: goes though its vote wasn't taken");
-    }
-}
-
-/// Returns when its store has failed.
-async fn stopped(consensus: &Consensus) -> String {
-    loop {
-        if let Some(why) = consensus.status().stopped {
-            return why;
-        }
-        tokio::time::sleep(STOPPED_LOOK_EVERY).await;
-    }
-}
-
-/// Until then a majority may need it.
-async fn no_longer_votes(consensus: &Consensus) {
-    while consensus.status().voters.contains(&consensus.node_id()) {
-        tokio::time::sleep(VOTE_LOOK_EVERY).await;
-    }
-}
-
-/// Hands everything over and stops, data plane first.
-async fn finish(engine: Option<&Engine>, consensus: &Consensus) {
-    if let Some(engine) = engine
-        && !engine.leave(ENGINE_STOP_MAX).await
-    {
-        tracing::info!("node: not everything was handed over or stopped");
-    }
-    if let Ok(Some(to)) = tokio::time::timeout(YIELD_MAX, consensus.yield_leadership()).await {
-        tracing::info!("node: the Raft leadership goes to {to}");
-    }
-    let _ = tokio::time::timeout(CONSENSUS_STOP_MAX, consensus.shutdown()).await;
 }

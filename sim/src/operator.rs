@@ -1,102 +1,82 @@
 //! The person at the nodes' API: registers clusters, makes links and mirrors, pauses, resumes, deletes,
-//! drains nodes and removes them. It asks what the API's handlers ask and submits what they submit, one at a
-//! time, at one node as long as that is there and answers, then at another.
+//! drains nodes and removes them; one request at a time, from a host of its own, at one node as long as that
+//! answers, then at another.
 //!
-//! It outlives nodes and draws its next wish from the catalog that it finds.
+//! What it says to the judge is what answers say, and no more: that it was done, wasn't, or isn't known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use actors::preflight::{self, MirrorPlan, MirrorRequest};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use catalog::command::{NewLink, NewMirror};
-use catalog::fleet::Duty;
-use catalog::{Action, Catalog, Link, LinkId, MirrorKey, MirrorStatus, MirrorTopic, NodeId};
-use consensus::{Consensus, SubmitError};
+use catalog::NodeId;
+use tokio::sync::oneshot;
 
-use crate::chance::Chance;
-use crate::clusters::{self, BROKER_PORT, DESTINATION, Registered, SOURCE, UNREACHABLE};
-use crate::judge::{Seen, Witness};
-use crate::network::SimDial;
+use crate::asked;
+use crate::http::{self, Answer, Lost};
+use crate::judge::{Judge, Seen};
+use crate::node::Seat;
 use crate::options::Options;
+use crate::requests::{self, Request};
 use crate::time::Time;
+use crate::view::View;
+use crate::wishes::Wishes;
 
-/// Before a node that couldn't take a command is asked again.
+pub const HOST: &str = "operator";
+
+/// Before a node that couldn't be read at is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Then it goes to another node.
-const READS_MAX: usize = 5;
-/// How often someone looks whether it sits here now.
-const TURN_EVERY: Duration = Duration::from_millis(100);
-/// Then a person gives up what a cluster doesn't answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two commands, at most, until there is a mirror.
-const FOUNDING_PAUSE_MS: u64 = 500;
-/// Between two looks whether a mirror was left paused, once the busy time is over.
-const TIDY_EVERY: Duration = Duration::from_secs(1);
+const READS_MAX: usize = 2;
+/// Above what consensus waits for a Raft leader.
+const READ_MAX: Duration = Duration::from_secs(6);
+/// Then a person gives up what isn't answered. Above what consensus waits, below what the API may wait for
+/// brokers.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Longer than this it doesn't wait before it asks another node, whatever an answer says.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
+
+/// As the API's description has them.
+const NO_LINK: u64 = 40_404;
+const NOT_FOUND: u64 = 404;
+const IN_DOUBT: u64 = 50_301;
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Operator(Arc<Mutex<State>>);
 
 struct State {
-    chance: Chance,
-    time: Time,
-    /// Until then it has wishes.
-    until: Duration,
-    /// Between two commands, on average.
-    pause: Duration,
-    request_timeout_ms: u64,
-    /// Of the link to the cluster that answers.
-    link_configs: BTreeMap<String, String>,
-    topics: Vec<String>,
-    /// Mirrors made so far: no name is given twice.
-    mirrors: u64,
+    wishes: Wishes,
     is_done: bool,
-    /// Nodes that it can sit at, by place, and where it does.
-    present: BTreeSet<usize>,
-    sits_at: usize,
-    /// Nodes that are to be members no longer, and whether they are lost.
-    to_remove: Vec<(NodeId, bool)>,
     /// Wants nothing any more.
     rests: bool,
 }
 
-/// What it wants of the node.
-enum Wish {
-    Submit(Action),
-    /// What isn't in the record of what people asked for.
-    OfNodes(Action),
-    Mirror {
-        link: Arc<Link>,
-        request: MirrorRequest,
-    },
-    /// With the topic at the destination, as `--delete-topic` has it, or without.
-    Delete {
-        link: Arc<Link>,
-        mirror: Arc<MirrorTopic>,
-        with_topic: bool,
-    },
+/// What an answer says, or that there is none.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Done,
+    /// With what code, and why.
+    Refused(u64, String),
+    /// And it never will be.
+    NotDone,
+    Unknown,
+    /// What no request may be answered with.
+    Wrong,
+}
+
+/// Where the next request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Here,
+    /// Once it is known what there is.
+    HereAfterRead,
+    Elsewhere,
 }
 
 impl Operator {
     pub fn new(options: &Options, time: Time) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            chance: Chance::of(options.seed, "operator"),
-            time,
-            until: options.busy,
-            pause: options.busy / u32::try_from(options.commands).unwrap_or(u32::MAX),
-            request_timeout_ms: options.request_timeout_ms,
-            link_configs: options.link_configs.clone(),
-            topics: options.topics.iter().map(|topic| topic.name.clone()).collect(),
-            mirrors: 0,
-            is_done: false,
-            present: BTreeSet::new(),
-            sits_at: 0,
-            to_remove: Vec::new(),
-            rests: false,
-        })))
+        let wishes = Wishes::new(options, time);
+        Self(Arc::new(Mutex::new(State { wishes, is_done: false, rests: false })))
     }
 
     /// Everything it wanted was answered, and is as it wanted.
@@ -109,74 +89,58 @@ impl Operator {
         self.state().rests = true;
     }
 
-    /// A node's process has ended.
-    pub fn left(&self, place: usize) {
-        let mut state = self.state();
-        state.present.remove(&place);
-        if state.sits_at == place {
-            state.go_on();
+    /// This member is to be removed.
+    pub fn is_to_remove(&self, node: NodeId, lost: bool) {
+        self.state().wishes.is_to_remove(node, lost);
+    }
+
+    /// # Errors
+    /// What no request may be answered with.
+    pub async fn work(self, seats: Vec<Arc<Seat>>, judge: Judge) -> turmoil::Result {
+        let (mut place, mut settled) = (0, None::<View>);
+        loop {
+            let seat = &seats[place];
+            let Some(view) = settled.take() else {
+                settled = settle(seat).await;
+                if settled.is_none() {
+                    place = (place + 1) % seats.len();
+                }
+                continue;
+            };
+            let talk = Talk { seat, view: &view, judge: &judge };
+            let next = self.ask_next(&talk).await?;
+            match next {
+                Next::Here => settled = Some(view),
+                Next::HereAfterRead => {}
+                Next::Elsewhere => {
+                    place = (place + 1) % seats.len();
+                    tracing::info!("operator: goes to {}", seats[place].name);
+                }
+            }
         }
     }
 
-    /// This member is to be removed.
-    pub fn is_to_remove(&self, node: NodeId, lost: bool) {
-        self.state().to_remove.push((node, lost));
-    }
-
-    fn sits_at(&self, place: usize) -> bool {
-        self.state().sits_at == place
-    }
-
-    /// At work with one process of the node at this place, whenever it sits there.
-    pub async fn work(self, place: usize, consensus: Consensus, dial: Arc<SimDial>, judge: Witness) {
-        self.state().arrive(place);
-        let mut is_settled = false;
-        loop {
-            if !self.sits_at(place) {
-                is_settled = false;
-                tokio::time::sleep(TURN_EVERY).await;
-                continue;
-            }
-            if !is_settled {
-                is_settled = settle(&consensus, &judge).await;
-                if !is_settled && self.sits_at(place) {
-                    self.state().go_on();
-                }
-                continue;
-            }
-            let found = consensus.watch().borrow().clone();
-            let pause = self.state().pause_now(&found.catalog);
-            tokio::time::sleep(pause).await;
-            let found = consensus.watch().borrow().clone();
-            let wish = {
-                let mut state = self.state();
-                let wish = if state.rests { None } else { state.next(&found.catalog) };
-                state.is_done = wish.is_none() && state.to_remove.is_empty();
-                wish
-            };
-            let Some(wish) = wish else { continue };
-            match wish {
-                Wish::Submit(action) => is_settled = submit(&consensus, &judge, action).await,
-                Wish::OfNodes(action) => match consensus.submit(action.clone()).await {
-                    Ok(_) => tracing::info!("operator: {action:?} is done"),
-                    Err(error) => tracing::info!("operator: {action:?}: {error}"),
-                },
-                Wish::Mirror { link, request } => {
-                    let plan = plan(&dial, &found.catalog, &link, &request).await;
-                    if let Some(plan) = plan {
-                        is_settled = submit(&consensus, &judge, create_mirror(&link, plan)).await;
-                    }
-                }
-                Wish::Delete { link, mirror, with_topic } => {
-                    let key = link.key(&mirror.name);
-                    is_settled =
-                        submit(&consensus, &judge, Action::DeleteMirror { mirror: key.clone() }).await;
-                    let is_gone = consensus.watch().borrow().catalog.mirror(&key).is_none();
-                    if with_topic && is_gone {
-                        delete_topic(&dial, &found.catalog, &link, &mirror).await;
-                    }
-                }
-            }
+    async fn ask_next(&self, talk: &Talk<'_>) -> turmoil::Result<Next> {
+        let pause = self.state().wishes.pause_now(&talk.catalog().catalog);
+        tokio::time::sleep(pause).await;
+        let found = talk.catalog();
+        let wish = {
+            let mut state = self.state();
+            let wish = if state.rests { None } else { state.wishes.next(&found.catalog) };
+            state.is_done = wish.is_none() && !state.wishes.waits_for_removal();
+            wish
+        };
+        let Some(wish) = wish else {
+            return Ok(if talk.is_over() { Next::HereAfterRead } else { Next::Here });
+        };
+        let next = talk.ask(&wish).await?;
+        if next != Next::Here {
+            return Ok(next);
+        }
+        let look = self.state().wishes.look(&talk.catalog().catalog);
+        match look {
+            Some(look) => talk.ask(&look).await,
+            None => Ok(next),
         }
     }
 
@@ -185,235 +149,174 @@ impl Operator {
     }
 }
 
-/// Whether it is known what became of it.
-async fn submit(consensus: &Consensus, judge: &Witness, action: Action) -> bool {
-    tracing::info!("operator: {action:?}");
-    judge.see(Seen::Submitting(&action));
-    match consensus.submit(action).await {
-        Ok(outcome) => {
-            tracing::info!("operator: {outcome:?}");
-            judge.see(Seen::Acknowledged(&consensus.watch().borrow().clone()));
-        }
-        Err(SubmitError::Refused(refusal)) => {
-            tracing::info!("operator: refused: {refusal}");
-            judge.see(Seen::Refused(&refusal));
-        }
-        Err(SubmitError::NoLeader { .. }) => {
-            tracing::info!("operator: not proposed");
-            judge.see(Seen::NotProposed);
-        }
-        Err(error) => {
-            tracing::info!("operator: {error}");
-            return false;
-        }
-    }
-    true
-}
-
-/// What is read so holds whatever was acknowledged before. False when it can't be read here.
-async fn settle(consensus: &Consensus, judge: &Witness) -> bool {
+/// What is seen there afterwards holds whatever was acknowledged before. None when it can't be read here.
+async fn settle(seat: &Seat) -> Option<View> {
     for _ in 0..READS_MAX {
-        match consensus.read().await {
-            Ok(applied) => {
-                judge.see(Seen::Settled(&applied));
-                return true;
+        if let Some(view) = seat.view() {
+            let (done, told) = oneshot::channel();
+            let is_asked = view.reads.try_send(done).is_ok();
+            if is_asked && tokio::time::timeout(READ_MAX, told).await.is_ok_and(|told| told.is_ok()) {
+                return Some(view);
             }
-            Err(error) => tracing::info!("operator: can't read yet: {error}"),
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
-    false
+    None
 }
 
-async fn plan(
-    dial: &Arc<SimDial>,
-    catalog: &Catalog,
-    link: &Link,
-    request: &MirrorRequest,
-) -> Option<MirrorPlan> {
-    let asked = format!("mirror {} of {} on {}", request.mirror_topic, request.source_topic, link.name);
-    match tokio::time::timeout(PATIENCE, preflight::plan_mirror(dial.clone(), catalog, link, request)).await {
-        Ok(Ok(plan)) => {
-            tracing::info!("operator: {asked}, source offsets {:?}", plan.source_offsets);
-            Some(plan)
-        }
-        Ok(Err(error)) => {
-            tracing::info!("operator: {asked}: {error}");
-            None
-        }
-        Err(_) => {
-            tracing::info!("operator: {asked}: no answer");
-            None
-        }
-    }
+/// With one process of a node, as far as it knows.
+struct Talk<'a> {
+    seat: &'a Seat,
+    view: &'a View,
+    judge: &'a Judge,
 }
 
-async fn delete_topic(dial: &Arc<SimDial>, catalog: &Catalog, link: &Link, mirror: &MirrorTopic) {
-    let deleted =
-        preflight::delete_topic(dial.clone(), catalog, link, &mirror.name, mirror.destination_topic_id);
-    match tokio::time::timeout(PATIENCE, deleted).await {
-        Ok(Ok(())) => tracing::info!("operator: topic {} is deleted", mirror.name),
-        Ok(Err(error)) => tracing::info!("operator: {error}"),
-        Err(_) => tracing::info!("operator: whether topic {} is deleted isn't known", mirror.name),
-    }
-}
-
-impl State {
-    fn arrive(&mut self, place: usize) {
-        if !self.present.contains(&self.sits_at) {
-            self.sits_at = place;
-        }
-        self.present.insert(place);
+impl Talk<'_> {
+    /// As applied there last.
+    fn catalog(&self) -> Arc<consensus::Applied> {
+        self.view.applied.borrow().clone()
     }
 
-    /// To the next node that is there.
-    fn go_on(&mut self) {
-        let after = self.present.range(self.sits_at + 1..).next();
-        if let Some(next) = after.or(self.present.first()) {
-            self.sits_at = *next;
-        }
+    /// Another process may have answered.
+    fn is_over(&self) -> bool {
+        self.seat.last_process() != Some(self.view.process)
     }
 
-    /// What the next step of a removal is.
-    fn removal(&mut self, catalog: &Catalog) -> Option<Action> {
-        self.to_remove.retain(|(node, _)| !catalog.fleet.removed.contains_key(node));
-        let (node, lost) = *self.to_remove.first()?;
-        let found = catalog.nodes.get(&node)?;
-        if lost {
-            return Some(Action::RemoveNode { node, lost });
+    async fn ask(&self, request: &Request) -> turmoil::Result<Next> {
+        let name = self.seat.name;
+        tracing::info!("operator: asks {name}: {request}");
+        if let Some(asked) = &request.asked {
+            self.judge.see(Seen::Submitting(asked));
         }
-        if found.duty == Duty::Mirrors {
-            return Some(Action::SetDuty { node, duty: Duty::Drains });
+        let late = |_| Err(Lost::NoAnswer(std::io::ErrorKind::TimedOut.into()));
+        let answer = tokio::time::timeout(PATIENCE, http::ask(name, request)).await.unwrap_or_else(late);
+        match &answer {
+            Ok(answer) => tell(request, answer),
+            Err(Lost::NoConnection(error)) => {
+                tracing::info!("operator: no connection to {name}: {}", error.kind())
+            }
+            Err(Lost::NoAnswer(error)) => tracing::info!("operator: no answer of {name}: {}", error.kind()),
         }
-        (catalog.owned_by(node) == 0).then_some(Action::RemoveNode { node, lost })
-    }
-
-    /// Drains a node, or ends that.
-    fn alter_duty(&mut self, catalog: &Catalog) -> Option<Wish> {
-        let nodes: Vec<NodeId> = catalog.nodes.keys().copied().collect();
-        let node = *self.chance.pick(&nodes);
-        let duty = match catalog.nodes.get(&node)?.duty {
-            Duty::Mirrors => Duty::Drains,
-            Duty::Drains | Duty::Stops => Duty::Mirrors,
-        };
-        Some(Wish::OfNodes(Action::SetDuty { node, duty }))
-    }
-
-    fn pause_now(&mut self, catalog: &Catalog) -> Duration {
-        // There is much to do before anything is mirrored.
-        if catalog.links.values().all(|link| link.mirrors.is_empty()) {
-            return Duration::from_millis(self.chance.between(0..=FOUNDING_PAUSE_MS));
+        let outcome = outcome(&answer);
+        if outcome == Outcome::Wrong {
+            return Err(format!("the API of {name} answers {answer:?} to {request}").into());
         }
-        if self.time.elapsed() >= self.until {
-            return TIDY_EVERY;
+        if request.asked.is_some() {
+            self.judge(request, &outcome);
+        } else if let Some(answer) = answer.as_ref().ok().filter(|answer| answer.status == 200) {
+            self.judge_list(request, answer);
         }
-        let twice_ms = u64::try_from(self.pause.as_millis() * 2).unwrap_or(u64::MAX);
-        Duration::from_millis(self.chance.between(0..=twice_ms))
-    }
-
-    fn next(&mut self, catalog: &Catalog) -> Option<Wish> {
-        if let Some(cluster) = clusters::ALL.iter().find(|c| !catalog.clusters.contains_key(c.name)) {
-            return Some(Wish::Submit(self.create_cluster(cluster)));
-        }
-        if let Some(to) = [DESTINATION, UNREACHABLE]
-            .iter()
-            .find(|to| !catalog.links.values().any(|l| *l.destination == *to.name))
-        {
-            return Some(Wish::Submit(self.create_link(&SOURCE, to)));
-        }
-        if let Some(action) = self.removal(catalog) {
-            return Some(Wish::OfNodes(action));
-        }
-        if self.time.elapsed() >= self.until {
-            return self.tidy(catalog);
-        }
-        // Mirrors run to a cluster that answers, and are asked for to the other one as well.
-        let to = if self.chance.percent(90) { DESTINATION } else { UNREACHABLE };
-        let link = catalog.links.values().find(|link| *link.destination == *to.name)?.clone();
-        let mirrors: Vec<Arc<MirrorTopic>> = link.mirrors.values().cloned().collect();
-        if mirrors.is_empty() {
-            return Some(self.mirror(link));
-        }
-        let mirror = self.chance.pick(&mirrors).clone();
-        let key = link.key(&mirror.name);
-        Some(match self.chance.between(0..=99) {
-            0..40 => self.mirror(link),
-            40..55 => Wish::Submit(Action::PauseMirror { mirror: key }),
-            55..75 => Wish::Submit(Action::ResumeMirror { mirror: key }),
-            75..83 => Wish::Delete { link, mirror, with_topic: self.chance.percent(50) },
-            90..95 if catalog.nodes.len() > 1 => self.alter_duty(catalog)?,
-            83..95 => Wish::Submit(self.alter_link(&link)),
-            _ => {
-                let cluster = *self.chance.pick(&clusters::ALL);
-                Wish::Submit(self.create_cluster(&cluster))
+        Ok(match outcome {
+            Outcome::Done | Outcome::Refused(..) if self.is_over() => Next::HereAfterRead,
+            Outcome::Done | Outcome::Refused(..) => Next::Here,
+            Outcome::NotDone | Outcome::Unknown | Outcome::Wrong => {
+                let seconds = answer.ok().and_then(|answer| answer.retry_after_seconds).unwrap_or_default();
+                tokio::time::sleep(Duration::from_secs(seconds).min(RETRY_AFTER_MAX)).await;
+                Next::Elsewhere
             }
         })
     }
 
-    /// In the end every mirror is to run, and there is one that no fault has stopped.
-    fn tidy(&mut self, catalog: &Catalog) -> Option<Wish> {
-        let link = catalog.links.values().find(|link| *link.destination == *DESTINATION.name)?;
-        if let Some(paused) = link.mirrors.values().find(|mirror| mirror.status == MirrorStatus::Paused) {
-            return Some(Wish::Submit(Action::ResumeMirror { mirror: link.key(&paused.name) }));
+    fn judge(&self, request: &Request, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done => {
+                let seen = self.catalog();
+                self.judge.see(Seen::Acknowledged((!self.is_over()).then_some(&*seen)));
+            }
+            // A process that began meanwhile may not know yet what there is.
+            Outcome::Refused(code, why)
+                if !self.is_over() && (!request.has_other_reasons || [NO_LINK, NOT_FOUND].contains(code)) =>
+            {
+                self.judge.see(Seen::Refused(why));
+            }
+            Outcome::Refused(..) | Outcome::NotDone => self.judge.see(Seen::NotProposed),
+            Outcome::Unknown | Outcome::Wrong => {}
         }
-        let drains = |(node, found): (&NodeId, &catalog::Node)| {
-            (found.duty == Duty::Drains && self.to_remove.iter().all(|(gone, _)| gone != node))
-                .then_some(*node)
-        };
-        if let Some(node) = catalog.nodes.iter().find_map(drains) {
-            return Some(Wish::OfNodes(Action::SetDuty { node, duty: Duty::Mirrors }));
+    }
+
+    /// Every node lists what was acknowledged before it was read at.
+    fn judge_list(&self, request: &Request, answer: &Answer) {
+        if request.target != requests::MIRRORS || self.is_over() {
+            return;
         }
-        let runs = |mirror: &Arc<MirrorTopic>| mirror.partitions.iter().any(|p| p.failure.is_none());
-        (!link.mirrors.values().any(runs)).then(|| self.mirror(link.clone()))
-    }
-
-    fn create_cluster(&self, cluster: &Registered) -> Action {
-        let bootstrap: Vec<String> =
-            cluster.hosts.iter().map(|host| format!("{host}:{BROKER_PORT}")).collect();
-        let configs = BTreeMap::from([
-            ("bootstrap.servers".to_owned(), bootstrap.join(",")),
-            ("request.timeout.ms".to_owned(), self.request_timeout_ms.to_string()),
-        ]);
-        Action::CreateCluster { name: cluster.name.into(), cluster_id: cluster.id.into(), configs }
-    }
-
-    fn create_link(&mut self, from: &Registered, to: &Registered) -> Action {
-        Action::CreateLink(NewLink {
-            id: LinkId(URL_SAFE_NO_PAD.encode(self.chance.bytes::<16>()).into()),
-            name: format!("{}-{}", from.name, to.name).into(),
-            destination: to.name.into(),
-            source: Some(from.name.into()),
-            source_cluster_id: from.id.into(),
-            configs: self.link_configs.clone(),
-        })
-    }
-
-    fn mirror(&mut self, link: Arc<Link>) -> Wish {
-        self.mirrors += 1;
-        let source_topic = self.chance.pick(&self.topics).clone();
-        let mirror_topic = format!("{source_topic}.mirror-{}", self.mirrors);
-        let replication_factor = *self.chance.pick(&[None, Some(1), Some(2), Some(3)]);
-        let request =
-            MirrorRequest { source_topic, mirror_topic, replication_factor, configs: BTreeMap::new() };
-        Wish::Mirror { link, request }
-    }
-
-    fn alter_link(&mut self, link: &Link) -> Action {
-        let age_ms = self.chance.between(200..=10_000);
-        let changed = ("metadata.max.age.ms".to_owned(), age_ms.to_string());
-        let configs = link.configs.clone().into_iter().chain([changed]).collect();
-        Action::AlterLinkConfigs { link: link.id.clone(), expected: link.configs.clone(), configs }
+        let text = |row: &serde_json::Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        let rows = answer.body["data"].as_array().into_iter().flatten();
+        let named = rows.map(|row| {
+            let [link, topic, source] =
+                ["link_name", "mirror_topic_name", "source_topic_name"].map(|name| text(row, name));
+            asked::mirror(&link, &topic, &source)
+        });
+        self.judge.see(Seen::Listed(&named.collect::<BTreeSet<String>>()));
     }
 }
 
-fn create_mirror(link: &Link, plan: MirrorPlan) -> Action {
-    let mirror: MirrorKey = link.key(&plan.mirror_topic.as_str().into());
-    Action::CreateMirror(NewMirror {
-        mirror,
-        source_topic: plan.source_topic.as_str().into(),
-        source_topic_id: plan.source_topic_id,
-        partitions: plan.partitions,
-        replication_factor: plan.replication_factor,
-        configs: plan.topic_configs,
-    })
+/// One line an answer.
+fn tell(request: &Request, answer: &Answer) {
+    let (status, Request { method, target, .. }) = (answer.status, request);
+    match outcome_of(answer) {
+        Outcome::Refused(code, why) => tracing::info!("operator: refused: {status} ({code}) {why}"),
+        Outcome::Done => tracing::info!("operator: {status} to {method} {target}"),
+        _ => {
+            let (code, why) = answer.error();
+            tracing::info!("operator: {status} ({code}) to {method} {target}: {why}");
+        }
+    }
+    let body = &answer.body;
+    if body["topic_deleted"] == true {
+        tracing::info!("operator: topic {} is deleted", body["mirror_topic_name"]);
+    } else if let Some(why) = body["error_message"].as_str() {
+        tracing::info!("operator: {why}");
+    }
+}
+
+fn outcome(answer: &Result<Answer, Lost>) -> Outcome {
+    match answer {
+        Ok(answer) => outcome_of(answer),
+        Err(Lost::NoConnection(_)) => Outcome::NotDone,
+        Err(Lost::NoAnswer(_)) => Outcome::Unknown,
+    }
+}
+
+fn outcome_of(answer: &Answer) -> Outcome {
+    let (code, message) = answer.error();
+    // Of what is done to several mirrors at once, each has a row; here it is one.
+    let row = &answer.body["data"][0];
+    match (answer.status, row["error_code"].as_u64()) {
+        (200..=299, Some(code)) => {
+            Outcome::Refused(code, row["error_message"].as_str().unwrap_or_default().to_owned())
+        }
+        (200..=299, None) => Outcome::Done,
+        (400..=499, _) => Outcome::Refused(code, message.to_owned()),
+        (503, _) if code == IN_DOUBT => Outcome::Unknown,
+        (503, _) => Outcome::NotDone,
+        _ => Outcome::Wrong,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(status: u16, body: serde_json::Value) -> Outcome {
+        outcome_of(&Answer { status, retry_after_seconds: None, body })
+    }
+
+    #[test]
+    fn an_answer_says_no_more_than_it_says() {
+        let error = |code: u64| json!({"error_code": code, "message": "why"});
+        assert_eq!(of(201, json!({"name": "north"})), Outcome::Done);
+        assert_eq!(of(204, serde_json::Value::Null), Outcome::Done);
+        assert_eq!(of(200, json!({"data": [{"error_code": null}]})), Outcome::Done);
+        let refused = Outcome::Refused(409, "why".into());
+        assert_eq!(of(200, json!({"data": [{"error_code": 409, "error_message": "why"}]})), refused);
+        assert_eq!(of(409, error(409)), refused);
+        assert_eq!(of(503, error(503)), Outcome::NotDone);
+        assert_eq!(of(503, error(IN_DOUBT)), Outcome::Unknown);
+        assert_eq!(of(500, error(500)), Outcome::Wrong);
+        let timed_out = || std::io::ErrorKind::TimedOut.into();
+        assert_eq!(outcome(&Err(Lost::NoConnection(timed_out()))), Outcome::NotDone);
+        assert_eq!(outcome(&Err(Lost::NoAnswer(timed_out()))), Outcome::Unknown);
+    }
 }

@@ -1,20 +1,18 @@
 //! A node among the others, as the binary wires it (`node/src/peering`), over the simulation's network:
-//! how it is reached, who joins at it, who answers, where the others are. Without TLS and certificates.
+//! how it is reached, who joins at it, where the others are. Without TLS and certificates.
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use actors::engine::Engine;
-use bytes::Bytes;
 use catalog::command::NodeDescription;
 use catalog::{Action, FleetId, NodeId, fleet};
 use consensus::{Consensus, SubmitError};
 use peers::dial::{AcceptFuture, Accepted, BoxedStream, Dial, DialFuture, Listen};
 use peers::join::{AdmitFuture, Admitted, Channel, JoinRequest, Joiner};
 use peers::token::SHARED;
-use peers::{Gate, Serve, ServeFuture, Service, Token};
+use peers::{Gate, Token};
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::chance::SharedChance;
@@ -74,29 +72,6 @@ impl Listen for PeerListen {
             let (stream, from) = self.0.accept().await?;
             Ok(Accepted { stream: Box::new(stream), from: from.to_string() })
         })
-    }
-}
-
-pub struct Services {
-    pub consensus: Consensus,
-    /// Set when the data plane has started.
-    pub engine: Arc<OnceLock<Engine>>,
-}
-
-impl Serve for Services {
-    fn serve(&self, from: NodeId, service: Service, request: Bytes) -> ServeFuture {
-        match service {
-            Service::Raft => {
-                let consensus = self.consensus.clone();
-                Box::pin(async move { consensus.serve(from, request).await })
-            }
-            Service::Fleet => {
-                let answer = self.engine.get().map(|engine| engine.serve(from, request)).unwrap_or_default();
-                Box::pin(std::future::ready(answer))
-            }
-            // Nobody asks here: what nodes see is looked at from outside.
-            Service::Status => Box::pin(std::future::ready(Bytes::new())),
-        }
     }
 }
 

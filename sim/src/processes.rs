@@ -25,7 +25,7 @@ const MUST_HAPPEN: [&str; 19] = [
     "disk: a commit waits for",
     "fault: clock set: ",
     "catalog: index",
-    "operator: Done",
+    "operator: 201 to ",
     "fault: ",
     "dial: ",
     "shown: link ",

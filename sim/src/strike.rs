@@ -11,6 +11,7 @@ use crate::faults::Kind;
 use crate::fleet_faults::{From, Way};
 use crate::history::{History, Key};
 use crate::mirrors::Mirrors;
+use crate::operator;
 use crate::oracle::Oracle;
 use crate::struck::Struck;
 
@@ -127,7 +128,9 @@ impl Field {
             }
             From::Peers => peers.collect(),
             From::Cluster(side) => brokers(side).collect(),
-            From::Everyone => peers.chain(Side::BOTH.into_iter().flat_map(brokers)).collect(),
+            From::Everyone => {
+                peers.chain(Side::BOTH.into_iter().flat_map(brokers)).chain([operator::HOST]).collect()
+            }
         };
         tracing::info!("cut: {node} from {others:?}");
         for other in others {

@@ -14,7 +14,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use crate::time::Time;
 
 /// Crates whose logs belong to the trace. Libraries' do not: openraft logs the machine's time.
-const TOLD: [&str; 7] = ["actors", "broker", "catalog", "consensus", "kafka", "peers", "sim"];
+const TOLD: [&str; 8] = ["actors", "broker", "catalog", "consensus", "kafka", "lockstep", "peers", "sim"];
 
 /// turmoil runs each host inside a span of this name.
 const HOST_SPAN: &str = "node";

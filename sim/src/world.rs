@@ -17,7 +17,7 @@ use crate::history::Key;
 use crate::invariants;
 use crate::judge::{Judge, Logs, Seen, Shown};
 use crate::node::{self, Common};
-use crate::operator::Operator;
+use crate::operator::{self, Operator};
 use crate::options::Options;
 use crate::oracle::Oracle;
 use crate::producer::{self, Producers};
@@ -103,6 +103,9 @@ impl World<'_> {
             let seat = place.seat.clone();
             sim.host(seat.name, move || seat.clone().run());
         }
+        let seats: Vec<_> = fleet.places.iter().map(|place| place.seat.clone()).collect();
+        let (person, hearing) = (operator.clone(), judge.clone());
+        sim.host(operator::HOST, move || person.clone().work(seats.clone(), hearing.clone()));
         let faults = options.faults.iter().rev().cloned().collect();
         let ambushes = (options.ambushes.clone(), Duration::ZERO);
         Self {

@@ -19,7 +19,6 @@ use super::extract::{ApiPath, ApiQuery, AuthorityPath, NoParameters};
 use super::paging::{self, PageQuery};
 use super::rows::resource;
 use super::types::{AuthorityRow, Page, Resource};
-use crate::peering::now_ms;
 use crate::status::Seen;
 
 const AUTHORITIES: &str = "/lockstep/v1/authorities";
@@ -65,7 +64,7 @@ pub async fn rotate(
     }
     let fleet = api.catalog().catalog.fleet.id.clone();
     let fleet = fleet.ok_or_else(|| conflict("this fleet isn't founded yet; try again in a moment"))?;
-    let made = found(&fleet, now_ms())
+    let made = found(&fleet, api.clock.now_ms())
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let id = fingerprint(&made.certificate);
     api.submit(Action::AddAuthority { authority: made }, false).await?;
@@ -92,7 +91,7 @@ pub async fn remove(
     let (applied, seen) = seen(&api).await;
     let catalog = &applied.catalog;
     let certificate = find(catalog, &authority)?.certificate.clone();
-    may_remove(catalog, &seen, &certificate)?;
+    may_remove(catalog, &seen, &certificate, api.clock.now_ms())?;
     let id = fingerprint(&certificate);
     let row = rows_from(catalog, &seen).into_iter().find(|row| row.authority_id == id);
     api.submit(Action::RemoveAuthority { certificate }, false).await?;
@@ -120,11 +119,11 @@ fn no_authority(id: &str) -> ApiError {
 
 /// Whether no member would be left with a certificate that others don't trust. A certificate that was signed
 /// for a node on its way in is of the authority that signs, or that node is a member already.
-pub fn may_remove(catalog: &Catalog, seen: &Seen, certificate: &[u8]) -> ApiResult<()> {
+pub fn may_remove(catalog: &Catalog, seen: &Seen, certificate: &[u8], at_ms: i64) -> ApiResult<()> {
     if catalog.fleet.authorities.last().is_some_and(|last| *last.certificate == *certificate) {
         // Never the last one: said before what waits for whom.
         let remove = Action::RemoveAuthority { certificate: certificate.into() };
-        return super::would_apply(catalog, remove);
+        return super::would_apply(catalog, at_ms, remove);
     }
     let id = fingerprint(certificate);
     let why = |(node, member): (&NodeId, &Node)| {

@@ -16,6 +16,8 @@ pub const INVALID: u32 = 40_002;
 pub const NO_TOPIC: u32 = 40_403;
 pub const NO_LINK: u32 = 40_404;
 pub const EXISTS: u32 = 40_902;
+/// It may have been done, or may be done yet. After any other 503 nothing was done.
+pub const IN_DOUBT: u32 = 50_301;
 
 /// An election takes about a second.
 const RETRY_AFTER_ELECTION: HeaderValue = HeaderValue::from_static("1");
@@ -66,6 +68,11 @@ impl ApiError {
     fn unavailable(message: String, retry_after: HeaderValue) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, message);
         Self { retry_after: Some(retry_after), ..error }
+    }
+
+    /// Some of what was asked for may have been done, or may be done yet.
+    pub fn in_doubt(self) -> Self {
+        Self { code: IN_DOUBT, ..self }
     }
 
     /// A cluster that a request describes can't be used as described.
@@ -121,7 +128,9 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Refused(refusal) => refusal.into(),
-            other => Self::unavailable(other.to_string(), RETRY_AFTER_ELECTION),
+            SubmitError::NoLeader { .. } => Self::unavailable(error.to_string(), RETRY_AFTER_ELECTION),
+            // Deadline and end of consensus; of what isn't known yet, the worst is assumed.
+            other => Self::unavailable(other.to_string(), RETRY_AFTER_ELECTION).in_doubt(),
         }
     }
 }

@@ -65,7 +65,7 @@ pub async fn create(
         }
     };
     let new = NewLink {
-        id: fresh_id(),
+        id: fresh_id(&api),
         name: name.into(),
         destination: destination.name.clone(),
         source,
@@ -132,8 +132,8 @@ async fn described_source(
 }
 
 /// 16 random bytes, as Kafka writes its ids.
-fn fresh_id() -> LinkId {
-    LinkId(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()).into())
+fn fresh_id(api: &Api) -> LinkId {
+    LinkId(URL_SAFE_NO_PAD.encode(api.entropy.bytes::<16>()).into())
 }
 
 /// Links on a cluster.

@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 use super::error::{ApiError, ApiResult};
 use super::extract::{ApiJson, ApiPath, ApiQuery, LinkPath};
 use super::types::{AlterMirrorRow, AlterMirrors, Page, PageMetadata};
-use super::{Api, find_link, rows, would_apply};
+use super::{Api, find_link, rows};
 
 /// Each topic is a durable write of a fraction of a millisecond.
 const TOPICS_MAX: usize = 1_000;
@@ -145,13 +145,14 @@ async fn alter(
         } else {
             let action = action(link.key(&topic.as_str().into()));
             if query.validate_only {
-                would_apply(&applied.catalog, action).err()
+                api.would_apply(&applied.catalog, action).err()
             } else {
                 match api.consensus.submit(action).await {
                     Ok(_) => None,
                     Err(SubmitError::Refused(refusal)) => Some(refusal.into()),
                     // Says nothing about this topic, and the call may be repeated as it is.
-                    Err(other) => return Err(other.into()),
+                    Err(other) if data.is_empty() => return Err(other.into()),
+                    Err(other) => return Err(ApiError::from(other).in_doubt()),
                 }
             }
         };

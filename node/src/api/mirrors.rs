@@ -16,7 +16,7 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{ApiJson, ApiPath, ApiQuery, LinkPath, MirrorPath};
 use super::names::check_topic;
 use super::types::{CreateMirror, MirrorPlanBody, MirrorRow, Page, PlannedPartition, Resource};
-use super::{ALL, Api, find_link, keys, links_on, paging, rows, would_apply};
+use super::{ALL, Api, find_link, keys, links_on, paging, rows};
 use crate::status::Seen;
 
 /// Every status that a filter may name (SPEC section 4).
@@ -63,10 +63,10 @@ pub async fn create(
     let link = find_link(&applied.catalog, &cluster, &link)?;
     let request = read_request(link, body)?;
     // The catalog's own refusals first: they say more than a topic that happens to exist.
-    would_apply(&applied.catalog, Action::CreateMirror(draft(link, &request)))?;
+    api.would_apply(&applied.catalog, Action::CreateMirror(draft(link, &request)))?;
     let plan = api.preflight.plan(&applied.catalog, link, &request).await?;
     if query.validate_only {
-        would_apply(&applied.catalog, Action::CreateMirror(plan.clone().into_new(link)))?;
+        api.would_apply(&applied.catalog, Action::CreateMirror(plan.clone().into_new(link)))?;
         return Ok(Json(plan_body(link, plan)).into_response());
     }
     let new = plan.into_new(link);

@@ -1,6 +1,7 @@
 //! The HTTP API: routes, and what every handler shares.
 //!
-//! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success.
+//! - [`types`]: bodies, shared with the CLI. [`error`]: every answer that isn't a success. [`entropy`]: chance, as
+//!   a seam.
 //! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
 //! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`nodes`], [`authorities`], [`health`]: one file a
@@ -9,51 +10,59 @@
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
 //! command and passes the refusal on. It never talks to a broker but through [`preflight`].
 
-pub mod alter;
-pub mod authorities;
-pub mod clusters;
-pub mod error;
-pub mod extract;
-pub mod fleet;
-pub mod gauges;
-pub mod health;
-pub mod keys;
-pub mod link_configs;
-pub mod links;
-pub mod mirror_actions;
-pub mod mirror_deletion;
-pub mod mirrors;
-pub mod names;
-pub mod nodes;
-pub mod openapi;
-pub mod paging;
+// Simulation runs this: chance and time come through its seams.
+#![warn(clippy::disallowed_methods)]
+
+pub(crate) mod alter;
+pub(crate) mod authorities;
+pub(crate) mod clusters;
+pub mod entropy;
+pub(crate) mod error;
+pub(crate) mod extract;
+pub(crate) mod fleet;
+pub(crate) mod gauges;
+pub(crate) mod health;
+pub(crate) mod keys;
+pub(crate) mod link_configs;
+pub(crate) mod links;
+pub(crate) mod mirror_actions;
+pub(crate) mod mirror_deletion;
+pub(crate) mod mirrors;
+pub(crate) mod names;
+pub(crate) mod nodes;
+pub(crate) mod openapi;
+pub(crate) mod paging;
 pub mod preflight;
-pub mod rows;
-pub mod secrets;
+pub(crate) mod rows;
+pub(crate) mod secrets;
 #[cfg(test)]
 mod tests;
-pub mod types;
+pub(crate) mod types;
 
+use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use actors::clock::WallClock;
 use actors::observe::Observatory;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
+use axum::serve::Listener;
 use catalog::{Action, Catalog, Cluster, Command, Link};
 use consensus::Consensus;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use entropy::Entropy;
 use error::{ApiError, ApiResult};
 use preflight::Preflight;
 
 use crate::status::Fleet;
 
 /// Stands for all clusters or all links in a path.
-pub const ALL: &str = "-";
+pub(crate) const ALL: &str = "-";
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
@@ -63,6 +72,8 @@ pub struct Api {
     pub metrics: PrometheusHandle,
     /// Every node's view of what it runs.
     pub fleet: Fleet,
+    pub clock: WallClock,
+    pub entropy: Entropy,
 }
 
 impl Api {
@@ -79,17 +90,19 @@ impl Api {
     /// Proposes a change; with `validate_only` asks a copy of the catalog instead.
     async fn submit(&self, action: Action, validate_only: bool) -> ApiResult<()> {
         if validate_only {
-            return would_apply(&self.catalog().catalog, action);
+            return self.would_apply(&self.catalog().catalog, action);
         }
         self.consensus.submit(action).await?;
         Ok(())
     }
+
+    /// Whether this catalog would take it; changes nothing.
+    fn would_apply(&self, catalog: &Catalog, action: Action) -> ApiResult<()> {
+        would_apply(catalog, self.clock.now_ms(), action)
+    }
 }
 
-/// Whether the catalog would take this; changes nothing.
-fn would_apply(catalog: &Catalog, action: Action) -> ApiResult<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let at_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+fn would_apply(catalog: &Catalog, at_ms: i64, action: Action) -> ApiResult<()> {
     // Copies maps of pointers, not what they point to.
     catalog.clone().apply(Command { at_ms, action })?;
     Ok(())
@@ -115,12 +128,26 @@ fn links_on<'a>(catalog: &'a Catalog, cluster: &str) -> ApiResult<Vec<&'a Arc<Li
 }
 
 /// Probes only: safe to show where the API must not be reached.
-pub fn probes(api: Api) -> Router {
+pub(crate) fn probes(api: Api) -> Router {
     finish(probe_routes().into(), api)
 }
 
 pub fn router(api: Api) -> Router {
     finish(routes().into(), api)
+}
+
+/// Serves until `stopping` is true, and then what is under way.
+pub async fn serve<L>(listener: L, router: Router, mut stopping: watch::Receiver<bool>)
+where
+    L: Listener,
+    L::Addr: Debug,
+{
+    let stopped = async move {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        tracing::error!(%error, "the API stopped");
+    }
 }
 
 fn probe_routes() -> OpenApiRouter<Api> {

@@ -1,7 +1,7 @@
 //! Members of the fleet: `/lockstep/v1/nodes`, and the tokens that let new ones in.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::State;
@@ -138,9 +138,8 @@ pub async fn create_token(
         let message = format!("must be 1 to {}", TOKEN_LIFE_MAX.as_secs());
         return Err(ApiError::invalid("expires_in_seconds", message));
     }
-    let token = peers::Token::of(rand::random(), rand::random());
-    let expires = SystemTime::now() + life;
-    let since_1970 = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let token = peers::Token::of(api.entropy.bytes(), api.entropy.bytes());
+    let since_1970 = Duration::from_millis(u64::try_from(api.clock.now_ms()).unwrap_or_default()) + life;
     let expires_ms = i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX);
     let held = JoinToken { secret: token.secret.clone(), expires_ms, used_by: None };
     api.submit(Action::IssueToken { id: token.id.clone(), token: held }, false).await?;
@@ -148,7 +147,7 @@ pub async fn create_token(
     let addresses = nodes.catalog.nodes.values().filter_map(|node| node.address.as_deref());
     let body = JoinTokenBody {
         token: token.reveal(),
-        expires_at: humantime::format_rfc3339_seconds(expires).to_string(),
+        expires_at: humantime::format_rfc3339_seconds(UNIX_EPOCH + since_1970).to_string(),
         addresses: addresses.map(str::to_owned).collect(),
     };
     let path = "/lockstep/v1/join-tokens".to_owned();

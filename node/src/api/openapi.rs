@@ -49,7 +49,10 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 fn answers_errors(operation: &mut Operation) {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
     let response = ResponseBuilder::new()
-        .description("what went wrong, and the way out; 503 comes with Retry-After")
+        .description(
+            "what went wrong, and the way out; 503 comes with Retry-After, and \
+                      with error_code 50301 where it may have been done all the same",
+        )
         .content("application/json", body)
         .build();
     operation.responses.responses.insert("default".to_owned(), RefOr::T(response));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actors::preflight::{self, ClusterFacts, MirrorPlan, MirrorRequest, PreflightError};
 use actors::sync::acls::preview::preview;
 use catalog::{Catalog, Link, TopicId};
-use kafka::client::TcpDial;
+use kafka::client::Dial;
 
 /// Shorter than what the CLI waits for an answer, so that the reason arrives.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -43,13 +43,13 @@ pub trait Preflight: Send + Sync {
     fn acls<'a>(&'a self, catalog: &'a Catalog, link: &'a Link) -> Lines<'a>;
 }
 
-/// Asks the clusters themselves.
-pub struct LivePreflight;
+/// Asks the clusters themselves, over connections that this makes.
+pub struct LivePreflight(pub Arc<dyn Dial>);
 
 impl Preflight for LivePreflight {
     fn probe<'a>(&'a self, name: &'a str, configs: &'a BTreeMap<String, String>) -> Answer<'a, ClusterFacts> {
         let cluster = format!("cluster '{name}'");
-        Box::pin(limited(cluster, preflight::probe_cluster(Arc::new(TcpDial), name, configs)))
+        Box::pin(limited(cluster, preflight::probe_cluster(self.0.clone(), name, configs)))
     }
 
     fn plan<'a>(
@@ -59,7 +59,7 @@ impl Preflight for LivePreflight {
         request: &'a MirrorRequest,
     ) -> Answer<'a, MirrorPlan> {
         let clusters = format!("source or destination of link '{}'", link.name);
-        Box::pin(limited(clusters, preflight::plan_mirror(Arc::new(TcpDial), catalog, link, request)))
+        Box::pin(limited(clusters, preflight::plan_mirror(self.0.clone(), catalog, link, request)))
     }
 
     fn delete_topic<'a>(
@@ -70,12 +70,12 @@ impl Preflight for LivePreflight {
         topic_id: TopicId,
     ) -> Answer<'a, ()> {
         let cluster = format!("cluster '{}'", link.destination);
-        Box::pin(limited(cluster, preflight::delete_topic(Arc::new(TcpDial), catalog, link, topic, topic_id)))
+        Box::pin(limited(cluster, preflight::delete_topic(self.0.clone(), catalog, link, topic, topic_id)))
     }
 
     fn acls<'a>(&'a self, catalog: &'a Catalog, link: &'a Link) -> Lines<'a> {
         Box::pin(async move {
-            let told = tokio::time::timeout(LIMIT, preview(Arc::new(TcpDial), catalog, link)).await;
+            let told = tokio::time::timeout(LIMIT, preview(self.0.clone(), catalog, link)).await;
             let told = told.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
             told.unwrap_or_else(|why| vec![format!("what AclSync would do isn't known: {why}")])
         })

@@ -4,10 +4,10 @@
 //! - [`door`]: who may join at this node. [`services`]: who answers a member's calls.
 //! - [`trust`]: certificates renewed, authorities followed, and whether this node was removed.
 
-pub mod door;
-pub mod membership;
+pub(crate) mod door;
+pub(crate) mod membership;
 pub mod services;
-pub mod trust;
+pub(crate) mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use peers::Token;
 
 /// What a node was told about its peers.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub data_dir: PathBuf,
     /// `host:port` where others reach this node.
     pub address: Arc<str>,
@@ -33,7 +33,7 @@ pub struct Setup {
 
 /// PEM files of an operator's own authority, in place of the fleet's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnCertificates {
+pub(crate) struct OwnCertificates {
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub authority: PathBuf,
@@ -51,7 +51,7 @@ impl Setup {
 }
 
 /// Milliseconds since 1970.
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }

@@ -6,8 +6,8 @@
 //!
 //! JSON between nodes: members of two versions understand each other.
 
-pub mod gather;
-pub mod seen;
+pub(crate) mod gather;
+pub(crate) mod seen;
 
 pub use gather::Fleet;
-pub use seen::Seen;
+pub(crate) use seen::Seen;

@@ -51,7 +51,7 @@ fn says(signed_by: &Authority) -> SeenTrust {
 }
 
 fn refused(catalog: &Catalog, seen: &Seen, authority: &Authority) -> Option<String> {
-    may_remove(catalog, seen, &authority.certificate).err().map(|error| error.message)
+    may_remove(catalog, seen, &authority.certificate, 1).err().map(|error| error.message)
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 
 use axum::body::Body;
 use axum::http::Request;
+use consensus::SubmitError;
 use serde_json::{Value, json};
 
 use super::{CLUSTERS, LINKS, MIRRORS, Node};
+use crate::api::error::{ApiError, IN_DOUBT};
 use crate::api::extract::BODY_BYTES_MAX;
 
 /// Posts, and expects this answer and an unchanged catalog.
@@ -268,12 +270,19 @@ async fn actions_need_topics() {
     }
 }
 
+#[test]
+fn what_surely_was_not_done_is_told_from_what_may_have_been() {
+    let code = |error: SubmitError| ApiError::from(error).code;
+    assert_eq!(code(SubmitError::NoLeader { leader: None }), 503);
+    assert_eq!([SubmitError::Deadline, SubmitError::Stopped].map(code), [IN_DOUBT; 2]);
+}
+
 #[tokio::test]
 async fn without_consensus_changes_are_answered_503_and_reads_go_on() {
     let node = Node::with_mirror().await;
     node.api.consensus.shutdown().await;
     let reply = node.delete(&format!("{MIRRORS}/orders")).await;
-    assert_eq!(reply.error(), (503, 503, "consensus on this node has stopped"));
+    assert_eq!(reply.error(), (503, u64::from(IN_DOUBT), "consensus on this node has stopped"));
     assert_eq!(reply.headers["retry-after"], "1");
     assert_eq!(
         node.post(&format!("{MIRRORS}:pause"), json!({"mirror_topic_names": ["orders"]})).await.status,

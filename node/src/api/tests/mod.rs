@@ -10,6 +10,7 @@ mod shown;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use actors::clock::WallClock;
 use actors::preflight::{ClusterFacts, MirrorPlan, MirrorRequest, PreflightError};
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
+use super::entropy::Entropy;
 use super::preflight::{Answer, Lines, Preflight};
 use super::{Api, router};
 use crate::status::Fleet;
@@ -150,6 +152,8 @@ impl Node {
             preflight: Arc::new(FakeClusters),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             fleet,
+            clock: WallClock::system(),
+            entropy: Entropy::system(),
         };
         Self { router: router(api.clone()), api, _directory: directory }
     }
