@@ -33,6 +33,7 @@ use crate::rest::{self, Resting};
 use crate::settings::{self, LinkSettings};
 use crate::setup;
 use crate::stop::Stopping;
+use crate::sync::acls::AclSync;
 use crate::sync::configs::ConfigSync;
 use crate::sync::mirrors::AutoCreate;
 use crate::sync::offsets::OffsetSync;
@@ -414,8 +415,8 @@ fn syncs(
     settings: &LinkSettings,
     plane: &Arc<LinkPlane>,
     surroundings: &Surroundings,
-) -> [AbortHandle; 3] {
-    let Surroundings { node, catalog, observatory, .. } = surroundings;
+) -> [AbortHandle; 4] {
+    let Surroundings { node, catalog, observatory, dial, .. } = surroundings;
     let configs = ConfigSync {
         link: link.id.clone(),
         node: *node,
@@ -432,6 +433,14 @@ fn syncs(
         catalog: catalog.clone(),
         observatory: observatory.clone(),
     };
+    let acls = AclSync {
+        link: link.id.clone(),
+        node: *node,
+        plane: plane.clone(),
+        catalog: catalog.clone(),
+        observatory: observatory.clone(),
+        dial: dial.clone(),
+    };
     let mirrors = AutoCreate {
         link: link.id.clone(),
         node: *node,
@@ -442,6 +451,7 @@ fn syncs(
     [
         tokio::spawn(configs.run()).abort_handle(),
         tokio::spawn(offsets.run()).abort_handle(),
+        tokio::spawn(acls.run()).abort_handle(),
         tokio::spawn(mirrors.run()).abort_handle(),
     ]
 }

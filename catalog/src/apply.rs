@@ -1,5 +1,6 @@
 //! `apply`: the only way the catalog changes. Total and deterministic; a refusal changes nothing.
 
+mod acls;
 mod fleet;
 mod itself;
 mod life;
@@ -95,6 +96,7 @@ impl Catalog {
             Action::MirrorStopped { mirror, producer, assignment_epoch, ends, remarks } => {
                 self.stopped(&mirror, (producer, assignment_epoch), (ends, remarks), at_ms)
             }
+            Action::RecordAcls { link, as_of_ms, changes } => self.record_acls(&link, as_of_ms, changes),
             Action::CreateMirrorByItself(mirror) => self.create_mirror_by_itself(mirror, at_ms),
         }
     }
@@ -196,6 +198,7 @@ impl Catalog {
             return Err(Refusal::InUse { what: "link".into(), name: link.name.to_string(), by });
         }
         self.links.remove(id);
+        self.acls.remove(id);
         self.forgotten.remove(id);
         Ok(Outcome::Done)
     }
@@ -227,6 +230,7 @@ impl Catalog {
             partitions: vec![MirrorPartition::default(); new.partitions as usize],
         };
         self.link_mut(&new.mirror.link)?.mirrors.insert(topic, Arc::new(mirror));
+        self.forget_stopped(&new.mirror);
         Ok(Outcome::Done)
     }
 

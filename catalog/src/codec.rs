@@ -8,7 +8,10 @@
 //! The catalog as a whole (in snapshots) has a version of its own, because its shape grows where
 //! commands only get new kinds. A build reads every older version; a newer one it refuses.
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -25,8 +28,8 @@ pub const VERSION: u8 = 1;
 
 /// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address. 2: it
 /// doesn't know which assignment epochs deleted mirrors had. 3: its mirror topics don't stop. 4: its
-/// links forget which mirrors were deleted.
-pub const CATALOG_VERSION: u8 = 5;
+/// links forget which mirrors were deleted. 5: it doesn't know who wrote which ACLs.
+pub const CATALOG_VERSION: u8 = 6;
 
 /// Decoding stops beyond this: a bound on what a corrupt length can make us allocate.
 const DECODED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -69,10 +72,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 /// As a build before this one can read it, as long as there is nothing in it that the other wouldn't know: a
 /// fleet is upgraded node by node.
 pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
-    let Catalog { nodes, clusters, links, fleet, forgotten } = catalog;
-    match forgotten.is_empty() {
-        true => encode_as(4, &(nodes, clusters, links, fleet)),
-        false => encode_as(CATALOG_VERSION, catalog),
+    let Catalog { nodes, clusters, links, fleet, forgotten, acls } = catalog;
+    match (acls.is_empty(), forgotten.is_empty()) {
+        (false, _) => encode_as(CATALOG_VERSION, catalog),
+        (true, false) => encode_as(5, &(nodes, clusters, links, fleet, forgotten)),
+        (true, true) => encode_as(4, &(nodes, clusters, links, fleet)),
     }
 }
 
@@ -81,6 +85,7 @@ pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
 pub fn decode_catalog(bytes: &[u8]) -> Result<Catalog, CodecError> {
     match version(bytes)? {
         (CATALOG_VERSION, body) => decode_body(body),
+        (5, body) => decode_body::<CatalogV5>(body).map(Catalog::from),
         (4, body) => decode_body::<CatalogV4>(body).map(Catalog::from),
         (3, body) => decode_body::<CatalogV3>(body).map(Catalog::from),
         (2, body) => decode_body::<CatalogV2>(body).map(Catalog::from),
@@ -227,6 +232,22 @@ impl From<CatalogV4> for Catalog {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+struct CatalogV5 {
+    nodes: BTreeMap<NodeId, Node>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    links: BTreeMap<LinkId, Arc<Link>>,
+    fleet: Fleet,
+    forgotten: BTreeMap<LinkId, BTreeSet<Arc<str>>>,
+}
+
+impl From<CatalogV5> for Catalog {
+    fn from(old: CatalogV5) -> Self {
+        let CatalogV5 { nodes, clusters, links, fleet, forgotten } = old;
+        Self { nodes, clusters, links, fleet, forgotten, ..Self::default() }
+    }
+}
+
 fn links(old: BTreeMap<LinkId, LinkV3>) -> BTreeMap<LinkId, Arc<Link>> {
     let link = |old: LinkV3| Link {
         id: old.id,
@@ -254,109 +275,5 @@ fn mirror(old: MirrorTopicV3) -> MirrorTopic {
         producer: old.producer,
         stop: None,
         partitions: old.partitions,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_catalog_without_anything_new_is_written_as_the_fourth_version_wrote_it() {
-        let nodes = BTreeMap::from([(NodeId(7), Node::of_level_1("n".into(), 3))]);
-        let (clusters, links) = (BTreeMap::new(), BTreeMap::new());
-        let bytes = encode_as(4, &CatalogV4 { nodes, clusters, links, fleet: Fleet::default() });
-        let written = [4, 1, 7, 1, b'n', 3, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(bytes, written, "as the fourth version wrote it");
-        let mut read = decode_catalog(&bytes).expect("readable");
-        assert_eq!((read.nodes[&NodeId(7)].starts, read.forgotten.len()), (3, 0));
-        assert_eq!(encode_catalog(&read), bytes);
-        read.forgotten.insert(LinkId("l".into()), ["orders".into()].into());
-        let newer = encode_catalog(&read);
-        assert_eq!((newer[0], &newer[newer.len() - 11..]), (5, &b"\x01\x01l\x01\x06orders"[..]));
-        assert_eq!(decode_catalog(&newer).expect("readable"), read);
-    }
-
-    #[test]
-    fn a_catalog_of_the_third_version_is_read() {
-        let mirror = MirrorTopicV3 {
-            name: "m".into(),
-            source_topic: "s".into(),
-            source_topic_id: TopicId([1; 16]),
-            destination_topic_id: TopicId([2; 16]),
-            replication_factor: None,
-            configs: BTreeMap::new(),
-            status: MirrorStatus::Paused,
-            status_since_ms: 7,
-            producer: Some(ProducerIdentity { producer_id: 5, producer_epoch: 1 }),
-            partitions: vec![MirrorPartition::default()],
-        };
-        let link = LinkV3 {
-            id: LinkId("l".into()),
-            name: "n".into(),
-            destination: "w".into(),
-            source: None,
-            source_cluster_id: "a".into(),
-            destination_cluster_id: "b".into(),
-            configs: BTreeMap::new(),
-            mirrors: BTreeMap::from([("m".into(), mirror)]),
-        };
-        let old = CatalogV3 {
-            nodes: BTreeMap::new(),
-            clusters: BTreeMap::new(),
-            links: BTreeMap::from([(LinkId("l".into()), link)]),
-            fleet: Fleet::default(),
-        };
-        let bytes = encode_as(3, &old);
-        let mut written = vec![3, 0, 0, 1, 1, b'l', 1, b'l', 1, b'n', 1, b'w', 0, 1, b'a', 1, b'b', 0, 1];
-        written.extend([1, b'm', 1, b'm', 1, b's']);
-        written.extend([[1; 16], [2; 16]].concat());
-        written.extend([0, 0, 2, 14, 1, 10, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes, written, "as the third version wrote it");
-        let read = decode_catalog(&bytes).expect("readable");
-        let mirror = &read.links[&LinkId("l".into())].mirrors["m"];
-        assert_eq!((mirror.status, mirror.stop.as_ref()), (MirrorStatus::Paused, None));
-        assert_eq!(decode_catalog(&encode_catalog(&read)).expect("readable"), read);
-    }
-
-    #[test]
-    fn a_catalog_of_the_second_version_is_read() {
-        let removed = BTreeMap::from([(NodeId(9), 5)]);
-        let fleet = FleetV2 {
-            id: Some(FleetId("f".into())),
-            authorities: Vec::new(),
-            join_tokens: BTreeMap::new(),
-            removed,
-            hand_overs: BTreeMap::new(),
-        };
-        let (nodes, clusters, links) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let bytes = encode_as(2, &CatalogV2 { nodes, clusters, links, fleet });
-        assert_eq!(bytes, [2, 0, 0, 0, 1, 1, b'f', 0, 0, 1, 9, 10, 0], "as the second version wrote it");
-        let read = decode_catalog(&bytes).expect("readable");
-        assert_eq!((read.fleet.removed.get(&NodeId(9)), read.fleet.deleted_epoch_max), (Some(&5), 0));
-        assert_eq!(decode_catalog(&encode_catalog(&read)).expect("readable"), read);
-    }
-
-    #[test]
-    fn a_catalog_of_the_first_version_is_read() {
-        let nodes = BTreeMap::from([(NodeId(7), NodeV1 { name: "n".into(), starts: 3 })]);
-        let old = CatalogV1 { nodes, clusters: BTreeMap::new(), links: BTreeMap::new() };
-        let bytes = encode_as(1, &old);
-        assert_eq!(bytes, [1, 1, 7, 1, b'n', 3, 0, 0], "as the first version wrote it");
-        let read = decode_catalog(&bytes).expect("readable");
-        assert_eq!((read.nodes[&NodeId(7)].starts, read.level()), (3, 1));
-        assert_eq!(decode_catalog(&encode_catalog(&read)).expect("readable"), read);
-    }
-
-    #[test]
-    fn a_newer_version_is_refused_with_its_number() {
-        let newer = [CATALOG_VERSION + 1, 0];
-        check_catalog_version(&newer).expect_err("newer");
-        check_catalog_version(&encode_catalog(&Catalog::default())[..1]).expect("this build's own");
-        let refused = decode_catalog(&newer).expect_err("newer");
-        assert_eq!(
-            refused.to_string(),
-            "written in format 6, this build reads up to 5: use a newer lockstep"
-        );
     }
 }

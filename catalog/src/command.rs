@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::acls::AclChange;
 use crate::fleet::{Authority, Duty, FleetId, JoinToken, PartitionKey};
 use crate::model::{Failure, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId};
 use crate::stop::StoppedPartition;
@@ -188,6 +189,15 @@ pub enum Action {
     // Level 4 from here on.
     /// By the link itself: refused unless it is to, and for a source topic that it had a mirror of before.
     CreateMirrorByItself(NewMirror),
+    // Level 5 from here on.
+    /// What a link's ACL sync is about to write, has deleted or withholds; at most
+    /// [`crate::acls::ACL_CHANGES_MAX`]. Each change names what it was decided on.
+    RecordAcls {
+        link: LinkId,
+        /// Given when the source was read whole for it; milliseconds since 1970.
+        as_of_ms: Option<i64>,
+        changes: Vec<AclChange>,
+    },
 }
 
 /// What a node says of itself when it starts.
@@ -247,6 +257,7 @@ impl Action {
             | Self::FenceMirror { .. }
             | Self::MirrorStopped { .. } => 3,
             Self::CreateMirrorByItself(_) => 4,
+            Self::RecordAcls { .. } => 5,
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::model::{Catalog, MirrorKey, NodeId};
 /// it knows its level: `apply` must do the same everywhere.
 ///
 /// 1: one node is a whole fleet. 2: fleets of several nodes. 3: mirror topics stop. 4: links make mirrors by
-/// themselves.
-pub const LEVEL: u32 = 4;
+/// themselves. 5: ACLs follow the source.
+pub const LEVEL: u32 = 5;
 
 /// A fleet's id: 22 characters of URL-safe base64, drawn by its founder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -15,6 +15,7 @@
 // Simulation runs this crate: chance and time come through its seams.
 #![warn(clippy::disallowed_methods)]
 
+pub mod acls;
 pub mod apply;
 pub mod codec;
 pub mod command;

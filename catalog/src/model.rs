@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::acls::AclRecord;
 use crate::fleet::{Fleet, Node};
 use crate::stop::Stop;
 
@@ -60,6 +61,8 @@ pub struct Catalog {
     /// Source topics whose mirrors were deleted while their link made mirrors by itself: it makes none of
     /// them again. By link.
     pub forgotten: BTreeMap<LinkId, BTreeSet<Arc<str>>>,
+    /// Of links whose ACLs follow the source, or did.
+    pub acls: BTreeMap<LinkId, Arc<AclRecord>>,
 }
 
 /// A registered Kafka cluster.

@@ -135,7 +135,7 @@ fn nothing_is_remembered_of_links_that_make_none_nor_of_those_that_are_gone() {
 
 #[test]
 fn members_of_an_older_build_remember_nothing_and_so_nobody_does() {
-    let mut catalog = catalog_of(fleet::LEVEL - 1);
+    let mut catalog = catalog_of(3);
     does(&mut catalog, Action::CreateMirror(mirror("orders", "orders")));
     does(&mut catalog, delete("orders"));
     assert!(catalog.forgotten.is_empty());

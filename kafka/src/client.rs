@@ -96,6 +96,15 @@ impl Client {
         self.inner.config.request_timeout
     }
 
+    /// As whom brokers know this client by default. None: it shows a certificate, of which each broker makes a name
+    /// by rules of its own.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a reference that leads nowhere.
+    pub async fn principal(&self) -> Result<Option<String>, Error> {
+        self.inner.dialer.principal().await
+    }
+
     /// Metadata of the named topics, or of all topics. Never creates a topic. Learns the
     /// brokers' addresses on the way.
     ///

@@ -33,6 +33,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// of it; spread over as much, connections that began together don't end together.
 const LIFETIME_PERCENT: std::ops::RangeInclusive<u32> = 85..=95;
 
+/// Who neither logs in nor shows a certificate.
+const ANONYMOUS: &str = "User:ANONYMOUS";
+
 pub type DialFuture = Pin<Box<dyn Future<Output = std::io::Result<BoxedStream>> + Send>>;
 
 /// How byte streams to `host:port` are made, and chance: the seam for the simulated network. TLS
@@ -117,6 +120,19 @@ impl Dialer {
             }
         }
         Ok(connection)
+    }
+
+    /// As whom brokers know this client by default: the user that logs in now, or nobody in particular. None: it
+    /// shows a certificate, of which each broker makes a name by rules of its own.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a reference that leads nowhere.
+    pub async fn principal(&self) -> Result<Option<String>, Error> {
+        let shows_certificate = self.tls.as_ref().is_some_and(|tls| tls.shows_certificate());
+        match self.prepare().await?.login {
+            Some(login) => Ok(Some(login.principal())),
+            None => Ok((!shows_certificate).then(|| ANONYMOUS.to_owned())),
+        }
     }
 
     async fn connect(&self, address: &Arc<str>) -> Result<BoxedStream, Error> {

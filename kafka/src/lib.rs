@@ -6,6 +6,7 @@
 //! - [`client`]: one cluster: brokers, metadata, control requests.
 //! - [`batch`]: record-batch headers: checked, cut, re-written; records are never decoded.
 //! - [`fetch`], [`produce`]: the data plane's two requests.
+//! - [`acls`]: read whole, created and deleted one by one.
 //! - [`groups`]: consumer groups from outside. [`coordinator`]: whom to ask about one.
 //! - [`transactions`]: markers that fence a producer.
 //! - [`config`]: Kafka client keys. [`secret`]: values that aren't shown, references to them.
@@ -16,6 +17,7 @@
 // Simulation runs this crate: chance and time come through its seams.
 #![warn(clippy::disallowed_methods)]
 
+pub mod acls;
 pub mod batch;
 pub mod client;
 pub mod config;

@@ -79,6 +79,11 @@ impl Login {
         }
         Ok(Self { mechanism, username, password })
     }
+
+    /// As brokers call whoever has logged in so, unless they have a rule of their own.
+    pub fn principal(&self) -> String {
+        format!("User:{}", String::from_utf8_lossy(self.username.reveal()))
+    }
 }
 
 impl SaslSettings {

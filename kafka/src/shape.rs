@@ -136,6 +136,19 @@ pub const ADD_PARTITIONS_TO_TXN_V1: &[Field] = &[I32, Array(&[Str, Array(&[I32, 
 pub const END_TXN_V1: &[Field] = &[I32, I16];
 pub const WRITE_TXN_MARKERS_V1: &[Field] =
     &[CompactArray(&[I64, CompactArray(&[CompactStr, CompactArray(&[I32, I16, Tags]), Tags]), Tags]), Tags];
+/// Version 3 is the same, with one more type of resource; likewise the two below.
+pub const DESCRIBE_ACLS_V2: &[Field] = &[
+    I32,
+    I16,
+    CompactStr,
+    CompactArray(&[I8, CompactStr, I8, CompactArray(&[CompactStr, CompactStr, I8, I8, Tags]), Tags]),
+    Tags,
+];
+pub const CREATE_ACLS_V2: &[Field] = &[I32, CompactArray(&[I16, CompactStr, Tags]), Tags];
+const DELETE_ACLS_MATCHING: &[Field] =
+    &[I16, CompactStr, I8, CompactStr, I8, CompactStr, CompactStr, I8, I8, Tags];
+pub const DELETE_ACLS_V2: &[Field] =
+    &[I32, CompactArray(&[I16, CompactStr, CompactArray(DELETE_ACLS_MATCHING), Tags]), Tags];
 pub const INCREMENTAL_ALTER_CONFIGS_V0: &[Field] = &[I32, Array(&[I16, Str, I8, Str])];
 pub const DELETE_RECORDS_V1: &[Field] = &[I32, Array(&[Str, Array(&[I32, I64, I16])])];
 pub const CREATE_PARTITIONS_V1: &[Field] = &[I32, Array(&[Str, I16, Str])];

@@ -49,6 +49,10 @@ impl Tls {
         Self { settings, last: Mutex::default() }
     }
 
+    pub fn shows_certificate(&self) -> bool {
+        self.settings.identity.is_some()
+    }
+
     /// Whether [`prepare`](Self::prepare) touches the file system.
     pub fn reads_files(&self) -> bool {
         let TlsSettings { trust, identity, .. } = &self.settings;

@@ -212,6 +212,27 @@ async fn the_broker_sees_who_we_are() {
     assert!(reason.starts_with("the broker refuses the client certificate"), "{reason}");
 }
 
+/// What a broker makes of a certificate isn't known here, and so isn't guessed.
+#[tokio::test]
+async fn a_client_knows_as_whom_it_logs_in_and_not_what_its_certificate_is_called() {
+    let broker = Broker::start(None, Sasl::default()).await;
+    let ours = Authority::new("ours").unwrap().issue("lockstep", &[]).unwrap();
+    let certificate =
+        [("ssl.keystore.key", ours.key.as_str()), ("ssl.keystore.certificate.chain", ours.chain.as_str())];
+    let login = [("sasl.mechanism", "PLAIN"), ("sasl.username", "mirror"), ("sasl.password", "p")];
+    let protocol = |name| [("security.protocol", name)];
+    for (pairs, expected) in [
+        (vec![], Some("User:ANONYMOUS")),
+        (protocol("SSL").to_vec(), Some("User:ANONYMOUS")),
+        ([&protocol("SSL")[..], &certificate].concat(), None),
+        ([&protocol("SASL_PLAINTEXT")[..], &login].concat(), Some("User:mirror")),
+        ([&protocol("SASL_SSL")[..], &login, &certificate].concat(), Some("User:mirror")),
+    ] {
+        let principal = broker.client("localhost", &pairs).principal().await.unwrap();
+        assert_eq!(principal.as_deref(), expected, "{pairs:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_rotated_certificate_is_used_by_the_next_connection() {
     let authority = Authority::new("CA").unwrap();

@@ -17,6 +17,8 @@ pub mod process;
 pub mod wire;
 
 #[cfg(feature = "witness")]
+pub mod acls;
+#[cfg(feature = "witness")]
 pub mod client;
 #[cfg(feature = "witness")]
 pub mod compare;

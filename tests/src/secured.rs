@@ -86,9 +86,13 @@ pub struct SecuredKafka {
 impl SecuredKafka {
     /// Starts a broker of the default version, its data and certificates in `parent`/`name`.
     pub fn start(name: &str, parent: &Path) -> Result<SecuredKafka> {
-        let authority = Authority::new(&format!("CA of {name}"))?;
+        Self::start_as(KafkaConfig::single(name, parent))
+    }
+
+    /// [`start`](Self::start) with another version, or with properties beside those of its listeners.
+    pub fn start_as(mut config: KafkaConfig) -> Result<SecuredKafka> {
+        let authority = Authority::new(&format!("CA of {}", config.name))?;
         let broker = authority.issue("broker", &["localhost"])?;
-        let mut config = KafkaConfig::single(name, parent);
         fs::create_dir_all(&config.directory)
             .with_context(|| format!("create {}", config.directory.display()))?;
         let ca_path = config.directory.join("ca.pem").display().to_string();
@@ -101,7 +105,7 @@ impl SecuredKafka {
         config.first_port = Some(first_port);
         let ports = LISTENERS.iter().map(|(name, ..)| Ok((*name, PortLease::take()?)));
         let ports = ports.collect::<Result<BTreeMap<_, _>>>()?;
-        config.properties = listener_properties(first_port, &ports);
+        config.properties.extend(listener_properties(first_port, &ports));
         for (name, protocol, client_auth) in LISTENERS {
             let prefix = format!("listener.name.{}", name.to_lowercase());
             let more = [
@@ -145,6 +149,21 @@ impl SecuredKafka {
             ca.display()
         );
         write(directory.join(format!("{name}.properties")), &keys)
+    }
+
+    /// A properties file for SASL_PLAINTEXT with PLAIN: the password in a file.
+    pub fn plain_properties(&self, password: &Path, directory: &Path) -> Result<PathBuf> {
+        let keys = format!(
+            "bootstrap.servers=localhost:{}\n\
+             security.protocol=SASL_PLAINTEXT\n\
+             sasl.mechanism=PLAIN\n\
+             sasl.username={}\n\
+             sasl.password=file:{}\n",
+            self.port("LOGIN"),
+            PLAIN_USER.0,
+            password.display()
+        );
+        write(directory.join(format!("{}.properties", self.cluster.name())), &keys)
     }
 
     /// A properties file for SSL with a certificate of our own, in one file with its key; the CA

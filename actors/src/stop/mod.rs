@@ -10,12 +10,13 @@ pub mod catch_up;
 pub mod configs;
 pub mod fence;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::stop::{StopKind, StoppedPartition};
 use catalog::{Action, MirrorKey, MirrorStatus, MirrorTopic, NodeId, ProducerIdentity};
+use kafka::acls::Acl;
 use kafka::connection::Gate;
 use kafka::fetch::TopicPartition;
 use kafka::{Client, Metadata, TopicMetadata, offsets};
@@ -25,6 +26,7 @@ use crate::catalog_port::CatalogPort;
 use crate::observe::Observatory;
 use crate::partition::topic_partition;
 use crate::plane::LinkPlane;
+use crate::sync::acls::at_stop::{self, AtStop};
 use crate::sync::offsets::settings::OffsetSettings;
 use crate::{settings, sync};
 use catch_up::{CatchUp, Ends, Progress};
@@ -196,10 +198,10 @@ impl Stopping {
         mirror: &Arc<MirrorTopic>,
         gate: &Gate,
         tries: &mut fence::Tries,
-        fenced: &mut Option<fence::Fenced>,
+        fenced: &mut Option<(fence::Fenced, Option<BTreeSet<Acl>>)>,
     ) -> Result<(Vec<StoppedPartition>, Vec<String>), String> {
-        let stands = match fenced {
-            Some(stands) => stands,
+        let (stands, acls) = match fenced {
+            Some(fenced) => fenced,
             None => {
                 let mut stands = fence::put_up(&self.plane, &self.key, mirror, gate, tries).await?;
                 let ends =
@@ -208,10 +210,13 @@ impl Stopping {
                     end.source_end = ends.get(&partition).copied();
                 }
                 let is_promotion = mirror.stop.as_ref().is_some_and(|stop| stop.kind == StopKind::Promote);
+                let mut acls = None;
                 if is_promotion && !stands.is_gone {
-                    stands.remarks.extend(self.sync_once_more(mirror, gate).await);
+                    let (left, found) = self.sync_once_more(mirror, gate).await;
+                    stands.remarks.extend(left);
+                    acls = found;
                 }
-                fenced.insert(stands)
+                fenced.insert((stands, acls))
             }
         };
         let mut remarks = stands.remarks.clone();
@@ -219,20 +224,27 @@ impl Stopping {
             let source = configs::held_at(self.plane.source(), &mirror.source_topic);
             let source = tokio::time::timeout(SOURCE_LIMIT, source).await.ok().and_then(Result::ok);
             let _writes = self.plane.sync_writes().write().await;
-            let destination = self.plane.destination();
+            let Self { plane, catalog, key, .. } = self;
+            remarks.extend(AtStop { plane, catalog, key, gate, at_source: acls.as_ref() }.write().await?);
+            let destination = plane.destination();
             remarks.extend(configs::set_free(destination, &mirror.name, source.as_ref(), gate).await?);
         }
         Ok((stands.ends.clone(), remarks))
     }
 
-    /// What followed the source follows it to the end. What couldn't is said, in words.
-    async fn sync_once_more(&self, mirror: &Arc<MirrorTopic>, gate: &Gate) -> Vec<String> {
+    /// What followed the source follows it to the end. What couldn't is said, in words. And the ACLs that the source
+    /// has by now.
+    async fn sync_once_more(
+        &self,
+        mirror: &Arc<MirrorTopic>,
+        gate: &Gate,
+    ) -> (Vec<String>, Option<BTreeSet<Acl>>) {
         let link = self.catalog.watch().borrow().catalog.links.get(&self.key.link).cloned();
-        let Some(link) = link else { return Vec::new() };
+        let Some(link) = link else { return (Vec::new(), None) };
         if link.is_paused() {
-            return vec![
-                "its link was paused: topic configs and group offsets weren't synced a last time".into(),
-            ];
+            const REMARK: &str =
+                "its link was paused: topic configs, group offsets and ACLs weren't synced a last time";
+            return (vec![REMARK.into()], None);
         }
         // Syncs begin nothing for it behind its fence; what they began before has ended then.
         drop(self.plane.sync_writes().write().await);
@@ -246,7 +258,9 @@ impl Stopping {
             let offsets = sync::offsets::last_time(&self.plane, mirror, &settings, gate).await;
             left.extend(offsets.into_iter().map(|why| format!("the last sync of group offsets: {why}")));
         }
-        left
+        let (acls, remark) = at_stop::last_look(&self.plane, &*self.catalog, &self.key).await;
+        left.extend(remark);
+        (left, acls)
     }
 
     /// As far as the source answers.

@@ -1,10 +1,12 @@
 //! A link's tasks beside its records: what else is kept in step with the source.
 //!
-//! - [`configs`]: topic configs. [`offsets`]: group offsets. [`mirrors`]: mirrors of new topics.
+//! - [`configs`]: topic configs. [`offsets`]: group offsets. [`acls`]: ACLs. [`mirrors`]: mirrors of new topics.
 //! - [`filters`]: which groups, which topics.
 
+pub mod acls;
 pub mod configs;
 pub mod filters;
+mod found;
 pub mod mirrors;
 pub mod offsets;
 
@@ -72,7 +74,8 @@ impl Writer {
 /// Whether a running link doesn't have to begin anew for a change of the key: who does something by it reads it
 /// anew each time.
 pub fn is_live(key: &str) -> bool {
-    key == Link::PAUSED_KEY || offsets::settings::KEYS.contains(&key) || mirrors::KEYS.contains(&key)
+    let live = [&offsets::settings::KEYS[..], &mirrors::KEYS[..], &acls::settings::KEYS[..]];
+    key == Link::PAUSED_KEY || live.into_iter().flatten().any(|known| *known == key)
 }
 
 /// Whether this node syncs what belongs to the mirror, as it would stop it.

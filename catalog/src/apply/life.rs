@@ -111,10 +111,15 @@ impl Catalog {
         if mirror.status == MirrorStatus::PendingStopped {
             return Err(mirror.illegal(mirror.way_on()));
         }
+        let stopped = mirror.stop.as_ref().filter(|_| mirror.status == MirrorStatus::Stopped);
+        let stopped = stopped.map(|stop| stop.kind);
         let source_topic = mirror.source_topic.clone();
         self.forget(&key.link, source_topic)?;
         self.take_away(key)?;
         self.link_mut(&key.link)?.mirrors.remove(&key.topic);
+        if let Some(kind) = stopped {
+            self.remember_stopped(key, kind);
+        }
         Ok(Outcome::Done)
     }
 

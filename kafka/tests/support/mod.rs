@@ -34,7 +34,7 @@ macro_rules! parser {
     };
 }
 
-pub static PARSERS: [Parser; 28] = [
+pub static PARSERS: [Parser; 31] = [
     parser!(API_VERSIONS_V0, m::ApiVersionsResponse, 0),
     parser!(SASL_HANDSHAKE_V1, m::SaslHandshakeResponse, 1),
     parser!(SASL_AUTHENTICATE_V0, m::SaslAuthenticateResponse, 0),
@@ -61,6 +61,9 @@ pub static PARSERS: [Parser; 28] = [
     parser!(OFFSET_FETCH_V7, m::OffsetFetchResponse, 7),
     parser!(OFFSET_FETCH_V8, m::OffsetFetchResponse, 8),
     parser!(OFFSET_COMMIT_V7, m::OffsetCommitResponse, 7),
+    parser!(DESCRIBE_ACLS_V2, m::DescribeAclsResponse, 2),
+    parser!(CREATE_ACLS_V2, m::CreateAclsResponse, 2),
+    parser!(DELETE_ACLS_V2, m::DeleteAclsResponse, 2),
     parser!(END_TXN_V1, m::EndTxnResponse, 1),
     parser!(WRITE_TXN_MARKERS_V1, m::WriteTxnMarkersResponse, 1),
 ];

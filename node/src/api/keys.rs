@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use actors::sync::acls::filters::AclFilters;
+use actors::sync::acls::settings as acls;
 use actors::sync::filters::Filters;
 use actors::sync::mirrors;
 use actors::sync::offsets::settings as offsets;
@@ -40,6 +42,10 @@ enum Rule {
     OneOf(&'static [&'static str]),
     /// Which groups, as JSON.
     GroupFilters,
+    /// Which ACLs, as JSON.
+    AclFilters,
+    /// Principals, separated by semicolons.
+    Principals,
     /// Which topics, as JSON.
     TopicFilters,
     /// What topic names may begin with.
@@ -107,7 +113,7 @@ static CLUSTER_KEYS: [Key; 1] =
 const LINKS_MAX: i64 = 1_000;
 
 /// Bounds are those within which the data plane takes a value.
-pub static LINK_KEYS: [Key; 32] = [
+pub static LINK_KEYS: [Key; 34] = [
     works(SOURCE_CLUSTER, None, Rule::Text),
     works(
         "availability.check.consecutive.failure.threshold",
@@ -124,16 +130,22 @@ pub static LINK_KEYS: [Key; 32] = [
         Rule::Integer { min: 64 * 1024, max: 64 * MIB },
     ),
     works("replica.fetch.wait.max.ms", Some("500"), Rule::Integer { min: 0, max: 30_000 }),
-    only("acl.sync.enable", "false"),
     works(Link::AUTO_CREATE_KEY, Some("false"), Rule::OneOf(&["true", "false"])),
     works(Link::PAUSED_KEY, Some("false"), Rule::OneOf(&["true", "false"])),
     only("connection.mode", "OUTBOUND"),
     only("consumer.group.prefix.enable", "false"),
     only("link.mode", "DESTINATION"),
-    not_yet("acl.filters"),
-    not_yet("acl.sync.mode"),
-    not_yet("acl.sync.ms"),
-    not_yet("acl.sync.write.on.mirrors"),
+    works(acls::FILTERS, None, Rule::AclFilters),
+    works(
+        acls::DELETE_MAX_PERCENT,
+        Some(acls::DELETE_MAX_PERCENT_DEFAULT),
+        Rule::Integer { min: 1, max: 100 },
+    ),
+    works(acls::ENABLE, Some("false"), Rule::OneOf(&["true", "false"])),
+    works(acls::MODE, Some(acls::MODES[0]), Rule::OneOf(&acls::MODES)),
+    works(acls::MS, Some("5000"), Rule::Integer { min: 1_000, max: 24 * HOUR_MS }),
+    works(acls::OWN_PRINCIPALS, None, Rule::Principals),
+    works(acls::WRITE_ON_MIRRORS, Some(acls::WRITES_ON_MIRRORS[0]), Rule::OneOf(&acls::WRITES_ON_MIRRORS)),
     works(mirrors::FILTERS, None, Rule::TopicFilters),
     not_yet("batch.coalesce"),
     works(Link::PREFIX_KEY, None, Rule::TopicPrefix),
@@ -333,6 +345,14 @@ impl Key {
                 Ok(_) => return Ok(()),
                 Err(problem) => problem,
             },
+            Rule::AclFilters => match AclFilters::parse(value) {
+                Ok(_) => return Ok(()),
+                Err(problem) => problem,
+            },
+            Rule::Principals => match acls::principals(value) {
+                Ok(_) => return Ok(()),
+                Err(problem) => problem,
+            },
             Rule::TopicFilters => match Filters::of_topics(value) {
                 Ok(_) => return Ok(()),
                 Err(problem) => problem,
@@ -417,8 +437,8 @@ mod tests {
                 "replica.fetch.min.bytes: must be a whole number, 1 to 2147483647",
             ),
             (
-                vec![source, ("acl.sync.enable", "true")],
-                "acl.sync.enable: this version supports only 'false'; leave the key out",
+                vec![source, ("consumer.group.prefix.enable", "true")],
+                "consumer.group.prefix.enable: this version supports only 'false'; leave the key out",
             ),
             (
                 vec![source, ("cluster.link.prefix", "east/")],
@@ -440,6 +460,15 @@ mod tests {
                  {\"groupFilters\":[{\"name\":\"*\",\"patternType\":\"LITERAL\",\"filterType\":\"INCLUDE\"}]}",
             ),
             (
+                vec![source, ("acl.sync.own.principals", "mirror")],
+                "acl.sync.own.principals: 'mirror' is no principal; give User:NAME, several separated by ';'",
+            ),
+            (
+                vec![source, ("acl.sync.delete.max.percent", "0")],
+                "acl.sync.delete.max.percent: must be a whole number, 1 to 100",
+            ),
+            (vec![source, ("acl.sync.ms", "500")], "acl.sync.ms: must be a whole number, 1000 to 86400000"),
+            (
                 vec![source, ("gap.fill", "auto")],
                 "gap.fill: this version doesn't support it yet; leave it out",
             ),
@@ -458,6 +487,23 @@ mod tests {
         assert_eq!(
             error.message,
             "sasl.oauthbearer.scope: this version doesn't support it yet; leave it out"
+        );
+    }
+
+    #[test]
+    fn acl_filters_are_taken_as_they_are_documented_and_refused_with_their_form() {
+        let form = actors::sync::acls::filters::FORM;
+        for filters in [
+            form,
+            r#"{"aclFilters":[{"resourceFilter":{"resourceType":"any","patternType":"any"},"accessFilter":{"operation":"any","permissionType":"any"}}]}"#,
+        ] {
+            link(&[("source.cluster", "east"), ("acl.filters", filters), ("acl.sync.enable", "true")])
+                .expect("taken");
+        }
+        let wrong = link(&[("source.cluster", "east"), ("acl.filters", "{}")]).expect_err("no filters");
+        assert!(
+            wrong.starts_with("acl.filters: missing field `aclFilters`") && wrong.contains(form),
+            "{wrong}"
         );
     }
 

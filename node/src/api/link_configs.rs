@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use actors::sync::acls::settings as acls;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
@@ -189,7 +190,7 @@ async fn change(
 ) -> ApiResult<(Link, Checked)> {
     let applied = api.catalog();
     let link = find_link(&applied.catalog, cluster, link)?;
-    let checked = alter::link(link, changes)?;
+    let mut checked = alter::link(link, changes)?;
     let reaches_anew = changes.iter().any(|change| keys::is_client_key(&change.name));
     if reaches_anew && query.validate_link.unwrap_or(true) {
         let facts = api.preflight.probe("source", &checked.configs).await.map_err(ApiError::from_probe)?;
@@ -201,5 +202,9 @@ async fn change(
         configs: checked.configs.clone(),
     };
     api.submit(action, query.validate_only).await?;
+    if query.validate_only && changes.iter().any(|change| acls::KEYS.contains(&&*change.name)) {
+        let altered = Link { configs: checked.configs.clone(), ..Link::clone(link) };
+        checked.warnings.extend(api.preflight.acls(&applied.catalog, &altered).await);
+    }
     Ok((Link::clone(link), checked))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::preflight::{self, ClusterFacts, MirrorPlan, MirrorRequest, PreflightError};
+use actors::sync::acls::preview::preview;
 use catalog::{Catalog, Link, TopicId};
 use kafka::client::Dial;
 
@@ -14,6 +15,8 @@ use kafka::client::Dial;
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, PreflightError>> + Send + 'a>>;
+
+pub type Lines<'a> = Pin<Box<dyn Future<Output = Vec<String>> + Send + 'a>>;
 
 pub trait Preflight: Send + Sync {
     /// Asks the cluster with these client keys who it is.
@@ -35,6 +38,9 @@ pub trait Preflight: Send + Sync {
         topic: &'a str,
         topic_id: TopicId,
     ) -> Answer<'a, ()>;
+
+    /// What the ACL sync would do with these configs of a link, a line each; also why that isn't known.
+    fn acls<'a>(&'a self, catalog: &'a Catalog, link: &'a Link) -> Lines<'a>;
 }
 
 /// Asks the clusters themselves, over connections that this makes.
@@ -65,6 +71,14 @@ impl Preflight for LivePreflight {
     ) -> Answer<'a, ()> {
         let cluster = format!("cluster '{}'", link.destination);
         Box::pin(limited(cluster, preflight::delete_topic(self.0.clone(), catalog, link, topic, topic_id)))
+    }
+
+    fn acls<'a>(&'a self, catalog: &'a Catalog, link: &'a Link) -> Lines<'a> {
+        Box::pin(async move {
+            let told = tokio::time::timeout(LIMIT, preview(self.0.clone(), catalog, link)).await;
+            let told = told.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
+            told.unwrap_or_else(|why| vec![format!("what AclSync would do isn't known: {why}")])
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use actors::observe::PartitionView;
+use actors::sync::acls::settings::AclSettings;
 use actors::sync::offsets::settings::OffsetSettings;
 use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 
@@ -26,6 +27,7 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
     let is_configured = match name {
         TOPIC_CONFIGS_SYNC => true,
         CONSUMER_OFFSET_SYNC => OffsetSettings::of(&link.configs).is_some(),
+        ACL_SYNC => AclSettings::of(&link.configs).is_some(),
         AUTO_CREATE_MIRROR => link.makes_mirrors(),
         _ => false,
     };
@@ -68,6 +70,7 @@ fn first<T>(all: impl Iterator<Item = T>, left_out: impl Fn(usize) -> T) -> Vec<
 
 const TOPIC_CONFIGS_SYNC: &str = actors::sync::configs::TASK;
 const CONSUMER_OFFSET_SYNC: &str = actors::sync::offsets::TASK;
+const ACL_SYNC: &str = actors::sync::acls::TASK;
 const AUTO_CREATE_MIRROR: &str = actors::sync::mirrors::TASK;
 
 pub fn resource<T>(kind: &str, path: String, body: T) -> Resource<T> {

@@ -59,7 +59,7 @@ enum Verb {
         #[command(subcommand)]
         verb: ConfigurationVerb,
     },
-    /// What a link keeps in step beside records: topic configs, group offsets
+    /// What a link keeps in step beside records: topic configs, group offsets, ACLs
     #[command(after_help = "Example:\n  lockstep link task list east-west")]
     Task {
         #[command(subcommand)]
@@ -161,7 +161,10 @@ struct Update {
     /// Don't ask the source's brokers when its client keys change
     #[arg(long)]
     no_validate: bool,
-    /// Only say whether it could be done
+    /// Don't ask; required without a terminal to set acl.sync.mode to mirror
+    #[arg(long)]
+    yes: bool,
+    /// Only say whether it could be done; of ACL keys also what they would do
     #[arg(long)]
     dry_run: bool,
 }
@@ -257,13 +260,19 @@ impl Create {
 impl Update {
     fn run(self, remote: &Remote, client: &Client) -> Result<(), Failure> {
         let body = AlterConfigs { data: self.changes.read(None)? };
-        let path = format!(
-            "{}/configs:alter?validate_only={}&validate_link={}",
-            find(client, &self.name, &self.scope)?,
-            self.dry_run,
-            !self.no_validate
-        );
-        let found = client.put(&path, &body)?;
+        let link = find(client, &self.name, &self.scope)?;
+        let path = |dry_run: bool| {
+            let validate_link = !self.no_validate;
+            format!("{link}/configs:alter?validate_only={dry_run}&validate_link={validate_link}")
+        };
+        if !self.dry_run && body.data.iter().any(deletes_acls_of_others) {
+            let would: AlteredConfigs = typed(&client.put(&path(true), &body)?)?;
+            output::warn(&would.warnings);
+            let question = "From now on delete at the destination every ACL that acl.filters mean and the source \
+                            doesn't have, whoever wrote it?";
+            output::confirm(question, self.yes)?;
+        }
+        let found = client.put(&path(self.dry_run), &body)?;
         let altered: AlteredConfigs = typed(&found)?;
         output::warn(&altered.warnings);
         let did = if self.dry_run { "Would update" } else { "Updated" };
@@ -273,6 +282,11 @@ impl Update {
             if rows.is_empty() { String::new() } else { config_table(&rows) }
         })
     }
+}
+
+fn deletes_acls_of_others(change: &ConfigChange) -> bool {
+    let is_mirror = |value: &String| value.trim().eq_ignore_ascii_case("mirror");
+    change.name == "acl.sync.mode" && change.value.as_ref().is_some_and(is_mirror)
 }
 
 fn set_paused(

@@ -27,18 +27,22 @@ use kafka::connection::Gate;
 use tokio::time::Instant;
 
 use self::memory::Memory;
-use self::round::{Found, round};
+use self::round::round;
 use self::settings::OffsetSettings;
 use crate::catalog_port::CatalogPort;
 use crate::observe::{Observatory, TaskError, TaskView};
 use crate::plane::LinkPlane;
 use crate::sync::Writer;
+use crate::sync::found::Found;
 
 /// What a user calls it.
 pub const TASK: &str = "ConsumerOffsetSync";
 
 /// How often it is looked whether a round is due: configs may have changed.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// So many errors and remarks are kept, and a count of the others.
+const TOLD_MAX: usize = 50;
 
 /// A promotion's last sync.
 const LAST_MAX: Duration = Duration::from_secs(10);
@@ -85,7 +89,7 @@ impl OffsetSync {
             let begun = Instant::now();
             let found = round(&self.plane, &ours, &settings, &mut memory, &writer).await;
             took = begun.elapsed();
-            let Found { errors, remarks } = found.bounded();
+            let Found { errors, remarks } = found.bounded(TOLD_MAX);
             for (group, error) in errors.iter().filter(|(group, error)| told.get(*group) != Some(*error)) {
                 tracing::warn!(%group, "{TASK}: {}", error.message);
             }
@@ -114,7 +118,7 @@ pub async fn last_time(
         loop {
             let found = round(plane, std::slice::from_ref(mirror), settings, &mut memory, &writer).await;
             let is_done = found.errors.values().all(TaskError::is_group_in_use);
-            left = Some(found.bounded().errors);
+            left = Some(found.bounded(TOLD_MAX).errors);
             if is_done {
                 return;
             }

@@ -15,6 +15,7 @@ use crate::partition::topic_partition;
 use crate::plane::LinkPlane;
 use crate::sync::all;
 use crate::sync::filters::Filters;
+use crate::sync::found::{Errors, tell};
 
 /// Groups in one request.
 pub const GROUPS_A_REQUEST: usize = 20;
@@ -29,7 +30,6 @@ const SHARE_GROUP: &str = "share";
 pub const GROUP_ID_NOT_FOUND: ErrorCode = ErrorCode(69);
 
 type Positions = BTreeMap<String, Result<GroupOffsets, ErrorCode>>;
-pub type Errors = BTreeMap<Arc<str>, TaskError>;
 
 #[derive(Clone, Copy)]
 pub enum Side {
@@ -43,17 +43,6 @@ impl Side {
             Self::Source => "source",
             Self::Destination => "destination",
         }
-    }
-}
-
-/// Adds what has to do with no group, beside what was told of that kind already.
-pub fn tell(errors: &mut Errors, error: TaskError) {
-    match errors.get_mut("") {
-        Some(told) if !told.message.contains(&error.message) => {
-            told.message.push_str(&format!("; {}", error.message))
-        }
-        Some(_) => {}
-        None => drop(errors.insert("".into(), error)),
     }
 }
 

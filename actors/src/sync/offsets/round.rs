@@ -9,25 +9,16 @@ use tokio::time::Instant;
 
 use super::memory::Memory;
 use super::plan::{self, Targets};
-use super::read::{self, Errors, GROUPS_A_REQUEST, REQUESTS_MAX};
+use super::read::{self, GROUPS_A_REQUEST, REQUESTS_MAX};
 use super::settings::{self, OffsetSettings};
 use super::step::{Step, Trouble, Wanted};
 use crate::observe::TaskError;
 use crate::plane::LinkPlane;
+use crate::sync::found::Found;
 use crate::sync::{Producers, Writer, all, filters};
-
-/// So many errors and remarks are kept, and a count of the others.
-const TOLD_MAX: usize = 50;
 
 /// So many partitions of a group are named.
 const NAMED_MAX: usize = 8;
-
-/// What a round found, by group; by the empty name what has to do with none.
-#[derive(Debug, Default)]
-pub struct Found {
-    pub errors: BTreeMap<Arc<str>, TaskError>,
-    pub remarks: BTreeMap<Arc<str>, String>,
-}
 
 /// Brings every group that is meant in step.
 pub async fn round(
@@ -169,33 +160,6 @@ impl Round<'_> {
     }
 }
 
-impl Found {
-    fn add(&mut self, errors: Errors) {
-        let mut errors = errors;
-        if let Some(whole) = errors.remove("") {
-            read::tell(&mut self.errors, whole);
-        }
-        self.errors.extend(errors);
-    }
-
-    /// Tens of thousands of groups may have the same trouble.
-    pub fn bounded(mut self) -> Self {
-        if let Some(more) = cut(&mut self.errors) {
-            read::tell(&mut self.errors, TaskError::internal(format!("and {more} errors more")));
-        }
-        if let Some(more) = cut(&mut self.remarks) {
-            self.remarks.insert("".into(), format!("and {more} remarks more"));
-        }
-        self
-    }
-}
-
-/// Keeps the first of them, and tells how many it left out.
-fn cut<T>(told: &mut BTreeMap<Arc<str>, T>) -> Option<usize> {
-    let first_left_out = told.keys().nth(TOLD_MAX)?.clone();
-    Some(told.split_off(&first_left_out).len())
-}
-
 fn in_words(ahead: &[(TopicPartition, i64)]) -> Option<String> {
     let shown = ahead
         .iter()
@@ -223,19 +187,6 @@ mod tests {
         let at = |partition| (TopicPartition { topic: "orders".into(), partition }, 7);
         let told = in_words(&(0..10).map(at).collect::<Vec<_>>()).expect("told");
         assert!(told.starts_with("AHEAD") && told.contains("orders[7] at 7 and 2 more"), "{told}");
-    }
-
-    #[test]
-    fn of_many_errors_some_are_kept_and_the_others_counted() {
-        let error = |number: usize| (format!("group-{number:04}").into(), TaskError::internal("no".into()));
-        let found = Found { errors: (0..70).map(error).collect(), ..Found::default() }.bounded();
-        assert_eq!(found.errors.len(), TOLD_MAX + 1);
-        assert_eq!(found.errors[""].message, "and 20 errors more");
-        let few = Found { errors: (0..3).map(error).collect(), ..Found::default() }.bounded();
-        assert!(few.errors.len() == 3 && !few.errors.contains_key(""));
-        let remark = |number: usize| (format!("group-{number:04}").into(), "AHEAD".to_owned());
-        let told = Found { remarks: (0..51).map(remark).collect(), ..Found::default() }.bounded();
-        assert_eq!((told.remarks.len(), told.remarks[""].as_str()), (TOLD_MAX + 1, "and 1 remarks more"));
     }
 
     #[test]

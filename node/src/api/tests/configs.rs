@@ -169,3 +169,15 @@ async fn a_cluster_is_asked_before_it_is_reached_anew() {
     );
     assert_eq!(node.patch("/lockstep/v1/clusters/nope", set("client.id", "x")).await.status, 404);
 }
+
+#[tokio::test]
+async fn a_dry_run_of_acl_keys_says_what_they_would_do() {
+    let node = Node::with_mirror().await;
+    let mode = || json!([{"name": "acl.sync.mode", "value": "mirror"}]);
+    let tried = alter(&node, "?validate_only=true", mode()).await;
+    assert_eq!((tried.status, &tried.body["warnings"]), (200, &json!(["what mirror would do"])));
+    assert!(own(&node).is_empty());
+    assert_eq!(alter(&node, "", mode()).await.body["warnings"], Value::Null);
+    let others = json!([{"name": "metadata.max.age.ms", "value": "1000"}]);
+    assert_eq!(alter(&node, "?validate_only=true", others).await.body["warnings"], Value::Null);
+}

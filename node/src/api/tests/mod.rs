@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::entropy::Entropy;
-use super::preflight::{Answer, Preflight};
+use super::preflight::{Answer, Lines, Preflight};
 use super::{Api, router};
 use crate::status::Fleet;
 
@@ -86,6 +86,11 @@ impl Preflight for FakeClusters {
     ) -> Answer<'a, ()> {
         assert_eq!(topic_id, DESTINATION_TOPIC_ID, "the topic that was the mirror's");
         Box::pin(async move { FakeClusters::delete(topic) })
+    }
+
+    fn acls<'a>(&'a self, _: &'a Catalog, link: &'a Link) -> Lines<'a> {
+        let mode = link.configs.get("acl.sync.mode").cloned().unwrap_or_default();
+        Box::pin(async move { vec![format!("what {mode} would do")] })
     }
 }
 
