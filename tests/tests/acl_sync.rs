@@ -61,7 +61,7 @@ const BY_HAND_ELSEWHERE: &str = "ALLOW User:eve READ TOPIC LITERAL elsewhere *";
 
 #[test]
 fn acls_are_at_the_destination_what_they_are_at_the_source() {
-    Scenario::run("acl-sync", |scenario| {
+    Scenario::share("acl-sync", |scenario| {
         let versions = match scenario::all_cells() {
             true => VERSIONS.to_vec(),
             false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
