@@ -13,8 +13,16 @@ use harness::workspace_root;
 use crate::exec::{self, cargo};
 
 /// Their bodies run in a scenario that shares the machine. The longest first.
-pub const TESTS: [&str; 7] =
-    ["walkthroughs", "auto_create", "offset_sync", "operations", "config_sync", "topics_gone", "security"];
+pub const TESTS: [&str; 8] = [
+    "walkthroughs",
+    "acl_sync",
+    "auto_create",
+    "offset_sync",
+    "operations",
+    "config_sync",
+    "topics_gone",
+    "security",
+];
 
 const AT_ONCE: usize = 2;
 
