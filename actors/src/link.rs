@@ -44,6 +44,9 @@ pub use partitions::released;
 /// Before a partition whose actor failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 
+/// What was told of a mirror at rest is unknown again after 15 s.
+const REST_EVERY_MAX: Duration = Duration::from_secs(5);
+
 /// While it isn't known whether a partition that may start again was released.
 const RELEASE_WAIT: Duration = Duration::from_millis(50);
 
@@ -210,6 +213,7 @@ impl Actor for LinkSupervisor {
             LinkMessage::Checked { source, destination } => {
                 state.availability.checked(source, destination);
                 state.show();
+                state.look_at_rest();
                 return Ok(());
             }
             LinkMessage::PartitionStopped { key, assignment_epoch, in_doubt } => {
@@ -378,7 +382,7 @@ impl LinkState {
     }
 
     fn look_at_rest(&mut self) {
-        let pause = self.plane.metadata_max_age() / 2;
+        let pause = (self.plane.metadata_max_age() / 2).min(REST_EVERY_MAX);
         if self.rest.as_ref().is_some_and(|round| round.delays_next(pause)) {
             return;
         }
@@ -388,8 +392,10 @@ impl LinkState {
         let resting = keys.filter_map(|(topic, partition)| {
             let stats = observatory.enter(&self.link.key(&topic), partition);
             stats.set_state(PartitionState::Stopped, self.plane.now_ms());
-            let source = topic_partition(&self.link.mirrors.get(&topic)?.source_topic, partition);
-            Some(Resting { source, mirror: topic_partition(&topic, partition), stats })
+            let known = self.link.mirrors.get(&topic)?;
+            let source = (topic_partition(&known.source_topic, partition), known.source_topic_id);
+            let mirror = (topic_partition(&topic, partition), known.destination_topic_id);
+            Some(Resting { source, mirror, stats })
         });
         let resting: Vec<Resting> = resting.collect();
         self.rest = (!resting.is_empty()).then(|| Round::begin(rest::look(self.plane.clone(), resting)));

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use catalog::{Link, MirrorStatus, NodeId};
+use catalog::{Link, MirrorStatus, NodeId, TopicId};
 use kafka::fetch::TopicPartition;
-use kafka::{Client, Metadata, offsets};
+use kafka::{Client, Metadata, TopicMetadata, offsets};
 
 use crate::observe::{PartitionState, PartitionStats};
 use crate::plan::PartitionKey;
@@ -17,8 +17,8 @@ const CHUNK: usize = 2_000;
 
 /// A partition of the mirror topic, and what is shown of it.
 pub struct Resting {
-    pub source: TopicPartition,
-    pub mirror: TopicPartition,
+    pub source: (TopicPartition, TopicId),
+    pub mirror: (TopicPartition, TopicId),
     pub stats: Arc<PartitionStats>,
 }
 
@@ -49,7 +49,7 @@ pub async fn look(plane: Arc<LinkPlane>, resting: Vec<Resting>) {
     for one in resting {
         // It may have begun to run meanwhile, and knows better then.
         if let (PartitionState::Stopped, Some(mirror), Some(source)) =
-            (one.stats.state(), mirror.get(&one.mirror), source.get(&one.source))
+            (one.stats.state(), mirror.get(&one.mirror.0), source.get(&one.source.0))
         {
             one.stats.looked(*mirror, *source, plane.now_ms());
         }
@@ -59,11 +59,14 @@ pub async fn look(plane: Arc<LinkPlane>, resting: Vec<Resting>) {
 async fn high_watermarks(
     client: &Client,
     metadata: &Metadata,
-    partitions: impl Iterator<Item = &TopicPartition>,
+    partitions: impl Iterator<Item = &(TopicPartition, TopicId)>,
 ) -> BTreeMap<TopicPartition, i64> {
     let mut by_leader: BTreeMap<i32, Vec<(TopicPartition, i32)>> = BTreeMap::new();
-    for partition in partitions {
+    for (partition, id) in partitions {
         let Some(Ok(topic)) = metadata.topics.get(&*partition.topic) else { continue };
+        if !is_the_same(topic, *id) {
+            continue;
+        }
         let Some(found) = topic.partitions.get(&partition.partition) else { continue };
         let Some(leader) = found.leader else { continue };
         by_leader.entry(leader).or_default().push((partition.clone(), found.leader_epoch));
@@ -82,6 +85,11 @@ async fn high_watermarks(
         }
     }
     all
+}
+
+/// How far behind another topic of the name it is says nothing. Old brokers have no ids.
+fn is_the_same(topic: &TopicMetadata, id: TopicId) -> bool {
+    id.is_none() || topic.topic_id.is_nil() || *topic.topic_id.as_bytes() == id.0
 }
 
 #[cfg(test)]
@@ -106,6 +114,18 @@ mod tests {
 
     fn set_status(link: &mut Link, status: MirrorStatus) {
         Arc::make_mut(link.mirrors.get_mut("orders").expect("there")).status = status;
+    }
+
+    #[test]
+    fn another_topic_of_the_name_is_not_measured_against() {
+        let topic = |id: u8| TopicMetadata {
+            topic_id: uuid::Uuid::from_bytes([id; 16]),
+            is_internal: false,
+            partitions: BTreeMap::new(),
+        };
+        let known = TopicId([7; 16]);
+        assert!(is_the_same(&topic(7), known) && !is_the_same(&topic(8), known));
+        assert!(is_the_same(&topic(0), known) && is_the_same(&topic(8), TopicId::NONE), "without ids");
     }
 
     #[test]

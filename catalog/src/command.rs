@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::acls::AclChange;
 use crate::fleet::{Authority, Duty, FleetId, JoinToken, PartitionKey};
-use crate::model::{Failure, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId};
+use crate::model::{Failure, Link, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId};
 use crate::stop::StoppedPartition;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,12 +223,13 @@ impl Action {
     /// The [`crate::fleet::LEVEL`] that a member must know to apply it.
     pub fn level(&self) -> u32 {
         match self {
+            Self::CreateLink(NewLink { configs, .. }) | Self::AlterLinkConfigs { configs, .. } => {
+                level_of(configs)
+            }
             Self::StartNode { .. }
             | Self::CreateCluster { .. }
             | Self::UpdateCluster { .. }
             | Self::DeleteCluster { .. }
-            | Self::CreateLink(_)
-            | Self::AlterLinkConfigs { .. }
             | Self::DeleteLink { .. }
             | Self::CreateMirror(_)
             | Self::MirrorReady { .. }
@@ -259,6 +260,16 @@ impl Action {
             Self::CreateMirrorByItself(_) => 4,
             Self::RecordAcls { .. } => 5,
         }
+    }
+}
+
+/// What a link does by its configs may need commands, and a memory, that older builds don't have.
+fn level_of(configs: &BTreeMap<String, String>) -> u32 {
+    let is_on = |key| configs.get(key).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+    match (is_on(Link::AUTO_CREATE_KEY), is_on(Link::ACL_SYNC_KEY)) {
+        (_, true) => 5,
+        (true, false) => 4,
+        (false, false) => 1,
     }
 }
 

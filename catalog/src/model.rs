@@ -109,6 +109,8 @@ impl Link {
 
     /// The key with which a link makes mirrors by itself.
     pub const AUTO_CREATE_KEY: &str = "auto.create.mirror.topics.enable";
+    /// The key with which ACLs follow the source.
+    pub const ACL_SYNC_KEY: &str = "acl.sync.enable";
     /// The key of what stands before the names of its mirror topics.
     pub const PREFIX_KEY: &str = "cluster.link.prefix";
 

@@ -160,3 +160,19 @@ fn mirrors_are_named_with_the_links_prefix() {
     alter(&mut catalog, configs(true, &[(Link::PREFIX_KEY, "east.")]));
     assert_eq!(catalog.links[&link()].mirror_name("orders"), "east.orders");
 }
+
+#[test]
+fn what_older_members_do_not_know_is_not_switched_on_by_newer_ones() {
+    let on = |key: &str| BTreeMap::from([(key.to_owned(), "TRUE".to_owned())]);
+    let alter = |configs| Action::AlterLinkConfigs { link: link(), expected: BTreeMap::new(), configs };
+    for (key, level) in [(Link::AUTO_CREATE_KEY, 4), (Link::ACL_SYNC_KEY, 5)] {
+        assert_eq!(alter(on(key)).level(), level, "{key}");
+        let refused = catalog_of(level - 1).may_propose(&alter(on(key))).expect_err("too early").to_string();
+        assert_eq!(
+            refused,
+            "node 'n' runs a version of lockstep that doesn't know this yet: upgrade it first"
+        );
+        assert_eq!(catalog_of(level).may_propose(&alter(on(key))), Ok(()));
+    }
+    assert_eq!(alter(configs(false, &[("client.id", "x")])).level(), 1);
+}

@@ -89,6 +89,8 @@ impl Api {
 
     /// Proposes a change; with `validate_only` asks a copy of the catalog instead.
     async fn submit(&self, action: Action, validate_only: bool) -> ApiResult<()> {
+        // A Raft leader of an older build doesn't know what it lets pass.
+        self.catalog().catalog.may_propose(&action)?;
         if validate_only {
             return self.would_apply(&self.catalog().catalog, action);
         }

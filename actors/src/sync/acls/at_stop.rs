@@ -14,9 +14,10 @@ use kafka::connection::Gate;
 use kafka::{Connection, Error, ErrorCode};
 use tokio::time::Instant;
 
+use super::mirrors::narrowed;
 use super::plan::Recorded;
 use super::read::{came_from_here, own_principals, read};
-use super::settings::AclSettings;
+use super::settings::{self, AclSettings};
 use super::stop_plan::Facts;
 use super::{ACLS_A_REQUEST, Write, changed, record};
 use crate::catalog_port::CatalogPort;
@@ -104,6 +105,15 @@ fn is_for_good(code: Option<ErrorCode>) -> bool {
     code.is_some_and(|code| FOR_GOOD.contains(&code.0))
 }
 
+/// Some of them by name. None where there is none.
+fn listed(acls: &BTreeSet<Acl>) -> Option<String> {
+    let mut named: Vec<String> = acls.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if acls.len() > NAMED_MAX {
+        named.push(format!("{} more", acls.len() - NAMED_MAX));
+    }
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
 fn no_answer() -> String {
     format!("no answer within {} s", BROKER_LIMIT.as_secs())
 }
@@ -126,7 +136,7 @@ impl AtStop<'_> {
     pub async fn write(&self) -> Result<Vec<String>, String> {
         let catalog = self.catalog.applied();
         if synced(&catalog.catalog, self.key).is_none() {
-            return Ok(Vec::new());
+            return Ok(self.left_withheld(&catalog.catalog).into_iter().collect());
         }
         let (begun, mut in_doubt) = (Instant::now(), false);
         for broker in 0.. {
@@ -150,6 +160,18 @@ impl AtStop<'_> {
     }
 
     /// A failover goes by what is recorded, if anything is.
+    /// The sync was turned off, and what it withheld is nobody's to write any more.
+    fn left_withheld(&self, catalog: &Catalog) -> Option<String> {
+        let recorded = record::recorded(catalog, &self.key.link);
+        let withheld = recorded.iter().filter(|(_, state)| **state == AclState::Withheld);
+        let ours: BTreeSet<Acl> = withheld.filter_map(|(acl, _)| narrowed(acl, &self.key.topic)).collect();
+        let named = listed(&ours)?;
+        Some(format!(
+            "{} is off, so withheld ACLs weren't written; write by hand what clients need: {named}",
+            settings::ENABLE
+        ))
+    }
+
     fn failover_age(&self) -> Option<String> {
         let applied = self.catalog.applied();
         let stop = applied.catalog.mirror(self.key)?.stop.as_ref()?;
@@ -219,12 +241,8 @@ impl AtStop<'_> {
         if wanted.is_empty() && !in_doubt {
             return None;
         }
-        let mut named: Vec<String> = wanted.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-        if wanted.len() > NAMED_MAX {
-            named.push(format!("{} more", wanted.len() - NAMED_MAX));
-        }
         let doubt = if in_doubt { "; what was sent without an answer may still come" } else { "" };
-        let named = named.join(", ");
+        let named = listed(&wanted).unwrap_or_default();
         Some(format!(
             "withheld ACLs may not be written ({why}{doubt}); write by hand what is missing: {named}"
         ))

@@ -69,8 +69,12 @@ impl AclSync {
             }
         }
         let Some((mut plan, recorded)) = self.plan(settings, &seen.lists) else { return Ok(()) };
+        let absent = plan.absent();
         self.confirm(&mut plan, &seen, settings, memory, found).await;
-        if let Some(message) = plan.keep_too_many(settings.delete_max_percent) {
+        let too_many = plan.keep_too_many(settings.delete_max_percent);
+        // What is kept though the source lacks it is older than this look.
+        let is_whole = too_many.is_none() && plan.absent() == absent;
+        if let Some(message) = too_many {
             found.tell(TaskError::misconfiguration(message));
         }
         plan.retain(|acl| self.is_ours(acl));
@@ -80,7 +84,9 @@ impl AclSync {
         found.errors.extend(errors.map(|(acl, error)| (by_name(acl), error)));
         let connection = seen.connection;
         Writes { sync: self, settings, pass, connection, recorded, memory, found }.all(&plan).await?;
-        self.tell_age(as_of_ms).await;
+        if is_whole {
+            self.tell_age(as_of_ms).await;
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::filters::AclFilters;
 
-pub const ENABLE: &str = "acl.sync.enable";
+pub const ENABLE: &str = catalog::Link::ACL_SYNC_KEY;
 pub const MS: &str = "acl.sync.ms";
 pub const FILTERS: &str = "acl.filters";
 pub const MODE: &str = "acl.sync.mode";

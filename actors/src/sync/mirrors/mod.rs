@@ -2,7 +2,7 @@
 //! topics is mirrored without anybody's asking. What a person has ended, stopped or deleted is never made
 //! again: the catalog knows, and refuses.
 //!
-//! One node does it for a link ([`keeper`]). Two that take each other's place ask the catalog for the same,
+//! One node does it for a link (`keeper`). Two that take each other's place ask the catalog for the same,
 //! which takes it once. It only proposes: topics are created as for any other mirror.
 //!
 //! - [`plan`]: which topics, as a value.
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use self::plan::{Wanted, wanted};
 use super::filters::{EVERY_TOPIC, Filters};
+use super::found::Found;
 use super::{all, keeper};
 use crate::catalog_port::CatalogPort;
 use crate::observe::{Observatory, TaskError, TaskView};
@@ -45,6 +46,8 @@ const PLAN_MAX: Duration = Duration::from_secs(30);
 /// Topics that are looked at together, and in one round; what is left comes in the next.
 const AT_ONCE: usize = 8;
 const A_ROUND: usize = 400;
+/// Errors and remarks that are told by name.
+const TOLD_MAX: usize = 200;
 /// Kafka's own limit.
 const TOPIC_CHARS_MAX: usize = 249;
 
@@ -121,8 +124,11 @@ impl AutoCreate {
         task.remarks = remarks;
         held.retain(|topic, _| topics.contains(topic));
         let now = Instant::now();
-        let is_due = |topic: &String| held.get(topic).is_none_or(|(at, _)| *at <= now);
-        let due: Vec<String> = topics.into_iter().filter(is_due).take(A_ROUND).collect();
+        let (due, later) = due(topics, held, now);
+        if later > 0 {
+            let remark = format!("{later} topics are looked at in the next rounds");
+            task.remarks.insert("".into(), remark);
+        }
         let made = due.into_iter().map(|topic| {
             let (ends, link, catalog) = (ends.clone(), link.clone(), self.catalog.clone());
             async move {
@@ -141,8 +147,28 @@ impl AutoCreate {
             held.insert(topic, (Instant::now() + AGAIN_AFTER, error));
         }
         task.errors.extend(held.iter().map(|(topic, (_, error))| (topic.as_str().into(), error.clone())));
-        task
+        let Found { errors, remarks } =
+            Found { errors: task.errors, remarks: task.remarks }.bounded(TOLD_MAX);
+        TaskView { name: TASK, errors, remarks }
     }
+}
+
+/// The topics of a round, and how many others are due: first those that weren't tried yet, then those that have
+/// waited longest. Thousands that fail keep none from its turn.
+fn due(topics: Vec<String>, held: &Held, now: Instant) -> (Vec<String>, usize) {
+    let waits = topics.into_iter().map(|topic| (held.get(&topic).map(|(at, _)| *at), topic));
+    let mut due: Vec<_> = waits.filter(|(at, _)| at.is_none_or(|at| at <= now)).collect();
+    due.sort();
+    let later = due.len().saturating_sub(A_ROUND);
+    (due.into_iter().take(A_ROUND).map(|(_, topic)| topic).collect(), later)
+}
+
+/// Whether the link is still to make a mirror of it: much may have changed since the round began.
+fn is_still_wanted(catalog: &dyn CatalogPort, link: &LinkId, topic: &str) -> bool {
+    let applied = catalog.watch().borrow().clone();
+    let link = applied.catalog.links.get(link).filter(|link| link.makes_mirrors());
+    let filters = link.and_then(|link| Filters::of_topics(link.configs.get(FILTERS)?).ok());
+    filters.is_some_and(|filters| filters.includes(topic))
 }
 
 /// Both of a link's clusters, by connections of the task's own.
@@ -178,6 +204,9 @@ impl Ends {
                 return Err(TaskError::internal(message));
             }
         };
+        if !is_still_wanted(catalog, &link.id, topic) {
+            return Ok(());
+        }
         let partitions = plan.partitions;
         match catalog.submit(Action::CreateMirrorByItself(plan.into_new(link))).await {
             Ok(_) => {
@@ -203,5 +232,27 @@ fn on_preflight(error: &PreflightError) -> TaskError {
         PreflightError::TopicNotFound { .. }
         | PreflightError::TopicStays { .. }
         | PreflightError::Unreachable { .. } => TaskError::internal(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_that_fail_keep_none_from_its_turn() {
+        let now = Instant::now();
+        let name = |number: usize| format!("topic-{number:04}");
+        let failed = |at: Instant| (at, TaskError::internal("no".into()));
+        let topics: Vec<String> = (0..A_ROUND + 10).map(name).collect();
+        let mut held: Held =
+            (0..A_ROUND + 5).map(|number| (name(number), failed(now - Duration::from_secs(1)))).collect();
+        held.insert(name(7), failed(now - Duration::from_secs(9)));
+        held.insert(name(8), failed(now + AGAIN_AFTER));
+        let (first, later) = due(topics, &held, now);
+        let untried: Vec<String> = (A_ROUND + 5..A_ROUND + 10).map(name).collect();
+        assert_eq!(first[..5], untried, "never tried");
+        assert_eq!((&first[5], first.len(), later), (&name(7), A_ROUND, 9), "then who has waited longest");
+        assert!(!first.contains(&name(8)), "not yet");
     }
 }

@@ -227,3 +227,20 @@ async fn mode_mirror_spares_principals_of_the_destinations_other_links() {
     let owned = principals_of_others(&world.sync.dial, &applied.catalog, link, Mode::Owned).await;
     assert_eq!(owned, Ok(BTreeSet::new()), "they aren't touched anyway");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_record_is_as_old_as_what_is_kept_in_it() {
+    let mut world = world(1, &[]);
+    world.record(&[(READ, Written), (GROUP, Written)]);
+    let long_ago = NOW_MS - 120_000;
+    world.change(|catalog| {
+        catalog.acls.values_mut().for_each(|record| Arc::make_mut(record).as_of_ms = long_ago);
+    });
+    world.destination.set(&[READ, GROUP]);
+    world.source.set(&[GROUP]);
+    let as_of_ms = |world: &World| world.applied.borrow().catalog.acls[&world.sync.link].as_of_ms;
+    world.round().await;
+    assert_eq!(as_of_ms(&world), long_ago, "one that may be revoked is in it");
+    world.round().await;
+    assert_eq!((as_of_ms(&world), world.destination.acls()), (NOW_MS, acls(&[GROUP])));
+}

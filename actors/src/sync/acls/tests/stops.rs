@@ -118,3 +118,18 @@ async fn a_promotion_asks_every_broker_of_the_source_for_a_while_and_else_goes_b
     assert!(remark.contains("what was recorded counts, as the source had them 7 s before"), "{remark}");
     assert_eq!((found, begun.elapsed().as_secs()), (None, 10));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_withheld_when_the_sync_was_turned_off_is_told() {
+    let world = world(1, &[(ENABLE, "false")]);
+    world.record(&[(WRITE, Withheld), (EVERY, Withheld), (READ, Written)]);
+    world.stops(StopKind::FailOver);
+    let left = world.stop(None, &open()).await.expect("nothing to wait for");
+    let told = format!(
+        "acl.sync.enable is off, so withheld ACLs weren't written; write by hand what clients need: {}, {}",
+        acl(WRITE),
+        acl(EVERY_FOR_IT)
+    );
+    assert_eq!(left, [told]);
+    assert_eq!(world.destination.acls(), acls(&[]));
+}
