@@ -67,6 +67,11 @@ impl KafkaConfig {
         }
     }
 
+    pub fn version(mut self, version: &str) -> KafkaConfig {
+        version.clone_into(&mut self.version);
+        self
+    }
+
     pub fn property(mut self, key: &str, value: &str) -> KafkaConfig {
         self.properties.insert(key.to_owned(), value.to_owned());
         self

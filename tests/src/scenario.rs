@@ -8,8 +8,8 @@ use std::str::FromStr;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use crate::machine;
 use crate::process::log_tail;
@@ -20,6 +20,9 @@ pub const SEED_VARIABLE: &str = "LOCKSTEP_TEST_SEED";
 pub const ALL_CELLS_VARIABLE: &str = "LOCKSTEP_TEST_ALL_CELLS";
 /// How often a test kills the node, where it does so many times.
 pub const KILLS_VARIABLE: &str = "LOCKSTEP_TEST_KILLS";
+
+/// Kafka as old and as new as what is meant for both.
+pub const OLDEST_AND_NEWEST: [&str; 2] = ["3.9.1", "4.4.0"];
 
 /// What a test body gets.
 #[derive(Debug)]
@@ -83,6 +86,21 @@ impl Scenario {
 
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Runs `body` with one of [`OLDEST_AND_NEWEST`], or in a long run with both, and a directory for it.
+    ///
+    /// # Errors
+    /// That of `body`, with the version.
+    pub fn each_version(&self, body: impl Fn(&str, &Path) -> Result<()>) -> Result<()> {
+        let drawn = OLDEST_AND_NEWEST[self.rng().random_range(0..OLDEST_AND_NEWEST.len())];
+        for version in OLDEST_AND_NEWEST.into_iter().filter(|version| all_cells() || *version == drawn) {
+            eprintln!("Kafka {version}");
+            let parent = self.directory.join(version);
+            fs::create_dir(&parent).context("make a directory")?;
+            body(version, &parent).with_context(|| format!("Kafka {version}"))?;
+        }
+        Ok(())
     }
 
     /// Says how far the test has come, and after how long.

@@ -3,11 +3,11 @@
 //! stopped, and not before.
 
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rand::Rng;
 use tests::acls::{Acls, acls, create, delete};
 use tests::client::{Batching, write_records};
 use tests::cluster::KafkaConfig;
@@ -15,11 +15,10 @@ use tests::load::create_topic;
 use tests::mirror::wait_caught_up;
 use tests::node::Node;
 use tests::poll_until;
-use tests::scenario::{self, Scenario};
+use tests::scenario::Scenario;
 use tests::secured::{PLAIN_USER, SecuredKafka};
 
 const LINK: &str = "east-west";
-const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
 const EVERYTHING: &str = r#"{"aclFilters":[{"resourceFilter":{"resourceType":"any","patternType":"any"},"accessFilter":{"operation":"any","permissionType":"any"}}]}"#;
 /// Two rounds of a second each, on busy cores.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -62,13 +61,7 @@ const BY_HAND_ELSEWHERE: &str = "ALLOW User:eve READ TOPIC LITERAL elsewhere *";
 #[test]
 fn acls_are_at_the_destination_what_they_are_at_the_source() {
     Scenario::share("acl-sync", |scenario| {
-        let versions = match scenario::all_cells() {
-            true => VERSIONS.to_vec(),
-            false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
-        };
-        let each =
-            |version| World::start(scenario, version)?.run().with_context(|| format!("Kafka {version}"));
-        versions.into_iter().try_for_each(each)
+        scenario.each_version(|version, parent| World::start(version, parent)?.run())
     });
 }
 
@@ -81,12 +74,10 @@ struct World {
 }
 
 impl World {
-    fn start(scenario: &Scenario, version: &str) -> Result<Self> {
-        eprintln!("Kafka {version}");
-        let parent = scenario.directory().join(version);
-        fs::create_dir(&parent).context("make a directory")?;
+    fn start(version: &str, parent: &Path) -> Result<Self> {
         let start = |name: &str| {
-            let config = KafkaConfig { version: version.to_owned(), ..KafkaConfig::single(name, &parent) }
+            let config = KafkaConfig::single(name, parent)
+                .version(version)
                 .property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
                 .property("super.users", "User:ANONYMOUS");
             SecuredKafka::start_as(config)
@@ -99,11 +90,11 @@ impl World {
         create(&east.cluster.bootstrap(), &AT_SOURCE)?;
         create(&west.cluster.bootstrap(), &AT_DESTINATION)?;
         create(&west.cluster.bootstrap(), &[BY_HAND, BY_HAND_ELSEWHERE])?;
-        let node = Node::bootstrap("node-1", &parent)?;
+        let node = Node::bootstrap("node-1", parent)?;
         let password: PathBuf = parent.join("password");
         fs::write(&password, PLAIN_USER.1)?;
         for (name, kafka) in [("east", &east), ("west", &west)] {
-            let properties = kafka.plain_properties(&password, &parent)?;
+            let properties = kafka.plain_properties(&password, parent)?;
             node.cli(&[
                 "cluster",
                 "create",

@@ -2,11 +2,10 @@
 //! never again what a person has ended. Names get the link's prefix; two links of opposite directions don't
 //! mirror each other's mirrors.
 
-use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rand::Rng;
 use tests::client::{Batching, delete_topic, write_records};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::groups::put;
@@ -14,14 +13,13 @@ use tests::load::create_topic;
 use tests::mirror::{create_link, mirrored, wait_caught_up};
 use tests::node::Node;
 use tests::poll_until;
-use tests::scenario::{self, Scenario};
+use tests::scenario::Scenario;
 use tests::wire::RawReader;
 
 const LINK: &str = "east-west";
 const BACK: &str = "west-east";
 const PREFIXED: &str = "copies";
 const WEST: &str = "west";
-const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
 const ALL_BUT_TEMPORARY: &str = r#"{"topicFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},{"name":"temp-","patternType":"PREFIXED","filterType":"EXCLUDE"}]}"#;
 const ONLY_ORDERS: &str =
     r#"{"topicFilters":[{"name":"orders","patternType":"LITERAL","filterType":"INCLUDE"}]}"#;
@@ -37,13 +35,7 @@ const STAYS: Duration = Duration::from_secs(8);
 #[test]
 fn new_topics_are_mirrored_by_themselves_once() {
     Scenario::share("auto-create", |scenario| {
-        let versions = match scenario::all_cells() {
-            true => VERSIONS.to_vec(),
-            false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
-        };
-        let each =
-            |version| World::start(scenario, version)?.run().with_context(|| format!("Kafka {version}"));
-        versions.into_iter().try_for_each(each)
+        scenario.each_version(|version, parent| World::start(version, parent)?.run())
     });
 }
 
@@ -54,16 +46,10 @@ struct World {
 }
 
 impl World {
-    fn start(scenario: &Scenario, version: &str) -> Result<Self> {
-        eprintln!("Kafka {version}");
-        let parent = scenario.directory().join(version);
-        fs::create_dir(&parent).context("make a directory")?;
-        let start = |name: &str| {
-            let config = KafkaConfig { version: version.to_owned(), ..KafkaConfig::single(name, &parent) };
-            KafkaCluster::start(config)
-        };
+    fn start(version: &str, parent: &Path) -> Result<Self> {
+        let start = |name: &str| KafkaCluster::start(KafkaConfig::single(name, parent).version(version));
         let (east, west) = (start("east")?, start(WEST)?);
-        let node = Node::bootstrap("node-1", &parent)?;
+        let node = Node::bootstrap("node-1", parent)?;
         Ok(Self { east, west, node })
     }
 

@@ -2,10 +2,10 @@
 //! topic that is no mirror any more is left alone.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rand::Rng;
 use tests::client::{delete_topic, own_topic_configs};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::load::create_topic;
@@ -13,12 +13,11 @@ use tests::mirror::create_mirror;
 use tests::node::Node;
 use tests::operator::set_topic_config;
 use tests::poll_until;
-use tests::scenario::{self, Scenario};
+use tests::scenario::Scenario;
 
 const TOPIC: &str = "orders";
 const LINK: &str = "east-west";
 const WEST: &str = "west";
-const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
 /// `topic.config.sync.ms` is 5 s by default; the set-up comes before.
 const SYNC_LIMIT: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(200);
@@ -27,28 +26,14 @@ const STAYS: Duration = Duration::from_secs(11);
 
 #[test]
 fn topic_configs_follow_the_source_until_the_mirror_stops() {
-    Scenario::share("config-sync", |scenario| {
-        let versions = match scenario::all_cells() {
-            true => VERSIONS.to_vec(),
-            false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
-        };
-        versions
-            .into_iter()
-            .try_for_each(|version| follow(scenario, version).with_context(|| format!("Kafka {version}")))
-    });
+    Scenario::share("config-sync", |scenario| scenario.each_version(follow));
 }
 
-fn follow(scenario: &Scenario, version: &str) -> Result<()> {
-    eprintln!("Kafka {version}");
-    let parent = scenario.directory().join(version);
-    std::fs::create_dir(&parent).context("make a directory")?;
-    let start = |name: &str| {
-        let config = KafkaConfig { version: version.to_owned(), ..KafkaConfig::single(name, &parent) };
-        KafkaCluster::start(config)
-    };
+fn follow(version: &str, parent: &Path) -> Result<()> {
+    let start = |name: &str| KafkaCluster::start(KafkaConfig::single(name, parent).version(version));
     let (east, west) = (start("east")?, start(WEST)?);
     create_topic(&east.bootstrap(), TOPIC, 2, &[("retention.ms", "7200000")])?;
-    let mut node = Node::bootstrap("node-1", &parent)?;
+    let mut node = Node::bootstrap("node-1", parent)?;
     create_mirror(&node, &east, &west, LINK, TOPIC)?;
     expect(&west, &[("retention.ms", "7200000"), ("compression.type", "producer")])?;
 

@@ -2,11 +2,10 @@
 //! consumers; a group that is taken out of the filters is the destination's from then on; a promotion syncs
 //! once more and nothing after it.
 
-use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rand::Rng;
 use tests::client::{Batching, delete_topic, write_records};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::groups::{Member, Positions, positions, put};
@@ -14,7 +13,7 @@ use tests::load::create_topic;
 use tests::mirror::{create_link, wait_caught_up};
 use tests::node::Node;
 use tests::poll_until;
-use tests::scenario::{self, Scenario};
+use tests::scenario::Scenario;
 use tests::wire::RawReader;
 
 const TOPIC: &str = "orders";
@@ -24,7 +23,6 @@ const UNMIRRORED: &str = "unmirrored";
 const RECREATED: &str = "clicks";
 const LINK: &str = "east-west";
 const WEST: &str = "west";
-const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
 const ALL_BUT_TEMPORARY: &str = r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},{"name":"temp-","patternType":"PREFIXED","filterType":"EXCLUDE"},{"name":"absent","patternType":"LITERAL","filterType":"INCLUDE"}]}"#;
 const ALL_BUT_APP: &str = r#"{"groupFilters":[{"name":"*","patternType":"LITERAL","filterType":"INCLUDE"},{"name":"app","patternType":"LITERAL","filterType":"EXCLUDE"}]}"#;
 /// A group in use is tried again after five seconds; what moves, within about one.
@@ -36,13 +34,7 @@ const STAYS: Duration = Duration::from_secs(4);
 #[test]
 fn groups_stand_at_the_destination_where_they_stand_at_the_source() {
     Scenario::share("offset-sync", |scenario| {
-        let versions = match scenario::all_cells() {
-            true => VERSIONS.to_vec(),
-            false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
-        };
-        let each =
-            |version| World::start(scenario, version)?.run().with_context(|| format!("Kafka {version}"));
-        versions.into_iter().try_for_each(each)
+        scenario.each_version(|version, parent| World::start(version, parent)?.run())
     });
 }
 
@@ -54,14 +46,8 @@ struct World {
 }
 
 impl World {
-    fn start(scenario: &Scenario, version: &str) -> Result<Self> {
-        eprintln!("Kafka {version}");
-        let parent = scenario.directory().join(version);
-        fs::create_dir(&parent).context("make a directory")?;
-        let start = |name: &str| {
-            let config = KafkaConfig { version: version.to_owned(), ..KafkaConfig::single(name, &parent) };
-            KafkaCluster::start(config)
-        };
+    fn start(version: &str, parent: &Path) -> Result<Self> {
+        let start = |name: &str| KafkaCluster::start(KafkaConfig::single(name, parent).version(version));
         let (east, west) = (start("east")?, start(WEST)?);
         for topic in [TOPIC, UNMIRRORED, RECREATED] {
             create_topic(&east.bootstrap(), topic, PARTITIONS, &[])?;
@@ -71,7 +57,7 @@ impl World {
         for partition in 0..PARTITIONS {
             write_records(&east.bootstrap(), TOPIC, partition, RECORDS, Batching::Large)?;
         }
-        let node = Node::bootstrap("node-1", &parent)?;
+        let node = Node::bootstrap("node-1", parent)?;
         create_link(&node, &east, &west, LINK)?;
         Ok(Self { version: version.to_owned(), east, west, node })
     }

@@ -1,6 +1,7 @@
 //! Mirror topics become ordinary topics: promoted with everything that the source had, failed over with
 //! what is there, and nothing of ours is written afterwards.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,7 +24,6 @@ const LINK: &str = "east-west";
 const WEST: &str = "west";
 const PARTITIONS: i32 = 3;
 const RECORDS_PER_SECOND: u32 = 600;
-const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
 
 const MIRRORED_LIMIT: Duration = Duration::from_secs(60);
 /// Ten quiet seconds, a start after a kill, and the fence.
@@ -38,29 +38,15 @@ const KILL_AFTER_MS: std::ops::RangeInclusive<u64> = 0..=300;
 #[test]
 fn a_promoted_topic_has_every_record_and_takes_its_clients_own() {
     Scenario::run("promote", |scenario| {
-        for version in versions(scenario) {
-            promote(scenario, version).with_context(|| format!("Kafka {version}"))?;
-        }
-        Ok(())
+        scenario.each_version(|version, parent| promote(scenario, version, parent))
     });
 }
 
 #[test]
 fn a_failover_without_its_source_and_through_a_kill_keeps_what_is_there() {
     Scenario::run("failover", |scenario| {
-        for version in versions(scenario) {
-            fail_over(scenario, version).with_context(|| format!("Kafka {version}"))?;
-        }
-        Ok(())
+        scenario.each_version(|version, parent| fail_over(scenario, version, parent))
     });
-}
-
-/// One of them, drawn; each in a long run.
-fn versions(scenario: &Scenario) -> Vec<&'static str> {
-    match tests::scenario::all_cells() {
-        true => VERSIONS.to_vec(),
-        false => vec![VERSIONS[scenario.rng().random_range(0..VERSIONS.len())]],
-    }
 }
 
 struct Stage {
@@ -71,16 +57,8 @@ struct Stage {
 
 impl Stage {
     /// A mirror under load.
-    fn start(scenario: &Scenario, version: &str) -> Result<(Stage, Load)> {
-        eprintln!("Kafka {version}");
-        let parent = scenario.directory().join(version);
-        std::fs::create_dir(&parent).context("make a directory")?;
-        let cluster = |name: &str| {
-            KafkaCluster::start(KafkaConfig {
-                version: version.to_owned(),
-                ..KafkaConfig::single(name, &parent)
-            })
-        };
+    fn start(scenario: &Scenario, version: &str, parent: &Path) -> Result<(Stage, Load)> {
+        let cluster = |name: &str| KafkaCluster::start(KafkaConfig::single(name, parent).version(version));
         let (east, west) = (cluster("east")?, cluster(WEST)?);
         create_topic(
             &east.bootstrap(),
@@ -89,7 +67,7 @@ impl Stage {
             &[("compression.type", "lz4"), ("retention.ms", "86400000")],
         )?;
         let load = start_load(scenario, &east)?;
-        let node = Node::bootstrap("node-1", &parent)?;
+        let node = Node::bootstrap("node-1", parent)?;
         create_mirror(&node, &east, &west, LINK, TOPIC)?;
         let mut reader = RawReader::new(&west.bootstrap())?;
         let wanted = i64::try_from(WRITTEN)?;
@@ -147,8 +125,8 @@ fn start_load(scenario: &Scenario, cluster: &KafkaCluster) -> Result<Load> {
     })
 }
 
-fn promote(scenario: &Scenario, version: &str) -> Result<()> {
-    let (mut stage, load) = Stage::start(scenario, version)?;
+fn promote(scenario: &Scenario, version: &str, parent: &Path) -> Result<()> {
+    let (mut stage, load) = Stage::start(scenario, version, parent)?;
     let said = stage.node.cli_said(&["mirror", "promote", TOPIC, "--link", LINK, "--dry-run"])?;
     ensure!(said.status.success() && said.stderr.contains("Would promote orders"), "{said:?}");
     let asks = stage.node.cli_said(&["mirror", "promote", TOPIC, "--link", LINK])?;
@@ -195,8 +173,8 @@ fn promote(scenario: &Scenario, version: &str) -> Result<()> {
     stage.node.sigterm()
 }
 
-fn fail_over(scenario: &Scenario, version: &str) -> Result<()> {
-    let (mut stage, load) = Stage::start(scenario, version)?;
+fn fail_over(scenario: &Scenario, version: &str, parent: &Path) -> Result<()> {
+    let (mut stage, load) = Stage::start(scenario, version, parent)?;
     stage.east.kill(1)?;
     drop(load);
     let since = Instant::now();

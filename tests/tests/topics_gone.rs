@@ -2,10 +2,10 @@
 //! `cluster.link.retry.timeout.ms`, the mirror's data untouched, all other mirrors undisturbed. One that was made
 //! anew is another topic, and never mixed in.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rand::Rng;
 use tests::client::{Batching, delete_topic, write_records};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::load::create_topic;
@@ -17,7 +17,6 @@ use tests::wire::RawReader;
 
 const LINK: &str = "east-west";
 const WEST: &str = "west";
-const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
 const RECORDS: u32 = 100;
 const TOPICS: [&str; 3] = ["orders", "clicks", "kept"];
 /// `cluster.link.retry.timeout.ms` here.
@@ -28,31 +27,7 @@ const POLL: Duration = Duration::from_millis(100);
 #[test]
 fn a_topic_that_is_gone_fails_its_mirror_alone_and_costs_it_nothing() {
     Scenario::share("topics-gone", |scenario| {
-        let version = VERSIONS[scenario.rng().random_range(0..VERSIONS.len())];
-        eprintln!("Kafka {version}");
-        let start = |name: &str| {
-            let config = KafkaConfig {
-                version: version.to_owned(),
-                ..KafkaConfig::single(name, scenario.directory())
-            };
-            KafkaCluster::start(config)
-        };
-        let (east, west) = (start("east")?, start(WEST)?);
-        let node = Node::bootstrap("node-1", scenario.directory())?;
-        create_link(&node, &east, &west, LINK)?;
-        let timeout = format!("cluster.link.retry.timeout.ms={}", RETRY_TIMEOUT.as_millis());
-        node.cli(&["link", "update", LINK, "--config", &timeout])?;
-        let mut world = World { east, west, node };
-        for topic in TOPICS {
-            world.new_topic(topic)?;
-            world.node.cli(&["mirror", "create", topic, "--link", LINK])?;
-            wait_caught_up(&mut world.node, &world.east, &world.west, (LINK, topic), LIMIT)?;
-        }
-        world.the_source_is_deleted()?;
-        world.the_source_is_another_topic()?;
-        world.the_destination_is_deleted()?;
-        world.all_others_go_on()?;
-        world.node.sigterm()
+        scenario.each_version(|version, parent| World::start(version, parent)?.run())
     });
 }
 
@@ -63,6 +38,29 @@ struct World {
 }
 
 impl World {
+    fn start(version: &str, parent: &Path) -> Result<Self> {
+        let start = |name: &str| KafkaCluster::start(KafkaConfig::single(name, parent).version(version));
+        let (east, west) = (start("east")?, start(WEST)?);
+        let node = Node::bootstrap("node-1", parent)?;
+        create_link(&node, &east, &west, LINK)?;
+        let timeout = format!("cluster.link.retry.timeout.ms={}", RETRY_TIMEOUT.as_millis());
+        node.cli(&["link", "update", LINK, "--config", &timeout])?;
+        Ok(Self { east, west, node })
+    }
+
+    fn run(mut self) -> Result<()> {
+        for topic in TOPICS {
+            self.new_topic(topic)?;
+            self.node.cli(&["mirror", "create", topic, "--link", LINK])?;
+            wait_caught_up(&mut self.node, &self.east, &self.west, (LINK, topic), LIMIT)?;
+        }
+        self.the_source_is_deleted()?;
+        self.the_source_is_another_topic()?;
+        self.the_destination_is_deleted()?;
+        self.all_others_go_on()?;
+        self.node.sigterm()
+    }
+
     fn the_source_is_deleted(&self) -> Result<()> {
         let before = RawReader::new(&self.west.bootstrap())?.ends("orders")?;
         delete_topic(&self.east.bootstrap(), "orders")?;

@@ -12,9 +12,8 @@ use rand::seq::IndexedRandom;
 use tests::artifacts::{Artifacts, KAFKA_DEFAULT};
 use tests::cluster::{KafkaCluster, KafkaConfig};
 use tests::node::{Node, find_binary};
-use tests::scenario::{self, Scenario};
+use tests::scenario::{self, OLDEST_AND_NEWEST, Scenario};
 
-const VERSIONS: [&str; 2] = ["3.9.1", "4.4.0"];
 /// As Kafka's scripts are called, and the class behind each.
 const TOOLS: [(&str, &str); 5] = [
     ("kafka-console-consumer.sh", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
@@ -35,7 +34,7 @@ fn each_walk_through_does_what_it_says() {
         let mut rng = scenario.rng();
         let all = documents()?;
         let drawn = if scenario::all_cells() { all.len() } else { DRAWN };
-        let version = VERSIONS[rng.random_range(0..VERSIONS.len())];
+        let version = OLDEST_AND_NEWEST[rng.random_range(0..OLDEST_AND_NEWEST.len())];
         for name in all.choose_multiple(&mut rng, drawn) {
             walk(scenario, name, version).with_context(|| name.clone())?;
             scenario.note(name);
@@ -76,10 +75,7 @@ fn walk(scenario: &Scenario, name: &str, version: &str) -> Result<()> {
     fs::create_dir(&parent).context("make a directory")?;
     let document = directory().join(format!("{name}.md"));
     let text = fs::read_to_string(&document).with_context(|| document.display().to_string())?;
-    let start = |name: &str| {
-        let config = KafkaConfig { version: version.to_owned(), ..KafkaConfig::single(name, &parent) };
-        KafkaCluster::start(config)
-    };
+    let start = |name: &str| KafkaCluster::start(KafkaConfig::single(name, &parent).version(version));
     let needs = |variable: &str| text.contains(&format!("${variable}"));
     let mut east = needs("EAST").then(|| start("east")).transpose()?;
     let west = start("west")?;
