@@ -1,48 +1,10 @@
 use super::*;
-use crate::catalog_port::SubmitFuture;
-use crate::catalog_port::{ChangeFuture, ReadFuture};
 use crate::clock::Uptime;
-use crate::fixture;
-use catalog::voters::{Change, Members};
-use catalog::{Action, Outcome};
-use consensus::{Applied, Status};
+use crate::fixture::{self, FakeCatalog, HERE};
 use kafka::client::DialFuture;
 use std::io::ErrorKind;
 
-const HERE: NodeId = NodeId(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-struct NoCatalog(tokio::sync::watch::Sender<Arc<Applied>>);
-
-impl CatalogPort for NoCatalog {
-    fn node(&self) -> NodeId {
-        HERE
-    }
-
-    fn watch(&self) -> tokio::sync::watch::Receiver<Arc<Applied>> {
-        self.0.subscribe()
-    }
-
-    fn read(&self) -> ReadFuture<'_> {
-        Box::pin(async { unreachable!("nothing is read here") })
-    }
-
-    fn status(&self) -> Status {
-        unreachable!("nobody asks who leads")
-    }
-
-    fn members(&self) -> Option<Members> {
-        None
-    }
-
-    fn change(&self, _: Change) -> ChangeFuture<'_> {
-        unreachable!("nobody changes who votes")
-    }
-
-    fn submit(&self, _: Action) -> SubmitFuture<'_> {
-        Box::pin(async { Ok(Outcome::Unchanged) })
-    }
-}
 
 /// Nobody is there.
 struct NoNetwork;
@@ -72,7 +34,7 @@ async fn supervised(link: Link, doubts: Doubts) -> Supervised {
     let dialled = Arc::downgrade(&dial);
     let surroundings = Surroundings {
         node: HERE,
-        catalog: Arc::new(NoCatalog(tokio::sync::watch::Sender::default())),
+        catalog: Arc::new(FakeCatalog(tokio::sync::watch::Sender::default())),
         observatory: observatory.clone(),
         clock,
         dial,

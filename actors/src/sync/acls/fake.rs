@@ -1,24 +1,17 @@
-//! Clusters that know of brokers and ACLs and of nothing else, and fail on request; and a catalog of one node.
+//! Clusters that know of brokers and ACLs and of nothing else, and fail on request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
-use catalog::voters::{Change, Members};
-use catalog::{Action, Command, NodeId};
-use consensus::{Applied, Status};
 use kafka::acls::{Acl, Operation, PatternType, Permission, ResourceType};
 use kafka::client::{Client, Dial, DialFuture};
 use kafka::connection::BoxedStream;
 use kafka_protocol::messages::{self as m, ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::sync::watch;
 
-use crate::catalog_port::{CatalogPort, ChangeFuture, ReadFuture, SubmitFuture};
-
-pub const HERE: NodeId = NodeId(1);
 const PORT: i32 = 9_090;
 const STREAM_BYTES: usize = 1 << 20;
 
@@ -256,41 +249,5 @@ impl Dial for FakeDial {
             tokio::spawn(cluster.serve(broker, far));
             Ok(Box::new(near) as BoxedStream)
         })
-    }
-}
-
-/// Applies what is submitted at once.
-pub struct FakeCatalog(pub watch::Sender<Arc<Applied>>);
-
-impl CatalogPort for FakeCatalog {
-    fn node(&self) -> NodeId {
-        HERE
-    }
-
-    fn watch(&self) -> watch::Receiver<Arc<Applied>> {
-        self.0.subscribe()
-    }
-
-    fn read(&self) -> ReadFuture<'_> {
-        Box::pin(async { unreachable!("nothing is read here") })
-    }
-
-    fn status(&self) -> Status {
-        unreachable!("nobody asks who leads")
-    }
-
-    fn members(&self) -> Option<Members> {
-        None
-    }
-
-    fn change(&self, _: Change) -> ChangeFuture<'_> {
-        unreachable!("nobody changes who votes")
-    }
-
-    fn submit(&self, action: Action) -> SubmitFuture<'_> {
-        let mut applied = Applied::clone(&self.0.borrow());
-        let outcome = applied.catalog.apply(Command { at_ms: 1, action });
-        self.0.send_replace(Arc::new(applied));
-        Box::pin(async { outcome.map_err(consensus::SubmitError::Refused) })
     }
 }

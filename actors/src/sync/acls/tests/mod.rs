@@ -12,7 +12,7 @@ use kafka_protocol::messages::ApiKey;
 use tokio::sync::watch;
 
 use super::at_stop::{AtStop, last_look};
-use super::fake::{FakeCatalog, FakeDial, FakeKafka, Fault, HERE};
+use super::fake::{FakeDial, FakeKafka, Fault};
 use super::fixture::{acl, acls};
 use super::read::principals_of_others;
 use super::settings::{ENABLE, FILTERS, MODE, Mode, OWN_PRINCIPALS};
@@ -20,6 +20,7 @@ use super::*;
 use crate::clock::{Uptime, WallClock};
 use crate::credit::CreditLimits;
 use crate::fixture;
+use crate::fixture::{FakeCatalog, HERE};
 use crate::fleet::lease::LeaseKeeper;
 use crate::plane::PlaneMeters;
 use crate::settings::LinkSettings;
