@@ -1,10 +1,13 @@
 //! Mirrors that a link makes by itself: when it may, and which it never makes again.
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use catalog::apply::FORGOTTEN_MAX;
-use catalog::command::{NewLink, NewMirror, NodeDescription};
+use catalog::command::{NewLink, NewMirror};
 use catalog::*;
+use support::founded;
 
 fn link() -> LinkId {
     LinkId("link-1".into())
@@ -19,15 +22,9 @@ fn catalog() -> Catalog {
     catalog_of(fleet::LEVEL)
 }
 
-/// A fleet of one, of that level, with a link that makes mirrors by itself.
+/// With a link that makes mirrors by itself.
 fn catalog_of(level: u32) -> Catalog {
-    let mut catalog = Catalog::default();
-    let description = NodeDescription { name: "n".into(), address: None, level, version: "0".into() };
-    let cluster = |name: &str| Action::CreateCluster {
-        name: name.into(),
-        cluster_id: format!("id-{name}").into(),
-        configs: BTreeMap::new(),
-    };
+    let mut catalog = founded(level, &["east", "west"]);
     let new = NewLink {
         id: link(),
         name: "east-west".into(),
@@ -36,16 +33,13 @@ fn catalog_of(level: u32) -> Catalog {
         source_cluster_id: "id-east".into(),
         configs: configs(true, &[]),
     };
-    let started = Action::RecordStart { node: NodeId(7), description };
-    for action in [started, cluster("east"), cluster("west"), Action::CreateLink(new)] {
-        does(&mut catalog, action);
-    }
+    does(&mut catalog, Action::CreateLink(new));
     catalog
 }
 
 fn ask(catalog: &mut Catalog, action: Action) -> Result<Outcome, Refusal> {
     let before = catalog.clone();
-    let answer = catalog.apply(Command { at_ms: 1, action });
+    let answer = support::apply(catalog, action);
     if answer.is_err() {
         assert_eq!(*catalog, before, "a refusal changes nothing");
     }

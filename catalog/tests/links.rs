@@ -1,28 +1,15 @@
 //! How many links may lead to one cluster.
 
+mod support;
+
 use std::collections::BTreeMap;
 
-use catalog::command::{NewLink, NodeDescription};
+use catalog::command::NewLink;
 use catalog::*;
+use support::{apply, founded};
 
-/// A fleet of one, of that level, and three clusters.
 fn catalog(level: u32) -> Catalog {
-    let mut catalog = Catalog::default();
-    let description = NodeDescription { name: "n".into(), address: None, level, version: "0".into() };
-    let cluster = |name: &str| Action::CreateCluster {
-        name: name.into(),
-        cluster_id: format!("id-{name}").into(),
-        configs: BTreeMap::new(),
-    };
-    let started = Action::RecordStart { node: NodeId(7), description };
-    for action in [started, cluster("east"), cluster("west"), cluster("south")] {
-        assert_eq!(apply(&mut catalog, action), Ok(Outcome::Done));
-    }
-    catalog
-}
-
-fn apply(catalog: &mut Catalog, action: Action) -> Result<Outcome, Refusal> {
-    catalog.apply(Command { at_ms: 1, action })
+    founded(level, &["east", "west", "south"])
 }
 
 fn link(catalog: &mut Catalog, number: usize, destination: &str) -> Result<Outcome, Refusal> {
