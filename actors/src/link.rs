@@ -3,6 +3,8 @@
 
 mod checks;
 mod partitions;
+mod rounds;
+mod syncs;
 #[cfg(test)]
 mod tests;
 
@@ -25,27 +27,19 @@ use crate::doubts::Doubts;
 use crate::fleet::lease::LeaseKeeper;
 use crate::fleet::release::Releases;
 use crate::growth::{self, Growth};
-use crate::observe::{Observatory, PartitionState, PartitionStats};
-use crate::partition::{PartitionMessage, topic_partition};
+use crate::observe::{Observatory, PartitionStats};
+use crate::partition::PartitionMessage;
 use crate::plan::{self, Job, Leaving, PartitionKey, Running, Start};
 use crate::plane::{LinkPlane, PlaneMeters, Topics};
-use crate::rest::{self, Resting};
-use crate::settings::{self, LinkSettings};
+use crate::settings::LinkSettings;
 use crate::setup;
 use crate::stop::Stopping;
-use crate::sync::acls::AclSync;
-use crate::sync::configs::ConfigSync;
-use crate::sync::mirrors::AutoCreate;
-use crate::sync::offsets::OffsetSync;
-use crate::watch::{self, Round, Watched};
+use crate::watch::Round;
 
 pub use partitions::released;
 
 /// Before a partition whose actor failed is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
-
-/// What was told of a mirror at rest is unknown again after 15 s.
-const REST_EVERY_MAX: Duration = Duration::from_secs(5);
 
 /// While it isn't known whether a partition that may start again was released.
 const RELEASE_WAIT: Duration = Duration::from_millis(50);
@@ -171,7 +165,7 @@ impl Actor for LinkSupervisor {
             }
         });
         let mut tasks = vec![keeper.abort_handle(), watcher.abort_handle(), checker];
-        tasks.extend(syncs(&link, &settings, &plane, &surroundings));
+        tasks.extend(syncs::start(&link, &settings, &plane, &surroundings));
         myself.cast(LinkMessage::Reconcile)?;
         Ok(LinkState {
             link,
@@ -367,40 +361,6 @@ impl LinkState {
         }
     }
 
-    fn watch_idle(&mut self) {
-        let pause = self.plane.metadata_max_age() / 2;
-        if self.watch.as_ref().is_some_and(|round| round.delays_next(pause)) {
-            return;
-        }
-        let watched = |((topic, partition), p): (&PartitionKey, &RunningPartition)| Watched {
-            mirror: topic_partition(topic, *partition),
-            stats: p.stats.clone(),
-            actor: p.actor.clone(),
-        };
-        let watched = self.partitions.iter().map(watched).collect();
-        self.watch = Some(Round::begin(watch::run(self.plane.clone(), watched)));
-    }
-
-    fn look_at_rest(&mut self) {
-        let pause = (self.plane.metadata_max_age() / 2).min(REST_EVERY_MAX);
-        if self.rest.as_ref().is_some_and(|round| round.delays_next(pause)) {
-            return;
-        }
-        let Surroundings { node, observatory, .. } = &self.surroundings;
-        let keys = rest::at_rest(&self.link, *node).into_iter();
-        let keys = keys.filter(|key| !self.partitions.contains_key(key));
-        let resting = keys.filter_map(|(topic, partition)| {
-            let stats = observatory.enter(&self.link.key(&topic), partition);
-            stats.set_state(PartitionState::Stopped, self.plane.now_ms());
-            let known = self.link.mirrors.get(&topic)?;
-            let source = (topic_partition(&known.source_topic, partition), known.source_topic_id);
-            let mirror = (topic_partition(&topic, partition), known.destination_topic_id);
-            Some(Resting { source, mirror, stats })
-        });
-        let resting: Vec<Resting> = resting.collect();
-        self.rest = (!resting.is_empty()).then(|| Round::begin(rest::look(self.plane.clone(), resting)));
-    }
-
     fn metadata_changed(&mut self) {
         for partition in self.partitions.values() {
             let _ = partition.actor.cast(PartitionMessage::MetadataChanged);
@@ -413,53 +373,6 @@ impl LinkState {
     fn show(&self) {
         self.surroundings.observatory.set_link(&self.link.id, Some(self.availability.view()));
     }
-}
-
-/// What is kept in step beside records.
-fn syncs(
-    link: &Link,
-    settings: &LinkSettings,
-    plane: &Arc<LinkPlane>,
-    surroundings: &Surroundings,
-) -> [AbortHandle; 4] {
-    let Surroundings { node, catalog, observatory, dial, .. } = surroundings;
-    let configs = ConfigSync {
-        link: link.id.clone(),
-        node: *node,
-        plane: plane.clone(),
-        catalog: catalog.clone(),
-        observatory: observatory.clone(),
-        every: settings.topic_config_sync,
-        include: settings::synced_topic_configs(&link.configs),
-    };
-    let offsets = OffsetSync {
-        link: link.id.clone(),
-        node: *node,
-        plane: plane.clone(),
-        catalog: catalog.clone(),
-        observatory: observatory.clone(),
-    };
-    let acls = AclSync {
-        link: link.id.clone(),
-        node: *node,
-        plane: plane.clone(),
-        catalog: catalog.clone(),
-        observatory: observatory.clone(),
-        dial: dial.clone(),
-    };
-    let mirrors = AutoCreate {
-        link: link.id.clone(),
-        node: *node,
-        plane: plane.clone(),
-        catalog: catalog.clone(),
-        observatory: observatory.clone(),
-    };
-    [
-        tokio::spawn(configs.run()).abort_handle(),
-        tokio::spawn(offsets.run()).abort_handle(),
-        tokio::spawn(acls.run()).abort_handle(),
-        tokio::spawn(mirrors.run()).abort_handle(),
-    ]
 }
 
 fn topics(link: &Link) -> Topics {

@@ -238,7 +238,7 @@ struct CatalogV5 {
     clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
     links: BTreeMap<LinkId, Arc<Link>>,
     fleet: Fleet,
-    forgotten: BTreeMap<LinkId, BTreeSet<Arc<str>>>,
+    forgotten: BTreeMap<LinkId, Arc<BTreeSet<Arc<str>>>>,
 }
 
 impl From<CatalogV5> for Catalog {

@@ -60,7 +60,7 @@ pub struct Catalog {
     pub fleet: Fleet,
     /// Source topics whose mirrors were deleted while their link made mirrors by itself: it makes none of
     /// them again. By link.
-    pub forgotten: BTreeMap<LinkId, BTreeSet<Arc<str>>>,
+    pub forgotten: BTreeMap<LinkId, Arc<BTreeSet<Arc<str>>>>,
     /// Of links whose ACLs follow the source, or did.
     pub acls: BTreeMap<LinkId, Arc<AclRecord>>,
 }

@@ -139,7 +139,7 @@ fn members_of_an_older_build_remember_nothing_and_so_nobody_does() {
 fn the_memory_is_bounded_and_the_way_out_is_told() {
     let mut catalog = catalog();
     let topics = (0..FORGOTTEN_MAX).map(|number| format!("t{number}").into()).collect();
-    catalog.forgotten.insert(link(), topics);
+    catalog.forgotten.insert(link(), std::sync::Arc::new(topics));
     does(&mut catalog, by_itself("orders"));
     does(&mut catalog, Action::CreateMirror(mirror("t5", "t5")));
     does(&mut catalog, delete("t5"));

@@ -1,26 +1,25 @@
 //! The fleet's nodes as the world sees them: which run, when those that are down start again, what each
 //! shows, and which of them nothing is in the way of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::observe::Observatory;
-use catalog::{Link, NodeId};
+use catalog::NodeId;
 use consensus::Applied;
 use turmoil::Sim;
 
 use crate::chance::{Chance, SharedChance};
 use crate::disk::{Crash, Disk};
+use crate::facts::Facts;
 use crate::fleet_faults::{From, OfFleet};
-use crate::judge::{Judge, Row, Seen, Shown};
+use crate::judge::{Judge, Seen};
 use crate::machine_faults::OfMachine;
 use crate::node::{Common, Seat};
 use crate::options::Memory;
 use crate::shown;
 use crate::strike::Field;
 use crate::time::{Clock, Rate, Time};
-use crate::view::View;
 use crate::walked::Walked;
 
 /// After a fault a node's connections may hang for as long as a call may take, and are then made anew.
@@ -374,64 +373,5 @@ impl Place {
         if is_up {
             sim.crash(self.seat.name);
         }
-    }
-}
-
-/// What nodes show at one moment.
-#[derive(Default)]
-pub struct Facts {
-    rows: Vec<Row>,
-    links: BTreeMap<String, &'static str>,
-    credit_in_use: BTreeMap<String, usize>,
-}
-
-impl Facts {
-    fn add(&mut self, node: usize, applied: &Applied, view: &View) {
-        let Some(observatory) = &view.observatory else { return };
-        for link in applied.catalog.links.values() {
-            self.add_link(link, observatory);
-            for mirror in link.mirrors.values() {
-                let rows = observatory.partitions(&link.key(&mirror.name)).into_iter();
-                self.rows.extend(rows.filter_map(|row| {
-                    let assignment = mirror.partitions.get(row.partition as usize)?.assignment.as_ref()?;
-                    Some(Row {
-                        node,
-                        is_owned: assignment.node == view.node,
-                        link: link.name.to_string(),
-                        key: (mirror.name.to_string(), i32::try_from(row.partition).ok()?),
-                        assignment_epoch: assignment.epoch,
-                        view: row,
-                    })
-                }));
-            }
-        }
-    }
-
-    /// As the node sees it that sees the worst.
-    fn add_link(&mut self, link: &Link, observatory: &Observatory) {
-        let name = link.name.to_string();
-        if let Some(bytes) = observatory.credit_in_use_bytes(&link.id) {
-            self.credit_in_use.insert(name.clone(), bytes);
-        }
-        let Some(found) = observatory.link(&link.id) else { return };
-        let held = self.links.entry(name).or_insert(found.state);
-        if badness(found.state) > badness(held) {
-            *held = found.state;
-        }
-    }
-
-    pub fn shown<'a>(&'a self, applied: &'a Applied, field: &'a Field, memory: Memory) -> Shown<'a> {
-        let Field { mirrors, history, struck, .. } = field;
-        let Self { rows, links, credit_in_use } = self;
-        Shown { applied, rows, links, credit_in_use, memory, mirrors, history, struck }
-    }
-}
-
-fn badness(state: &str) -> u8 {
-    match state {
-        "FAILED" => 3,
-        "UNAVAILABLE" => 2,
-        "ACTIVE" => 1,
-        _ => 0,
     }
 }

@@ -7,7 +7,7 @@
 //! - [`producer`], [`consumers`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
 //! - [`faults`], [`fleet_faults`], [`machine_faults`], [`answer_faults`], [`strike`], [`mischief`], [`refusal`]: what goes wrong, and [`struck`]: what that excuses.
-//! - [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
+//! - [`facts`]: what nodes show. [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
 //! - [`trace`], [`shown`], [`walked`], [`run`]: what a run prints. [`processes`]: many runs, and the same
 //!   run twice. [`coverage`]: which paths they took.
 //!
@@ -31,6 +31,7 @@ mod consumers;
 mod coverage;
 mod disk;
 mod ends;
+mod facts;
 mod faults;
 mod fleet;
 mod fleet_faults;

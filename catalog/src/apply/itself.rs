@@ -49,7 +49,7 @@ impl Catalog {
                 Link::AUTO_CREATE_KEY
             )));
         }
-        topics.insert(source_topic);
+        Arc::make_mut(topics).insert(source_topic);
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ fn a_catalog_of_the_sixth_version_is_written_and_read() {
 /// A build before this one follows in a rolling upgrade.
 #[test]
 fn a_catalog_without_acls_is_written_as_the_fifth_version_wrote_it_and_read() {
-    let forgotten = BTreeMap::from([(LinkId("l".into()), ["orders".into()].into())]);
+    let forgotten = BTreeMap::from([(LinkId("l".into()), Arc::new(["orders".into()].into()))]);
     let (nodes, clusters, links) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let fleet = Fleet::default();
     let bytes = encode_as(5, &CatalogV5 { nodes, clusters, links, fleet, forgotten: forgotten.clone() });
@@ -54,7 +54,7 @@ fn a_catalog_without_anything_new_is_written_as_the_fourth_version_wrote_it() {
     let mut read = decode_catalog(&bytes).expect("readable");
     assert_eq!((read.nodes[&NodeId(7)].starts, read.forgotten.len()), (3, 0));
     assert_eq!(encode_catalog(&read), bytes);
-    read.forgotten.insert(LinkId("l".into()), ["orders".into()].into());
+    read.forgotten.insert(LinkId("l".into()), Arc::new(["orders".into()].into()));
     let newer = encode_catalog(&read);
     assert_eq!((newer[0], &newer[newer.len() - 11..]), (5, &b"\x01\x01l\x01\x06orders"[..]));
     assert_eq!(decode_catalog(&newer).expect("readable"), read);

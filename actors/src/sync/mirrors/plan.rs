@@ -111,7 +111,7 @@ mod tests {
     fn a_deleted_one_is_told_and_not_made_again() {
         let link = fixture::link(&[]);
         let mut catalog = Catalog::default();
-        catalog.forgotten.insert(link.id.clone(), ["orders".into()].into());
+        catalog.forgotten.insert(link.id.clone(), Arc::new(["orders".into()].into()));
         let Wanted { topics, remarks } =
             wanted(&catalog, &link, &named(EVERY_TOPIC), &source(&[("orders", false)]));
         assert!(topics.is_empty());
