@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use catalog::{MirrorError, Prefix, ProducerIdentity, TopicId};
 use kafka::fetch::TopicPartition;
-use kafka::metadata::Metadata;
-use kafka::{Connection, Error, ErrorCode, offsets, producers};
+use kafka::{Error, ErrorCode, offsets, producers};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::lane::{self, Lane, LaneStart};
+use crate::partition::leader::{Leader, Side, leader};
 use crate::partition::machine::{NotFooted, Quiet};
 use crate::partition::{prefix, seam};
 use crate::plane::{BrokerLimits, LinkPlane};
@@ -74,12 +74,12 @@ pub(super) fn fail(error: MirrorError, offset: i64, message: String) -> FootingE
     NotFooted::Verdict(Verdict::Fail { error, offset, message })
 }
 
-fn retry(message: impl Into<String>) -> FootingError {
+pub(super) fn retry(message: impl Into<String>) -> FootingError {
     NotFooted::Verdict(Verdict::Retry { message: message.into() })
 }
 
 /// A cluster that doesn't answer is asked again; a missing grant is named.
-fn on_error(error: &Error, side: &str) -> FootingError {
+pub(super) fn on_error(error: &Error, side: &str) -> FootingError {
     match error.code() {
         Some(ErrorCode::TOPIC_AUTHORIZATION_FAILED | ErrorCode::CLUSTER_AUTHORIZATION_FAILED) => {
             let message = format!("{side}: {error}; grant READ and DESCRIBE on the topic there");
@@ -87,14 +87,6 @@ fn on_error(error: &Error, side: &str) -> FootingError {
         }
         _ => retry(format!("{side}: {error}")),
     }
-}
-
-/// A partition's leader on one side.
-struct Leader {
-    connection: Connection,
-    broker: i32,
-    epoch: i32,
-    topic_id: Uuid,
 }
 
 /// What a look finds on its way, whatever becomes of it.
@@ -218,59 +210,6 @@ async fn first_batch(
     Ok(batch.map_or(start, |b| b.header.base_offset))
 }
 
-/// One of a mirror's two clusters, and what is wrong when its topic isn't what it was.
-#[derive(Clone, Copy)]
-struct Side {
-    name: &'static str,
-    /// Another topic has the name.
-    changed: MirrorError,
-    /// There is none of the name; None while what is known may be old.
-    missing: Option<MirrorError>,
-}
-
-/// The partition leader on one side, and a control connection to it; the topic must be the one
-/// that the catalog knows.
-async fn leader(
-    client: &kafka::Client,
-    metadata: &Metadata,
-    (wanted, topic_id): (&TopicPartition, TopicId),
-    Side { name: side, changed, missing }: Side,
-) -> Result<Leader, FootingError> {
-    let TopicPartition { topic, partition } = wanted;
-    let found = match metadata.topics.get(&**topic) {
-        None => return Err(retry(format!("{side}: no metadata of '{topic}' yet"))),
-        Some(Err(code)) => return Err(without_metadata(topic, *code, side, missing)),
-        Some(Ok(found)) => found,
-    };
-    if !topic_id.is_none() && !found.topic_id.is_nil() && *found.topic_id.as_bytes() != topic_id.0 {
-        let was = Uuid::from_bytes(topic_id.0);
-        let message = format!(
-            "topic '{topic}' at the {side} was recreated: its id is {} and was {was}",
-            found.topic_id
-        );
-        return Err(fail(changed, 0, message));
-    }
-    let found_partition = found
-        .partitions
-        .get(partition)
-        .ok_or_else(|| retry(format!("{side}: '{topic}' has no partition {partition} (yet)")))?;
-    let broker = found_partition
-        .leader
-        .ok_or_else(|| retry(format!("{side}: {topic}[{partition}] has no partition leader")))?;
-    let connection = client.control(broker).await.map_err(|e| on_error(&e, side))?;
-    Ok(Leader { connection, broker, epoch: found_partition.leader_epoch, topic_id: found.topic_id })
-}
-
-fn without_metadata(topic: &str, code: ErrorCode, side: &str, missing: Option<MirrorError>) -> FootingError {
-    match missing {
-        Some(error) if code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => {
-            let message = format!("there is no topic '{topic}' at the {side}; it may have been deleted");
-            NotFooted::Verdict(Verdict::Missing { error, message })
-        }
-        _ => on_error(&Error::Broker { what: format!("Metadata of {topic}"), code }, side),
-    }
-}
-
 fn our_state<'a>(
     question: &Question,
     memory: &'a [producers::ProducerState],
@@ -381,21 +320,6 @@ mod tests {
             assert!(message.starts_with("source: ListOffsets of orders[0]: "), "{message}");
             assert!(message.contains(&code.to_string()), "{code} isn't named: {message}");
         }
-    }
-
-    #[test]
-    fn a_topic_is_missing_only_when_a_cluster_that_answers_says_so() {
-        let gone = Some(MirrorError::SourceTopicMayBeDeleted);
-        for code in ErrorCode::every() {
-            let NotFooted::Verdict(verdict) = without_metadata("orders", code, "source", gone) else {
-                panic!("{code}")
-            };
-            let is_missing =
-                matches!(verdict, Verdict::Missing { error: MirrorError::SourceTopicMayBeDeleted, .. });
-            assert_eq!(is_missing, code.0 == 3, "{code}: {verdict:?}");
-        }
-        let old = without_metadata("orders", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, "source", None);
-        assert!(matches!(old, NotFooted::Verdict(Verdict::Retry { .. })), "{old:?}");
     }
 
     /// Found with a follower held and the node killed: the log end was read, then five requests of

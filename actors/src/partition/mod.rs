@@ -3,6 +3,7 @@
 
 mod actor;
 mod footing;
+mod leader;
 mod look;
 pub mod machine;
 mod prefix;
