@@ -82,6 +82,8 @@ impl World {
         self.new_topic("orders")?;
         self.node.cli(&["mirror", "resume", "orders", "--link", LINK])?;
         self.until("orders", |row| row["error"] == "SOURCE_TOPIC_ID_CHANGED" && row["state"] == "FAILED")?;
+        // How far behind the new one it is says nothing.
+        self.until("orders", |row| row["lag"].is_null() && row["source_end_offset"].is_null())?;
         Ok(())
     }
 
