@@ -11,7 +11,7 @@ use peers::Call;
 
 use crate::network::Alone;
 
-/// Well above a durable commit on a busy disk (0.2 ms idle, tens of ms under load), so that a
+/// Well above a durable commit on a busy disk (some tenths of a millisecond idle, tens of ms under load), so that a
 /// loaded member is not taken for a lost one.
 const HEARTBEAT: Duration = Duration::from_millis(150);
 

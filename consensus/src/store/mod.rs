@@ -8,7 +8,7 @@
 //!   rebuilt at start: last snapshot, then the log.
 //! - How far the log is committed is a hint and costs no commit of its own: it is written along
 //!   with whatever is written next. What it misses, the next leader commits again.
-//! - redb is called directly, not through `spawn_blocking`: a commit takes 0.2 ms, consensus has
+//! - redb is called directly, not through `spawn_blocking`: a commit takes some tenths of a ms, consensus has
 //!   a runtime of its own, and the simulator must see no real threads.
 //!
 //! It never interprets a command, and never deletes an entry that no snapshot holds.
