@@ -21,7 +21,9 @@ use crate::clock::WallClock;
 use crate::credit::ShareCredit;
 use crate::fleet::lease::{LeaseKeeper, Pass};
 use crate::lane::{Lane, LaneEnd, LaneStop, Permit};
+use crate::governor::Presence;
 use crate::observe::PartitionStats;
+use crate::pace::Pace;
 use crate::partition::Runner;
 use crate::plane::PlaneMeters;
 
@@ -132,6 +134,7 @@ impl Appender {
         meters: PlaneMeters,
         clock: WallClock,
         lease: Arc<LeaseKeeper>,
+        pace: Pace,
     ) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let task = Task {
@@ -140,6 +143,8 @@ impl Appender {
             meters,
             clock,
             lease,
+            pace,
+            paced_until: None,
             lanes: BTreeMap::new(),
             ready: VecDeque::new(),
             held: BTreeSet::new(),
@@ -197,6 +202,7 @@ struct UnderWay {
     reply: kafka::connection::Reply,
     /// Whose batches it carries, with the run they belong to.
     parts: Vec<(LaneKey, u64)>,
+    _presence: Option<Presence>,
 }
 
 struct Task {
@@ -205,6 +211,9 @@ struct Task {
     meters: PlaneMeters,
     clock: WallClock,
     lease: Arc<LeaseKeeper>,
+    pace: Pace,
+    /// Nothing may go before.
+    paced_until: Option<Instant>,
     lanes: BTreeMap<LaneKey, Entry>,
     /// Lanes that may have a batch to give, each once.
     ready: VecDeque<LaneKey>,
@@ -272,11 +281,19 @@ impl Task {
         }
     }
 
-    /// Fills and sends requests while lanes have batches and places are free.
+    /// Fills and sends requests while lanes have batches, places are free and the pace allows it.
     async fn send_what_may_go(&mut self) -> Result<(), Error> {
+        self.paced_until = None;
         while self.under_way.len() < REQUESTS_OF_ANY_SIZE
             || (self.under_way.len() < REQUESTS_MAX && self.waits_for_place(FULL_BYTES_MIN))
         {
+            if self.ready.is_empty() {
+                break;
+            }
+            self.paced_until = self.pace.wait_until(Instant::now());
+            if self.paced_until.is_some() {
+                break;
+            }
             let pass = self.lease.pass();
             let sent_at = self.lease.now();
             let Gathered { parts, runs, guarded_until, pass } = self.gather(pass, sent_at);
@@ -285,8 +302,10 @@ impl Task {
             }
             let since = Instant::now();
             let gate = self.lease.gate(pass, guarded_until);
+            let bytes = parts.iter().map(|part| part.batch.size_bytes()).sum();
+            let presence = self.pace.sent(bytes);
             let reply = produce::start(&self.connection, &parts, PRODUCE_TIMEOUT, Some(gate)).await?;
-            self.under_way.push_back(UnderWay { since, sent_at, reply, parts: runs });
+            self.under_way.push_back(UnderWay { since, sent_at, reply, parts: runs, _presence: presence });
         }
         Ok(())
     }
@@ -310,11 +329,12 @@ impl Task {
         let mut bytes = 0;
         let mut guarded_until = Duration::MAX;
         let mut first_has_lease = None;
+        let bytes_max = self.request_bytes_max.min(self.pace.request_bytes_max());
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.lanes.get_mut(&key) else { continue };
             let has_lease = pass.is_some() && entry.pass == pass;
-            let is_full = bytes + entry.lane.front_bytes() > self.request_bytes_max;
+            let is_full = bytes + entry.lane.front_bytes() > bytes_max;
             if first_has_lease.is_some_and(|first| is_full || first != has_lease) {
                 self.ready.push_front(key);
                 break;
@@ -356,13 +376,14 @@ impl Task {
             return Ok(());
         }
         let answer = answer?;
-        self.meters.produce_seconds.record(request.since.elapsed());
+        let took = request.since.elapsed();
+        self.meters.produce_seconds.record(took);
         self.meters.destination_response_bytes.increment(answer.len() as u64);
-        let mut answers: BTreeMap<(String, i32), PartAnswer> = produce::answers(&self.connection, answer)?
-            .into_iter()
-            .map(|a| ((a.topic.clone(), a.partition), a))
-            .collect();
+        let (answers, throttle) = produce::answers(&self.connection, answer)?;
+        let mut answers: BTreeMap<(String, i32), PartAnswer> =
+            answers.into_iter().map(|a| ((a.topic.clone(), a.partition), a)).collect();
         let (now, now_ms, pass) = (Instant::now(), self.clock.now_ms(), self.lease.pass());
+        self.pace.answered(now, took, throttle);
         let mut slowest_ms = None;
         for (key, run) in request.parts {
             let answer = answers.remove(&(key.topic.to_string(), key.partition));
@@ -410,11 +431,12 @@ impl Task {
         }
     }
 
-    /// The earliest moment at which a lane that waits for quiet may go on; one that is past fires
-    /// at once.
+    /// The earliest moment at which a lane that waits for quiet may go on, or any by the pace; one that is past
+    /// fires at once.
     fn wake_at(&self) -> Option<Instant> {
         let held = self.held.iter().filter_map(|key| self.lanes.get(key));
-        held.filter(|e| !e.is_ready).filter_map(|e| e.lane.quiet_from()).min()
+        let quiet = held.filter(|e| !e.is_ready).filter_map(|e| e.lane.quiet_from());
+        quiet.chain(self.paced_until).min()
     }
 
     fn ready_all_held(&mut self) {

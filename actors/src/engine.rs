@@ -104,6 +104,7 @@ impl Engine {
             lease,
             releases: releases.clone(),
             credit,
+            governors: Arc::default(),
         };
         let (reconciler, _) = Actor::spawn(None, Reconciler, surroundings).await?;
         tokio::spawn(releases.run(port.clone()));

@@ -6,6 +6,7 @@
 //!   wait out, [`availability`]: whether its clusters answer, as values.
 //! - [`partition`]: one mirror partition's life. [`fetcher`], [`filler`], [`appender`], [`lane`]: its
 //!   bytes.
+//! - [`pace`]: when an appender may send. [`governor`]: what a destination has to spare.
 //! - [`setup`]: makes a new mirror ready; [`growth`]: follows added partitions; [`stop`]: ends it as a
 //!   mirror. [`preflight`]: what would happen, before it is asked for.
 //! - [`sync`]: what else follows the source.
@@ -30,11 +31,13 @@ pub mod filler;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
+pub mod governor;
 pub mod growth;
 pub mod lane;
 pub mod link;
 pub mod meters;
 pub mod observe;
+pub mod pace;
 pub mod partition;
 pub mod plan;
 pub mod plane;

@@ -26,11 +26,13 @@ use crate::credit::CreditLimits;
 use crate::doubts::Doubts;
 use crate::fleet::lease::LeaseKeeper;
 use crate::fleet::release::Releases;
+use crate::governor::Governors;
 use crate::growth::{self, Growth};
 use crate::observe::{Observatory, PartitionStats};
 use crate::partition::PartitionMessage;
+use crate::pace::LinkPace;
 use crate::plan::{self, Job, Leaving, PartitionKey, Running, Start};
-use crate::plane::{LinkPlane, PlaneMeters, Topics};
+use crate::plane::{Bounds, LinkPlane, PlaneMeters, Topics};
 use crate::settings::LinkSettings;
 use crate::setup;
 use crate::stop::Stopping;
@@ -55,6 +57,7 @@ pub struct Surroundings {
     pub lease: Arc<LeaseKeeper>,
     pub releases: Arc<Releases>,
     pub credit: CreditLimits,
+    pub governors: Arc<Governors>,
 }
 
 pub struct LinkArguments {
@@ -149,9 +152,12 @@ impl Actor for LinkSupervisor {
         );
         let (source, destination) = (client(source, source_id), client(destination, destination_id));
         let meters = PlaneMeters::of_link(&link.name);
-        let Surroundings { clock, lease, credit, .. } = surroundings.clone();
-        let plane = LinkPlane::new(meters, source, destination, settings, credit, clock, lease);
-        surroundings.observatory.set_credit(&link.id, Some(plane.credit().clone()));
+        let Surroundings { node, catalog, clock, lease, credit, .. } = surroundings.clone();
+        let pace = LinkPace::new(Some(surroundings.governors.seat(destination_id, &destination, &catalog)));
+        pace.set(&link, node);
+        let bounds = Bounds { credit, pace };
+        let plane = LinkPlane::new(meters, source, destination, settings, bounds, clock, lease);
+        surroundings.observatory.set_plane(&link.id, Some(&plane));
         // Before the first look: its answer is then enough to start with.
         plane.set_topics(topics(&link));
         let keeper = tokio::spawn(plane.clone().keep_metadata());
@@ -196,6 +202,7 @@ impl Actor for LinkSupervisor {
             LinkMessage::Update(link, leaving) => {
                 state.link = link;
                 state.leaving = leaving;
+                state.plane.pace().set(&state.link, state.surroundings.node);
             }
             LinkMessage::MetadataChanged => {
                 state.metadata_changed();

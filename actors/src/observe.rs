@@ -10,6 +10,8 @@ use catalog::{LinkId, MirrorError, MirrorKey, PartitionKey};
 
 use crate::credit::LinkCredit;
 use crate::fleet::lease::LeaseKeeper;
+use crate::pace::LinkPace;
+use crate::plane::LinkPlane;
 
 /// An answer older than this says nothing about now: lag is unknown then.
 const HEARD_WITHIN_MS: i64 = 15_000;
@@ -305,7 +307,7 @@ pub struct Observatory {
 struct Inner {
     mirrors: BTreeMap<MirrorKey, BTreeMap<u32, Arc<PartitionStats>>>,
     links: BTreeMap<LinkId, LinkView>,
-    credits: BTreeMap<LinkId, LinkCredit>,
+    planes: BTreeMap<LinkId, (LinkCredit, Arc<LinkPace>)>,
     waiting: BTreeMap<MirrorKey, String>,
     tasks: BTreeMap<LinkId, BTreeMap<&'static str, TaskView>>,
 }
@@ -337,7 +339,12 @@ impl Observatory {
     /// Bytes of one link between fetch and acknowledgement on this node; `None` when it doesn't run
     /// here.
     pub fn credit_in_use_bytes(&self, link: &LinkId) -> Option<usize> {
-        lock(&self.inner).credits.get(link).map(LinkCredit::in_use_bytes)
+        lock(&self.inner).planes.get(link).map(|(credit, _)| credit.in_use_bytes())
+    }
+
+    /// What holds the link's writes back on this node; `None` when it doesn't run here.
+    pub fn pace(&self, link: &LinkId) -> Option<Arc<LinkPace>> {
+        lock(&self.inner).planes.get(link).map(|(_, pace)| pace.clone())
     }
 
     pub fn link(&self, link: &LinkId) -> Option<LinkView> {
@@ -380,11 +387,11 @@ impl Observatory {
         };
     }
 
-    pub(crate) fn set_credit(&self, link: &LinkId, credit: Option<LinkCredit>) {
+    pub(crate) fn set_plane(&self, link: &LinkId, plane: Option<&LinkPlane>) {
         let mut inner = lock(&self.inner);
-        match credit {
-            Some(credit) => inner.credits.insert(link.clone(), credit),
-            None => inner.credits.remove(link),
+        match plane {
+            Some(plane) => inner.planes.insert(link.clone(), (plane.credit().clone(), plane.pace().clone())),
+            None => inner.planes.remove(link),
         };
     }
 

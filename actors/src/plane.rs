@@ -18,6 +18,7 @@ use crate::clock::WallClock;
 use crate::credit::{BrokerCredit, CreditLimits, LinkCredit};
 use crate::fetcher::Fetcher;
 use crate::fleet::lease::LeaseKeeper;
+use crate::pace::{LinkPace, Pace};
 use crate::settings::LinkSettings;
 
 /// Metadata is asked for at most this often, however many partitions want it fresher.
@@ -148,6 +149,12 @@ impl PlaneMeters {
 /// What a coordinator may take; a stop waits for commits under way.
 const GROUP_REQUEST_MAX: Duration = Duration::from_secs(10);
 
+/// What bounds a link's bytes: on their way, and a second.
+pub struct Bounds {
+    pub credit: CreditLimits,
+    pub pace: Arc<LinkPace>,
+}
+
 pub struct LinkPlane {
     meters: PlaneMeters,
     source: Client,
@@ -156,6 +163,7 @@ pub struct LinkPlane {
     clock: WallClock,
     lease: Arc<LeaseKeeper>,
     credit: LinkCredit,
+    pace: Arc<LinkPace>,
     /// By broker, and whether it was the only one then.
     broker_credits: Mutex<BTreeMap<(i32, bool), BrokerCredit>>,
     fetchers: Slots<FetchLane, Fetcher>,
@@ -177,7 +185,7 @@ impl LinkPlane {
         source: Client,
         destination: Client,
         settings: LinkSettings,
-        credit: CreditLimits,
+        bounds: Bounds,
         clock: WallClock,
         lease: Arc<LeaseKeeper>,
     ) -> Arc<Self> {
@@ -190,7 +198,8 @@ impl LinkPlane {
             settings,
             clock,
             lease,
-            credit: LinkCredit::new(credit),
+            credit: LinkCredit::new(bounds.credit),
+            pace: bounds.pace,
             broker_credits: Mutex::default(),
             fetchers: Slots::default(),
             appenders: Slots::default(),
@@ -224,6 +233,10 @@ impl LinkPlane {
 
     pub fn credit(&self) -> &LinkCredit {
         &self.credit
+    }
+
+    pub fn pace(&self) -> &Arc<LinkPace> {
+        &self.pace
     }
 
     /// What a destination broker may hold of the link's credit.
@@ -329,6 +342,7 @@ impl LinkPlane {
             self.meters.clone(),
             self.clock.clone(),
             self.lease.clone(),
+            Pace::new(self.pace.clone(), broker),
         );
         *slot = Some(appender.clone());
         Ok(appender)

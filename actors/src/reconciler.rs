@@ -235,7 +235,7 @@ impl ReconcilerState {
         // Shown again by the next supervisor, if there is to be one; cleared here and not by the one
         // that ended, which may still be doing so when the next has begun.
         self.surroundings.observatory.set_link(id, None);
-        self.surroundings.observatory.set_credit(id, None);
+        self.surroundings.observatory.set_plane(id, None);
     }
 }
 

@@ -95,7 +95,7 @@ async fn a_batch_is_produced_once_remembered_fetched_and_deleted() {
     for _ in 0..2 {
         let parts = std::slice::from_ref(&part);
         let mut reply = produce::start(&connection, parts, Duration::from_secs(5), None).await.unwrap();
-        let answers = produce::answers(&connection, reply.wait().await.unwrap()).unwrap();
+        let (answers, _) = produce::answers(&connection, reply.wait().await.unwrap()).unwrap();
         assert_eq!(answers[0].base_offset, Ok(0));
     }
     let ends = offsets::log_ends(&connection, TOPIC, 0, partition.leader_epoch).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_fetch_session_brings_what_is_new() {
             batch: source.readdress(7, 0, round as i32 * 3),
         };
         let mut produced = produce::start(&writer, &[part], Duration::from_secs(5), None).await.unwrap();
-        let answers = produce::answers(&writer, produced.wait().await.unwrap()).unwrap();
+        let (answers, _) = produce::answers(&writer, produced.wait().await.unwrap()).unwrap();
         assert_eq!(answers[0].base_offset, Ok(round * 3));
         let shares = session.finish(&reader, reply.wait().await.unwrap()).unwrap();
         assert_eq!((shares.len(), shares[0].error, shares[0].high_watermark), (1, None, round * 3 + 3));

@@ -7,6 +7,7 @@
 //! - [`batch`]: record-batch headers: checked, cut, re-written; records are never decoded.
 //! - [`fetch`], [`produce`]: the data plane's two requests.
 //! - [`acls`]: read whole, created and deleted one by one.
+//! - [`log_dirs`]: how large logs are.
 //! - [`groups`]: consumer groups from outside. [`coordinator`]: whom to ask about one.
 //! - [`transactions`]: markers that fence a producer.
 //! - [`config`]: Kafka client keys. [`secret`]: values that aren't shown, references to them.
@@ -29,6 +30,7 @@ pub mod fetch;
 pub mod filler;
 pub mod frame;
 pub mod groups;
+pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;

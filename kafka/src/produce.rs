@@ -59,12 +59,14 @@ pub async fn start(
     connection.start_gated(&PRODUCE, body, CONTROL_FRAME_BYTES_MAX, within, gate).await
 }
 
-/// Decodes the answer to [`start`].
+/// Decodes the answer to [`start`], with how long the broker doesn't hear this connection now, for the sake of a
+/// quota (KIP-219).
 ///
 /// # Errors
 /// [`Error::Protocol`].
-pub fn answers(connection: &Connection, body: Bytes) -> Result<Vec<PartAnswer>, Error> {
+pub fn answers(connection: &Connection, body: Bytes) -> Result<(Vec<PartAnswer>, Duration), Error> {
     let response: ProduceResponse = connection.decode(&PRODUCE, body)?;
+    let throttle = Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or_default());
     let mut answers = Vec::new();
     for topic in response.responses {
         for p in topic.partition_responses {
@@ -77,7 +79,7 @@ pub fn answers(connection: &Connection, body: Bytes) -> Result<Vec<PartAnswer>, 
             answers.push(PartAnswer { topic, partition: p.index, base_offset, is_repeat });
         }
     }
-    Ok(answers)
+    Ok((answers, throttle))
 }
 
 /// Request body in pieces: what is ours is copied, payloads are shared.

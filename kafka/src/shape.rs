@@ -95,6 +95,19 @@ pub const FETCH_V13: &[Field] = &[
 pub const PRODUCE_V8: &[Field] =
     &[Array(&[Str, Array(&[I32, I16, I64, I64, I64, Array(&[I32, Str]), Str])]), I32];
 pub const LIST_OFFSETS_V5: &[Field] = &[I32, Array(&[Str, Array(&[I32, I16, I64, I64, I32])])];
+pub const DESCRIBE_LOG_DIRS_V1: &[Field] =
+    &[I32, Array(&[I16, Str, Array(&[Str, Array(&[I32, I64, I64, Bool])])])];
+pub const DESCRIBE_LOG_DIRS_V3: &[Field] = &[
+    I32,
+    I16,
+    CompactArray(&[
+        I16,
+        CompactStr,
+        CompactArray(&[CompactStr, CompactArray(&[I32, I64, I64, Bool, Tags]), Tags]),
+        Tags,
+    ]),
+    Tags,
+];
 pub const CREATE_TOPICS_V7: &[Field] = &[
     I32,
     CompactArray(&[

@@ -286,7 +286,7 @@ async fn ask(client: &Client, key: ApiKey) -> i16 {
             let parts = [Part { topic: TOPIC.into(), partition: 0, batch }];
             let timeout = client.request_timeout();
             let mut reply = produce::start(&connection, &parts, timeout, None).await.expect("sent");
-            let answers =
+            let (answers, _) =
                 produce::answers(&connection, reply.wait().await.expect("answer")).expect("decoded");
             answers[0].base_offset.as_ref().err().map_or(0, |(code, _)| code.0)
         }

@@ -185,7 +185,7 @@ async fn batches_over_tls(kafka: &Kafka) {
     }
     let connection = client.dial_broker(1).await.unwrap();
     let mut reply = produce::start(&connection, &parts, Duration::from_secs(30), None).await.unwrap();
-    let answers = produce::answers(&connection, reply.wait().await.unwrap()).unwrap();
+    let (answers, _) = produce::answers(&connection, reply.wait().await.unwrap()).unwrap();
     assert_eq!(answers.len(), 8);
     for answer in answers {
         assert_eq!(answer.base_offset, Ok(0));

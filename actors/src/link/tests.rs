@@ -41,6 +41,7 @@ async fn supervised(link: Link, doubts: Doubts) -> Supervised {
         lease,
         releases: Arc::default(),
         credit: CreditLimits::default(),
+        governors: Arc::default(),
     };
     let link = Arc::new(link);
     let arguments = LinkArguments {

@@ -20,6 +20,7 @@ use tokio::sync::RwLockReadGuard;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::catalog_port::CatalogPort;
+use crate::pace;
 use crate::plane::LinkPlane;
 
 /// Who writes, and until when.
@@ -74,7 +75,7 @@ impl Writer {
 /// Whether a running link doesn't have to begin anew for a change of the key: who does something by it reads it
 /// anew each time.
 pub fn is_live(key: &str) -> bool {
-    let live = [&offsets::settings::KEYS[..], &mirrors::KEYS[..], &acls::settings::KEYS[..]];
+    let live = [&offsets::settings::KEYS[..], &mirrors::KEYS[..], &acls::settings::KEYS[..], &pace::KEYS[..]];
     key == Link::PAUSED_KEY || live.into_iter().flatten().any(|known| *known == key)
 }
 

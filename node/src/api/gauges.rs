@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use actors::governor::{Budget, Clients};
 use actors::observe::Observatory;
+use actors::pace::{LinkPace, Reason};
 use catalog::Catalog;
 use consensus::Status;
 
@@ -21,6 +23,14 @@ struct Gauges(BTreeMap<&'static str, BTreeMap<String, f64>>);
 
 impl Gauges {
     fn add(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) {
+        *self.sample(name, labels) += value;
+    }
+
+    fn set(&mut self, name: &'static str, labels: &[(&str, &str)], value: f64) {
+        *self.sample(name, labels) = value;
+    }
+
+    fn sample(&mut self, name: &'static str, labels: &[(&str, &str)]) -> &mut f64 {
         let mut text = String::new();
         for (index, (label, value)) in labels.iter().enumerate() {
             let separator = if index == 0 { "" } else { "," };
@@ -28,7 +38,7 @@ impl Gauges {
             let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let _ = write!(text, "{separator}{label}=\"{value}\"");
         }
-        *self.0.entry(name).or_default().entry(text).or_default() += value;
+        self.0.entry(name).or_default().entry(text).or_default()
     }
 }
 
@@ -51,6 +61,9 @@ pub fn render(out: &mut String, catalog: &Catalog, status: &Status, observatory:
         }
         if let Some(bytes) = observatory.and_then(|o| o.credit_in_use_bytes(&link.id)) {
             gauges.add("lockstep_credit_bytes_in_use", &labels, bytes as f64);
+        }
+        if let Some(pace) = observatory.and_then(|o| o.pace(&link.id)) {
+            throttle(&mut gauges, labels, &pace);
         }
         for mirror in link.mirrors.values() {
             for assignment in mirror.partitions.iter().filter_map(|p| p.assignment.as_ref()) {
@@ -86,6 +99,28 @@ fn raft(gauges: &mut Gauges, status: &Status) {
     gauges.add("lockstep_raft_leader", &node, f64::from(u8::from(status.is_leader)));
     gauges.add("lockstep_raft_term", &node, status.term as f64);
     gauges.add("lockstep_raft_commit_index", &node, status.last_applied as f64);
+}
+
+/// What holds this node back from a destination, and what clients do there.
+fn throttle(gauges: &mut Gauges, labels: [(&str, &str); 2], pace: &LinkPace) {
+    for reason in Reason::ALL {
+        let labels = [labels[0], labels[1], ("reason", reason.name())];
+        gauges.add("lockstep_throttle_seconds_total", &labels, pace.held(reason).as_secs_f64());
+    }
+    let Some(governor) = pace.governor() else { return };
+    // No series where there is no limit.
+    if let Budget::Limited { bytes_per_second } = governor.budget() {
+        gauges.add("lockstep_throttle_budget_bytes_per_second", &labels, bytes_per_second as f64);
+    }
+    let written = match governor.clients() {
+        Clients::Write(bytes_per_second) => bytes_per_second,
+        Clients::Quiet => Some(0.0),
+        Clients::Unknown => None,
+    };
+    if let Some(written) = written {
+        // Of the cluster, whichever link tells.
+        gauges.set("lockstep_destination_client_write_bytes_per_second", &labels[1..], written);
+    }
 }
 
 /// What this node runs of a mirror topic, and what nobody runs.

@@ -1,6 +1,7 @@
 //! Which keys there are, and what a value of each must look like. A key that needs what this version doesn't have
 //! is known all the same: it is refused by its name.
 
+use actors::pace;
 use actors::sync::acls::filters::AclFilters;
 use actors::sync::acls::settings as acls;
 use actors::sync::filters::Filters;
@@ -143,8 +144,8 @@ pub static LINK_KEYS: [Key; 34] = [
     works(offsets::POLICY, Some(offsets::POLICIES[0]), Rule::OneOf(&offsets::POLICIES)),
     not_yet("gap.fill"),
     not_yet("mirror.start.offset.spec"),
-    not_yet("throttle.client.writes.first"),
-    not_yet("throughput.max.bytes.per.second"),
+    works(pace::CLIENTS_FIRST, Some("true"), Rule::OneOf(&["true", "false"])),
+    works(pace::CAP, None, Rule::Integer { min: 1_024, max: i64::MAX }),
     works(
         "topic.config.sync.include",
         Some(

@@ -22,7 +22,8 @@ use crate::credit::CreditLimits;
 use crate::fixture;
 use crate::fixture::{FakeCatalog, HERE};
 use crate::fleet::lease::LeaseKeeper;
-use crate::plane::PlaneMeters;
+use crate::pace::LinkPace;
+use crate::plane::{Bounds, PlaneMeters};
 use crate::settings::LinkSettings;
 
 use AclState::{Intended, Withheld, Written};
@@ -70,7 +71,7 @@ fn world(brokers: i32, configs: &[(&str, &str)]) -> World {
         source.client(&dial),
         destination.client(&dial),
         LinkSettings::from_configs(&link.configs),
-        CreditLimits::default(),
+        Bounds { credit: CreditLimits::default(), pace: LinkPace::new(None) },
         clock.clone(),
         lease.clone(),
     );
