@@ -246,9 +246,15 @@ impl Node {
 
     /// One metric, added up over all its labels; 0 when the node has none of that name.
     pub fn metric(&self, name: &str) -> Result<f64> {
+        self.metric_with(name, "")
+    }
+
+    /// As [`metric`](Self::metric), of those with this label, written `name="value"`.
+    pub fn metric_with(&self, name: &str, label: &str) -> Result<f64> {
         let text = self.get_text("/metrics")?;
         let value_of = |line: &str| {
             let rest = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{']))?;
+            let rest = Some(rest).filter(|rest| rest.contains(label))?;
             rest.rsplit(' ').next().map(str::to_owned)
         };
         text.lines().filter_map(value_of).try_fold(0.0, |sum, value| {

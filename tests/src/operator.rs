@@ -1,5 +1,5 @@
 //! What an operator does to a cluster while it runs: hand partition leadership back, change a
-//! topic's config, see who leads and who is in sync.
+//! topic's config or a client's quota, see who leads and who is in sync.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,6 +12,8 @@ use crate::wire::{Api, Connection, Cursor, Metadata, PartitionMetadata, put_stri
 
 const ELECT_LEADERS: Api = Api { name: "ElectLeaders", key: 43, version: 1 };
 const INCREMENTAL_ALTER_CONFIGS: Api = Api { name: "IncrementalAlterConfigs", key: 44, version: 0 };
+
+const ALTER_CLIENT_QUOTAS: Api = Api { name: "AlterClientQuotas", key: 49, version: 0 };
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// The broker's own limit for an election, below ours for the call.
@@ -102,6 +104,34 @@ pub fn set_topic_config(bootstrap: &str, topic: &str, key: &str, value: &str) ->
     })?;
     for (code, message) in results {
         check(code, INCREMENTAL_ALTER_CONFIGS, message).with_context(|| format!("{topic}: {key}={value}"))?;
+    }
+    Ok(())
+}
+
+/// What producers of this client id may write a second, in bytes, on each broker.
+pub fn set_producer_quota(bootstrap: &str, client_id: &str, bytes_per_second: f64) -> Result<()> {
+    let mut body = Vec::new();
+    body.extend(1i32.to_be_bytes());
+    body.extend(1i32.to_be_bytes());
+    put_string(&mut body, Some("client-id"));
+    put_string(&mut body, Some(client_id));
+    body.extend(1i32.to_be_bytes());
+    put_string(&mut body, Some("producer_byte_rate"));
+    body.extend(bytes_per_second.to_be_bytes());
+    body.push(0); // remove
+    body.push(0); // validate_only
+
+    let answer = with_broker(bootstrap, |connection| connection.call(ALTER_CLIENT_QUOTAS, &body))?;
+    let mut cursor = Cursor::new(&answer);
+    cursor.i32()?; // throttle_time_ms
+    let results = cursor.list(|cursor| {
+        let (code, message) = (cursor.i16()?, cursor.string()?);
+        cursor.list(|cursor| Ok((cursor.string()?, cursor.string()?)))?; // the entity
+        Ok((code, message))
+    })?;
+    ensure!(!results.is_empty(), "no answer about the quota of {client_id}");
+    for (code, message) in results {
+        check(code, ALTER_CLIENT_QUOTAS, message).with_context(|| format!("quota of {client_id}"))?;
     }
     Ok(())
 }

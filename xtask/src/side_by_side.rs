@@ -13,12 +13,13 @@ use harness::workspace_root;
 use crate::exec::{self, cargo};
 
 /// Their bodies run in a scenario that shares the machine. The longest first.
-pub const TESTS: [&str; 8] = [
+pub const TESTS: [&str; 9] = [
     "walkthroughs",
     "acl_sync",
     "auto_create",
     "offset_sync",
     "operations",
+    "clients_first",
     "config_sync",
     "topics_gone",
     "security",
