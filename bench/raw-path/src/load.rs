@@ -17,7 +17,7 @@ use crate::wire::{Connection, parse_produce, partition_head, read_frame};
 const VALUE_BYTES: usize = 1024;
 /// Enough that no cache sees the same bytes soon again, few enough to be made in no time.
 const TEMPLATES: usize = 16;
-const IN_FLIGHT_MAX: usize = 5;
+pub const IN_FLIGHT_MAX: usize = 5;
 const CODEC_NONE: i16 = 0;
 const CODEC_ZSTD: i16 = 4;
 
@@ -50,8 +50,8 @@ pub struct Arguments {
 }
 
 /// A batch to be sent again and again.
-struct Template {
-    batch: Vec<u8>,
+pub struct Template {
+    pub batch: Vec<u8>,
     records: u64,
     /// With its header, before compression.
     raw_bytes: u64,
@@ -84,7 +84,7 @@ impl Shape {
         }
     }
 
-    fn template(self, rng: &mut StdRng, timestamp_ms: i64) -> Result<Template> {
+    pub fn template(self, rng: &mut StdRng, timestamp_ms: i64) -> Result<Template> {
         let (mut records, mut count) = (Vec::new(), 0);
         loop {
             let next = record(&self.value(rng), i64::from(count));

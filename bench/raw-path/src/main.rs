@@ -5,8 +5,9 @@
 //! first error. What Lockstep takes beyond it is the price of being safe; `cargo xtask bench` tells
 //! how high that is.
 //!
-//! Beside it stand what the bench needs for any mirror: `load` writes topics of an exact shape, and
-//! `probe` measures how long a record takes through a mirror at rest.
+//! Beside it stand what the bench needs for any mirror: `load` writes topics of an exact shape, `probe`
+//! measures how long a record takes through a mirror at rest, and `pace` is a client whose latency a mirror
+//! may cost.
 
 mod append;
 mod batch;
@@ -14,6 +15,7 @@ mod buffer;
 mod copy;
 mod fetch;
 mod load;
+mod pace;
 mod probe;
 mod wire;
 
@@ -34,6 +36,8 @@ enum Command {
     Copy(copy::Arguments),
     /// Writes batches of an exact shape and prints how much it was
     Load(load::Arguments),
+    /// Writes batches at even times and prints how long each second's took to be acknowledged
+    Pace(pace::Arguments),
     /// Writes single records at the source and prints when each was seen at the destination
     Probe(probe::Arguments),
 }
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Copy(arguments) => copy::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::Pace(arguments) => pace::run(&arguments),
         Command::Probe(arguments) => probe::run(&arguments),
     };
     match outcome {

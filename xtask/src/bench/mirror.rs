@@ -30,6 +30,8 @@ pub struct Task<'a> {
     pub shape: Shape,
     pub topic: &'a str,
     pub partitions: i32,
+    /// Of Lockstep's link, as KEY=VALUE.
+    pub link_keys: &'a [&'a str],
     /// Of this run alone.
     pub directory: PathBuf,
 }
@@ -116,7 +118,9 @@ impl Mirror {
             }
             node.cli(&arguments)?;
         }
-        node.cli(&["link", "create", "link", "--source", "source", "--destination", "destination"])?;
+        let mut link = vec!["link", "create", "link", "--source", "source", "--destination", "destination"];
+        link.extend(task.link_keys.iter().flat_map(|key| ["--config", key]));
+        node.cli(&link)?;
         let topic = task.mirror_topic();
         node.cli(&["mirror", "create", &topic, "--link", "link", "--source-topic", task.topic])?;
         Ok(())

@@ -4,6 +4,7 @@
 mod client;
 mod figures;
 mod goals;
+mod impact;
 mod measure;
 mod mirror;
 mod mirror_maker;
@@ -83,6 +84,8 @@ enum Other {
     Fleet(figures::Arguments),
     /// How soon a thousand groups stand at the destination where they stand at the source
     Groups(figures::Arguments),
+    /// What catching up costs a client of the destination, with and without the governor
+    Impact(impact::Arguments),
     /// What thousands of mirror partitions cost a fleet, and how soon they flow after losses
     Scale(scale::Arguments),
     /// One copy by a fleet of one, of two and of three nodes: what sharing costs
@@ -93,6 +96,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.other {
         Some(Other::Fleet(arguments)) => return figures::run(&figures::FLEET, arguments),
         Some(Other::Groups(arguments)) => return figures::run(&figures::GROUPS, arguments),
+        Some(Other::Impact(arguments)) => return impact::run(arguments),
         Some(Other::Scale(arguments)) => return scale::run(arguments),
         Some(Other::ScaleOut(arguments)) => return scale_out::run(arguments),
         None => {}
@@ -167,7 +171,7 @@ fn lockstep_binary(arguments: &Arguments) -> Result<PathBuf> {
     fs::canonicalize(given).with_context(|| format!("--lockstep {}", given.display()))
 }
 
-/// Below `.kafka`, one at a time; what an interrupted bench left there is removed by the next.
+/// One at a time; what an interrupted bench left there is removed by the next.
 struct Directory {
     path: PathBuf,
     _lock: fs::File,
@@ -175,10 +179,13 @@ struct Directory {
 
 impl Directory {
     fn make() -> Result<Directory> {
-        let home = kafka_home();
-        fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
+        Directory::make_in(&kafka_home())
+    }
+
+    fn make_in(home: &Path) -> Result<Directory> {
+        fs::create_dir_all(home).with_context(|| format!("create {}", home.display()))?;
         let lock = fs::File::create(home.join("bench.lock")).context("create the bench's lock")?;
-        lock.try_lock().context("another bench runs in this checkout")?;
+        lock.try_lock().with_context(|| format!("another bench runs in {}", home.display()))?;
         let path = home.join("bench");
         if path.exists() {
             fs::remove_dir_all(&path).with_context(|| format!("remove old {}", path.display()))?;

@@ -32,7 +32,7 @@ pub enum Part {
 }
 
 /// Shape of a load, as `raw-path load` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
     Large,

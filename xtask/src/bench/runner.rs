@@ -113,6 +113,7 @@ impl Bench {
             shape: scene.shape,
             topic,
             partitions: scene.partitions,
+            link_keys: &[],
             directory,
         };
         let outcome = self.watch(&task, loaded, scene.limit);
@@ -251,7 +252,7 @@ fn turn(contenders: &[Contender], round: u32) -> Vec<Contender> {
 }
 
 /// The report is for others, who have other directories.
-fn told(error: &Error) -> String {
+pub fn told(error: &Error) -> String {
     format!("{error:#}").replace(&format!("{}/", workspace_root().display()), "")
 }
 

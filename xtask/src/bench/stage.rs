@@ -42,8 +42,13 @@ pub struct Side {
 
 impl Stage {
     pub fn start(version: &str, directory: &Path) -> Result<Stage> {
-        let (source, proxy) = Side::start("source", version, directory)?;
-        let (destination, _) = Side::start("destination", version, directory)?;
+        Stage::start_apart(version, directory, directory, &[])
+    }
+
+    /// Each below a directory of its own, with more options for the brokers' Java.
+    pub fn start_apart(version: &str, source: &Path, destination: &Path, jvm: &[&str]) -> Result<Stage> {
+        let (source, proxy) = Side::start("source", version, source, jvm)?;
+        let (destination, _) = Side::start("destination", version, destination, jvm)?;
         Ok(Stage { source, destination, proxy })
     }
 
@@ -61,7 +66,7 @@ impl Stage {
 }
 
 impl Side {
-    fn start(name: &str, version: &str, parent: &Path) -> Result<(Side, Proxy)> {
+    fn start(name: &str, version: &str, parent: &Path, jvm: &[&str]) -> Result<(Side, Proxy)> {
         let mut config = KafkaConfig::single(name, parent);
         version.clone_into(&mut config.version);
         fs::create_dir_all(&config.directory)
@@ -78,7 +83,7 @@ impl Side {
         let [tls, behind, proxied] = ports.each_ref().map(PortLease::port);
         config.first_port = Some(first);
         config.properties.extend(properties(first, [tls, behind, proxied], &pem));
-        let jvm = BROKER_JVM.map(str::to_owned).to_vec();
+        let jvm = BROKER_JVM.iter().chain(jvm).map(|option| (*option).to_owned()).collect();
         let cluster = KafkaCluster::start_tuned(config, &[], jvm)?;
         let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let proxy = Proxy::start(local(proxied), local(behind))?;
