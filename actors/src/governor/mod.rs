@@ -295,6 +295,11 @@ impl State {
         }
     }
 
+    /// Whether nothing of ours is at the cluster, and how much there ever was.
+    fn presence(&self) -> (bool, u64) {
+        (self.under_way == 0, self.begun)
+    }
+
     fn fill_bucket(&mut self, now: Duration) {
         match self.control.budget() {
             // What was owed is forgotten with the limit.
@@ -320,8 +325,8 @@ async fn probe(shared: &Shared) {
     let mut count: u32 = 0;
     loop {
         // At uneven times: it mustn't go in step with what it is to meet by chance.
-        count = count.wrapping_add(1);
-        tokio::time::sleep(PROBE_EVERY * (5 + count * 7 % 11) / 10).await;
+        count = (count + 7) % 11;
+        tokio::time::sleep(PROBE_EVERY * (5 + count) / 10).await;
         let broker = {
             let state = shared.state();
             let next = state.brokers.keys().find(|broker| Some(**broker) > last);
@@ -350,9 +355,50 @@ async fn probe(shared: &Shared) {
     }
 }
 
-impl State {
-    /// Whether nothing of ours is at the cluster, and how much there ever was.
-    fn presence(&self) -> (bool, u64) {
-        (self.under_way == 0, self.begun)
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn without_clients_nothing_is_waited_for_whatever_went_before() {
+        let mut state = State::new();
+        state.bucket.pay(1_000_000_000, ms(0));
+        assert_eq!(state.wait(ms(0)), Some(WAIT_MAX));
+        state.news = Some(Clients::Quiet);
+        for step in 1..40 {
+            state.step(STEP * step);
+        }
+        assert_eq!((state.control.budget(), state.wait(ms(10_000))), (Budget::Free, None));
+    }
+
+    /// How others fare without us can't be seen while a request of ours is always there.
+    #[test]
+    fn what_never_leaves_a_gap_is_made_to() {
+        let mut state = State::new();
+        let mut gaps = 0;
+        for step in 1..=40 {
+            let now = STEP * step;
+            state.news = Some(Clients::Write(None));
+            state.sent_bytes = 1_000_000;
+            state.slowness.took(now, ms(4));
+            state.delays.took(now, ms(3), true);
+            state.step(now);
+            if state.wait(now).is_some() {
+                gaps += 1;
+                assert_eq!(state.quiet_until, now + QUIET + ms(4));
+            }
+        }
+        assert_eq!(gaps, 10_000 / (QUIET_EVERY + STEP).as_millis(), "about one a second");
+        (0..100).for_each(|n| state.delays.took(ms(10_000 + n), ms(2), false));
+        for step in 41..=60 {
+            state.sent_bytes = 1_000_000;
+            state.step(STEP * step);
+            assert_eq!(state.wait(STEP * step), None, "it is known by now");
+        }
     }
 }
