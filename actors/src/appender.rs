@@ -21,7 +21,6 @@ use crate::clock::WallClock;
 use crate::credit::ShareCredit;
 use crate::fleet::lease::{LeaseKeeper, Pass};
 use crate::lane::{Lane, LaneEnd, LaneStop, Permit};
-use crate::governor::Presence;
 use crate::observe::PartitionStats;
 use crate::pace::Pace;
 use crate::partition::Runner;
@@ -202,7 +201,6 @@ struct UnderWay {
     reply: kafka::connection::Reply,
     /// Whose batches it carries, with the run they belong to.
     parts: Vec<(LaneKey, u64)>,
-    _presence: Option<Presence>,
 }
 
 struct Task {
@@ -303,9 +301,9 @@ impl Task {
             let since = Instant::now();
             let gate = self.lease.gate(pass, guarded_until);
             let bytes = parts.iter().map(|part| part.batch.size_bytes()).sum();
-            let presence = self.pace.sent(bytes);
+            self.pace.sent(bytes);
             let reply = produce::start(&self.connection, &parts, PRODUCE_TIMEOUT, Some(gate)).await?;
-            self.under_way.push_back(UnderWay { since, sent_at, reply, parts: runs, _presence: presence });
+            self.under_way.push_back(UnderWay { since, sent_at, reply, parts: runs });
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use catalog::{Link, NodeId};
 use tokio::time::Instant;
 
-use crate::governor::{AtBroker, Bucket, Governor, Presence, Seat};
+use crate::governor::{AtBroker, Bucket, Governor, Seat};
 
 pub const CLIENTS_FIRST: &str = "throttle.client.writes.first";
 pub const CAP: &str = "throughput.max.bytes.per.second";
@@ -170,10 +170,12 @@ impl Pace {
         self.link.governor().map_or(usize::MAX, Governor::request_bytes_max)
     }
 
-    /// A request with so many bytes of records goes now; what is returned is kept until it is answered.
-    pub fn sent(&self, bytes: usize) -> Option<Presence> {
+    /// A request with so many bytes of records goes now.
+    pub fn sent(&self, bytes: usize) {
         self.link.cap.pay(bytes);
-        self.link.governor().map(|governor| governor.sent(bytes))
+        if let Some(governor) = self.link.governor() {
+            governor.sent(bytes);
+        }
     }
 
     /// One was answered after so long, with so much throttle time.

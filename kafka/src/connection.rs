@@ -212,14 +212,6 @@ impl Connection {
         (us != u64::MAX).then(|| Duration::from_micros(us))
     }
 
-    /// A small request that asks for nothing, and its answer.
-    ///
-    /// # Errors
-    /// Those of [`call`](Self::call).
-    pub async fn probe(&self, timeout: Duration) -> Result<(), Error> {
-        self.call_within(&API_VERSIONS, &ApiVersionsRequest::default(), timeout).await.map(drop)
-    }
-
     /// Why the connection ended, if it has.
     pub fn closed(&self) -> Option<Error> {
         self.shared.state().closed.clone()

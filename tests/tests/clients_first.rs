@@ -95,7 +95,10 @@ impl World {
         let begun = Instant::now();
         self.write_and_wait()?;
         let took = begun.elapsed();
-        ensure!(took >= Duration::from_secs(5), "400 batches passed a cap of 4,096 bytes a second in {took:?}");
+        ensure!(
+            took >= Duration::from_secs(5),
+            "400 batches passed a cap of 4,096 bytes a second in {took:?}"
+        );
         ensure!(self.held("cap")? > held + 1.0, "nothing was held by the cap: {}", self.held("cap")?);
         self.set(KEY, "1000000000")?;
         let held = self.held("cap")?;
@@ -139,7 +142,8 @@ impl World {
     }
 
     fn compare(self) -> Result<()> {
-        let side = |name, cluster: &KafkaCluster| Side { name, bootstrap: cluster.bootstrap(), topic: TOPIC.into() };
+        let side =
+            |name, cluster: &KafkaCluster| Side { name, bootstrap: cluster.bootstrap(), topic: TOPIC.into() };
         let (source, destination) = (side("source", &self.east), side("destination", &self.west));
         let compared = compare::records(&source, &destination)?;
         ensure!(compared.records == 5 * u64::from(RECORDS), "{} records", compared.records);

@@ -1,13 +1,10 @@
 //! How much mirroring may write to a cluster: decided from what was seen there since the last look.
 //!
-//! Without clients that write there is no limit. With them the budget is what does them no harm: it grows
-//! while a request of ours adds little to what others wait, and shrinks when it adds much, when the cluster
-//! throttles us, or when our own writes take much longer than they did. It never falls below a floor, so that
-//! mirroring isn't starved for ever (LV-3).
+//! Without clients that write there is no limit. With them the budget is what does them no harm: so much that less
+//! than one request of ours waits at a broker, and less after a quota's throttle time. It never falls below
+//! a floor, so that mirroring isn't starved for ever (LV-3).
 
 use std::time::Duration;
-
-use super::delays::Added;
 
 /// Between two decisions.
 pub const STEP: Duration = Duration::from_millis(250);
@@ -23,24 +20,20 @@ const BEGIN_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 const CLIENTS_STAY_MIN: Duration = Duration::from_secs(2);
 const CLIENTS_STAY_MAX: Duration = Duration::from_secs(30);
 
-/// What one request of ours may add to what others wait: so much, or this part of what they wait without it.
-const ADDED_MIN: Duration = Duration::from_micros(700);
-const ADDED_PART: f64 = 0.5;
-
-/// Each time clients are seen.
-const GAP_FADES: f64 = 0.9;
-
-/// After a cut its effect is seen before the next one.
-const CUT_AGAIN_AFTER: Duration = Duration::from_secs(1);
-const CUT: f64 = 0.6;
-/// A step, where nothing was cut for a while; soon after a cut in small ones, for the room is nearly used.
-const RISE_FAST: f64 = 1.25;
-const RISE: f64 = 1.05;
-const SOON: Duration = Duration::from_secs(5);
+/// So many requests of ours may wait at each broker. Less than one: what waits there makes clients wait.
+const QUEUED: f64 = 0.2;
+/// In one step.
+const RISE_MAX: f64 = 1.15;
+const CUT_MAX: f64 = 0.7;
+/// After a quota's throttle time, once a second.
+const THROTTLED_CUT: f64 = 0.6;
+const THROTTLED_CUT_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A step, once the clients are gone.
 const RELEASE: f64 = 2.0;
 /// A limit that holds nothing back mustn't grow: it would hold nothing back when clients need it.
 const USED_MIN: f64 = 0.7;
+/// Each time clients are seen.
+const GAP_FADES: f64 = 0.9;
 
 /// Whether clients write to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,11 +50,10 @@ pub enum Clients {
 pub struct Signs {
     /// When there was a look at them.
     pub clients: Option<Clients>,
-    pub added: Option<Added>,
+    /// Requests of ours that wait at a broker, on average.
+    pub queued: Option<f64>,
     /// The cluster told a client quota's throttle time.
     pub throttled: bool,
-    /// Our own writes take much longer than in quiet times.
-    pub slow: bool,
     pub sent_bytes: u64,
 }
 
@@ -120,13 +112,14 @@ impl Control {
         } else if self.is_free {
             // What was sent until now may be all that the cluster can do.
             self.is_free = false;
-            self.cut_at = None;
             self.bytes_per_second = (sent / 2.0).max(BEGIN_BYTES_PER_SECOND as f64);
-        } else if signs.does_harm() {
+        } else if signs.throttled {
             self.cut(now, sent);
-        } else if sent >= self.bytes_per_second * USED_MIN && signs.added.is_some() {
-            let is_soon = self.cut_at.is_some_and(|at| now < at + SOON);
-            self.bytes_per_second *= if is_soon { RISE } else { RISE_FAST };
+        } else if let Some(queued) = signs.queued {
+            let wanted = if queued > 0.0 { QUEUED / queued } else { RISE_MAX };
+            let is_used = sent >= self.bytes_per_second * USED_MIN;
+            let rise_max = if is_used { RISE_MAX } else { 1.0 };
+            self.bytes_per_second *= wanted.clamp(CUT_MAX, rise_max);
         }
         let bounds = (FLOOR_BYTES_PER_SECOND as f64, CEILING_BYTES_PER_SECOND as f64);
         self.bytes_per_second = self.bytes_per_second.clamp(bounds.0, bounds.1);
@@ -141,12 +134,12 @@ impl Control {
     }
 
     fn cut(&mut self, now: Duration, sent: f64) {
-        if self.cut_at.is_some_and(|at| now < at + CUT_AGAIN_AFTER) {
+        if self.cut_at.is_some_and(|at| now < at + THROTTLED_CUT_AGAIN_AFTER) {
             return;
         }
         self.cut_at = Some(now);
         // A limit above what was sent had no part in it.
-        self.bytes_per_second = self.bytes_per_second.min(sent.max(1.0)) * CUT;
+        self.bytes_per_second = self.bytes_per_second.min(sent.max(1.0)) * THROTTLED_CUT;
     }
 }
 
@@ -158,15 +151,6 @@ impl Presence {
         self.usual_gap = gap.max(self.usual_gap.mul_f64(GAP_FADES));
         self.wrote_at = Some(now);
         self.until = now + self.usual_gap.mul_f64(1.5).clamp(CLIENTS_STAY_MIN, CLIENTS_STAY_MAX);
-    }
-}
-
-impl Signs {
-    fn does_harm(&self) -> bool {
-        let adds_much = self.added.is_some_and(|Added { alone, added }| {
-            added > ADDED_MIN.max(alone.mul_f64(ADDED_PART))
-        });
-        self.throttled || self.slow || adds_much
     }
 }
 

@@ -160,7 +160,11 @@ fn is_refusal(error: &Error) -> bool {
 /// The fleet's own mirrors at this cluster, but those that were stopped: to them clients write.
 fn mirrors(shared: &Shared) -> BTreeSet<Arc<str>> {
     let applied = shared.catalog.watch().borrow().clone();
-    let links = applied.catalog.links.values().filter(|link| link.destination_cluster_id == shared.cluster_id);
+    let links =
+        applied.catalog.links.values().filter(|link| link.destination_cluster_id == shared.cluster_id);
     let mirrors = links.flat_map(|link| link.mirrors.values().cloned());
-    mirrors.filter(|mirror| mirror.status != MirrorStatus::Stopped).map(|mirror| mirror.name.clone()).collect()
+    mirrors
+        .filter(|mirror| mirror.status != MirrorStatus::Stopped)
+        .map(|mirror| mirror.name.clone())
+        .collect()
 }

@@ -1,15 +1,14 @@
 //! The governor: mirroring takes what a destination has to spare (SPEC section 6, ADR 11).
 //!
-//! One for each destination cluster on each node, over all links there. Looks at what clients write, times small
-//! requests, hears how long ours take; [`Control`] makes a budget of it, which appenders ask before they
-//! send. Never in the way of what is under way, never a reason for a partition to stop.
+//! One for each destination cluster on each node, over all links there. Looks at what clients write and hears how
+//! long our requests take; [`Control`] makes a budget of it, which appenders ask before they send. Never in the way of
+//! what is under way, never a reason for a partition to stop.
 
 mod bucket;
 mod clients;
 mod control;
-mod delays;
 mod look;
-mod slowness;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,21 +23,10 @@ pub use control::{Budget, Clients};
 
 use crate::catalog_port::CatalogPort;
 use control::{Control, STEP, Signs};
-use delays::Delays;
-use slowness::Slowness;
+use queue::Queue;
 
 /// Requests of what is limited: short enough for a client's to wait behind one.
 const LIMITED_REQUEST_BYTES_MAX: usize = 512 * 1024;
-
-/// Between two small requests, on average; they are sent while ours are limited and go on.
-const PROBE_EVERY: Duration = Duration::from_millis(10);
-/// A small request that isn't answered by then tells nothing.
-const PROBE_MAX: Duration = Duration::from_secs(1);
-
-/// Nothing of ours is sent for so long, beyond what one of ours takes, to learn how others fare without us.
-const QUIET: Duration = Duration::from_millis(60);
-const QUIET_EVERY: Duration = Duration::from_secs(1);
-const QUIET_MAX: Duration = Duration::from_millis(500);
 
 /// A limit may rise meanwhile.
 const WAIT_MAX: Duration = Duration::from_millis(50);
@@ -72,28 +60,20 @@ struct Shared {
 struct State {
     control: Control,
     bucket: Bucket,
-    delays: Delays,
-    slowness: Slowness,
+    queue: Queue,
     /// Of the last look that told.
     clients: Clients,
     /// Not yet given to a step.
     news: Option<Clients>,
     throttled: bool,
     sent_bytes: u64,
-    /// Requests of ours at the cluster, and how many there ever were.
-    under_way: usize,
-    begun: u64,
-    quiet_until: Duration,
     /// Brokers with appenders, by how many.
     brokers: BTreeMap<i32, usize>,
     seats: BTreeMap<u64, Client>,
     next_seat: u64,
 }
 
-/// A request of ours at the cluster, until it is answered or lost.
-pub struct Presence(Arc<Shared>);
-
-/// Counts a broker as one to time requests at.
+/// Counts a broker as one that requests go to.
 pub struct AtBroker {
     shared: Arc<Shared>,
     broker: i32,
@@ -135,15 +115,11 @@ impl Drop for Governor {
 
 impl Governor {
     fn start(cluster_id: Arc<str>, catalog: Arc<dyn CatalogPort>) -> Arc<Self> {
-        let shared = Arc::new(Shared {
-            cluster_id,
-            catalog,
-            began: Instant::now(),
-            state: Mutex::new(State::new()),
-        });
+        let shared =
+            Arc::new(Shared { cluster_id, catalog, began: Instant::now(), state: Mutex::new(State::new()) });
         let of = shared.clone();
         let task = tokio::spawn(async move {
-            tokio::join!(step(&of), probe(&of), look::at_clients(&of));
+            tokio::join!(step(&of), look::at_clients(&of));
         });
         Arc::new(Self { shared, task: task.abort_handle() })
     }
@@ -171,15 +147,11 @@ impl Governor {
     }
 
     /// A request of so many bytes of records goes now.
-    pub fn sent(&self, bytes: usize) -> Presence {
+    pub fn sent(&self, bytes: usize) {
         let now = self.shared.now();
         let mut state = self.shared.state();
         state.bucket.pay(bytes, now);
         state.sent_bytes += bytes as u64;
-        state.under_way += 1;
-        state.begun += 1;
-        drop(state);
-        Presence(self.shared.clone())
     }
 
     /// One was answered after so long, with the throttle time of a quota, if there was one.
@@ -188,20 +160,13 @@ impl Governor {
         let mut state = self.shared.state();
         state.throttled |= throttle > Duration::ZERO;
         if state.control.budget() != Budget::Free {
-            state.slowness.took(now, after);
+            state.queue.took(now, after);
         }
     }
 
     pub fn at_broker(&self, broker: i32) -> AtBroker {
         *self.shared.state().brokers.entry(broker).or_default() += 1;
         AtBroker { shared: self.shared.clone(), broker }
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.under_way = state.under_way.saturating_sub(1);
     }
 }
 
@@ -239,15 +204,11 @@ impl State {
         let mut state = Self {
             bucket: Bucket::new(1, Duration::ZERO),
             control,
-            delays: Delays::default(),
-            slowness: Slowness::default(),
+            queue: Queue::default(),
             clients: Clients::Unknown,
             news: None,
             throttled: false,
             sent_bytes: 0,
-            under_way: 0,
-            begun: 0,
-            quiet_until: Duration::ZERO,
             brokers: BTreeMap::new(),
             seats: BTreeMap::new(),
             next_seat: 0,
@@ -266,17 +227,15 @@ impl State {
         if self.control.budget() == Budget::Free {
             return None;
         }
-        let quiet = self.quiet_until.checked_sub(now).filter(|wait| !wait.is_zero());
-        let unpaid = self.bucket.wait(now);
-        quiet.max(unpaid).map(|wait| wait.min(WAIT_MAX))
+        self.bucket.wait(now).map(|wait| wait.min(WAIT_MAX))
     }
 
     fn step(&mut self, now: Duration) {
+        let brokers = self.brokers.len().max(1) as f64;
         let signs = Signs {
             clients: self.news.take(),
-            added: self.delays.added(now),
+            queued: self.queue.length(now).map(|length| length / brokers),
             throttled: std::mem::take(&mut self.throttled),
-            slow: self.slowness.is_slow(now),
             sent_bytes: std::mem::take(&mut self.sent_bytes),
         };
         let before = self.control.budget();
@@ -285,19 +244,6 @@ impl State {
         if before != budget {
             self.fill_bucket(now);
         }
-        // Asked for again soon only when it brought nothing: a cluster that doesn't answer small requests.
-        if budget != Budget::Free
-            && signs.sent_bytes > 0
-            && self.delays.wants_quiet(now)
-            && now >= self.quiet_until + QUIET_EVERY
-        {
-            self.quiet_until = now + QUIET + self.slowness.usual().min(QUIET_MAX);
-        }
-    }
-
-    /// Whether nothing of ours is at the cluster, and how much there ever was.
-    fn presence(&self) -> (bool, u64) {
-        (self.under_way == 0, self.begun)
     }
 
     fn fill_bucket(&mut self, now: Duration) {
@@ -319,43 +265,6 @@ async fn step(shared: &Shared) {
     }
 }
 
-/// Times one small request after the other, at each broker in turn.
-async fn probe(shared: &Shared) {
-    let mut last = None;
-    let mut count: u32 = 0;
-    loop {
-        // At uneven times: it mustn't go in step with what it is to meet by chance.
-        count = (count + 7) % 11;
-        tokio::time::sleep(PROBE_EVERY * (5 + count) / 10).await;
-        let broker = {
-            let state = shared.state();
-            let next = state.brokers.keys().find(|broker| Some(**broker) > last);
-            let next = next.or(state.brokers.keys().next()).copied();
-            next.filter(|_| state.control.budget() != Budget::Free && state.slowness.is_busy(shared.now()))
-        };
-        last = broker;
-        let (Some(broker), Some(client)) = (broker, shared.client()) else {
-            tokio::time::sleep(STEP).await;
-            continue;
-        };
-        let Ok(connection) = client.control(broker).await else {
-            tokio::time::sleep(PROBE_MAX).await;
-            continue;
-        };
-        let (was_alone, begun) = shared.state().presence();
-        let asked = Instant::now();
-        if connection.probe(PROBE_MAX).await.is_err() {
-            continue;
-        }
-        let took = asked.elapsed();
-        let now = shared.now();
-        let mut state = shared.state();
-        let met_ours = !was_alone || state.begun != begun;
-        state.delays.took(now, took, met_ours);
-    }
-}
-
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,31 +283,5 @@ mod tests {
             state.step(STEP * step);
         }
         assert_eq!((state.control.budget(), state.wait(ms(10_000))), (Budget::Free, None));
-    }
-
-    /// How others fare without us can't be seen while a request of ours is always there.
-    #[test]
-    fn what_never_leaves_a_gap_is_made_to() {
-        let mut state = State::new();
-        let mut gaps = 0;
-        for step in 1..=40 {
-            let now = STEP * step;
-            state.news = Some(Clients::Write(None));
-            state.sent_bytes = 1_000_000;
-            state.slowness.took(now, ms(4));
-            state.delays.took(now, ms(3), true);
-            state.step(now);
-            if state.wait(now).is_some() {
-                gaps += 1;
-                assert_eq!(state.quiet_until, now + QUIET + ms(4));
-            }
-        }
-        assert_eq!(gaps, 10_000 / (QUIET_EVERY + STEP).as_millis(), "about one a second");
-        (0..100).for_each(|n| state.delays.took(ms(10_000 + n), ms(2), false));
-        for step in 41..=60 {
-            state.sent_bytes = 1_000_000;
-            state.step(STEP * step);
-            assert_eq!(state.wait(STEP * step), None, "it is known by now");
-        }
     }
 }

@@ -1,5 +1,5 @@
-//! Step responses, drawn as text: what a destination of 400 MB/s, whose answers take longer the fuller it is, does
-//! to clients and to us.
+//! Step responses, drawn as text: what a destination of 400 MB/s does to our requests, which take longer the fuller
+//! it is.
 
 use std::fmt::Write;
 
@@ -7,7 +7,10 @@ use super::*;
 
 const MB: f64 = 1_000_000.0;
 
-/// A cluster as a queue: what is asked of it waits 1 / (1 - load).
+/// Of one request.
+const REQUEST_BYTES: f64 = 128.0 * 1024.0;
+
+/// A broker as a queue: what is asked of it takes 1 / (1 - load) times as long as in quiet times.
 struct World {
     control: Control,
     now: Duration,
@@ -27,9 +30,9 @@ impl World {
         Self { control, now: Duration::ZERO, capacity: 400.0 * MB, drawing: String::new(), sent: 0.0 }
     }
 
-    /// Small requests take a millisecond where nothing else is asked.
-    fn delay(&self, load: f64) -> Duration {
-        Duration::from_secs_f64(0.001 / (1.0 - (load / self.capacity).min(0.98)))
+    /// What one of our requests takes.
+    fn takes(&self, load: f64) -> f64 {
+        REQUEST_BYTES / self.capacity / (1.0 - (load / self.capacity).min(0.98))
     }
 
     /// Goes on until `until` with clients that write so much, and a backlog to send.
@@ -41,29 +44,29 @@ impl World {
                 Budget::Limited { bytes_per_second } => bytes_per_second as f64,
             };
             self.sent = wanted.min(self.capacity - clients);
-            let (alone, met) = (self.delay(clients), self.delay(clients + self.sent));
+            let takes = self.takes(clients + self.sent);
+            let queued = self.sent / REQUEST_BYTES * (takes - REQUEST_BYTES / 400.0 / MB);
             let has_looked = self.now.as_millis() % 500 == 0;
             let seen = if clients > 0.0 { Clients::Write(Some(clients)) } else { Clients::Quiet };
             self.control.step(
                 self.now,
                 &Signs {
                     clients: has_looked.then_some(seen),
-                    added: Some(Added { alone, added: met - alone }),
+                    queued: Some(queued),
                     throttled: false,
-                    slow: false,
                     sent_bytes: (self.sent * STEP.as_secs_f64()) as u64,
                 },
             );
             if self.now.as_millis() % 1_000 == 0 {
-                self.draw(clients, met);
+                self.draw(clients, takes);
             }
         }
     }
 
     /// A mark is 10 MB/s.
-    fn draw(&mut self, clients: f64, met: Duration) {
+    fn draw(&mut self, clients: f64, takes: f64) {
         let bar = |rate: f64, mark: &str| mark.repeat((rate / MB / 10.0).round() as usize);
-        let (at, ms) = (self.now.as_secs(), met.as_secs_f64() * 1_000.0);
+        let (at, ms) = (self.now.as_secs(), takes * 1_000.0);
         let bars = bar(clients, "c") + &bar(self.sent, "m");
         let line = format!("{at:>2} s {ms:>5.1} ms {bars}");
         writeln!(self.drawing, "{}", line.trim_end()).expect("a string");
@@ -82,27 +85,27 @@ fn clients_arrive_and_leave() {
     world.run(seconds(15), 120.0 * MB);
     world.run(seconds(21), 0.0);
     let expected = "
- 1 s   1.1 ms mmm
- 2 s   1.2 ms mmmmmmmm
- 3 s  50.0 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
- 4 s  50.0 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
- 5 s  50.0 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
- 6 s   2.0 ms ccccccccccccmmmmmmmm
- 7 s   1.8 ms ccccccccccccmmmmmm
- 8 s   1.9 ms ccccccccccccmmmmmmm
- 9 s   2.1 ms ccccccccccccmmmmmmmmm
-10 s   1.8 ms ccccccccccccmmmmmm
-11 s   1.9 ms ccccccccccccmmmmmmm
-12 s   2.1 ms ccccccccccccmmmmmmmmm
-13 s   1.8 ms ccccccccccccmmmmmm
-14 s   1.9 ms ccccccccccccmmmmmmm
-15 s   2.1 ms ccccccccccccmmmmmmmmm
-16 s   1.4 ms mmmmmmmmmmm
-17 s   1.5 ms mmmmmmmmmmmmm
-18 s  50.0 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
-19 s  50.0 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
-20 s  50.0 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
-21 s  50.0 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
+ 1 s   0.4 ms mmm
+ 2 s   0.4 ms mmmm
+ 3 s  16.4 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
+ 4 s  16.4 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
+ 5 s  16.4 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
+ 6 s   0.7 ms ccccccccccccmmmmmmmmmm
+ 7 s   0.7 ms ccccccccccccmmmmmmmm
+ 8 s   0.7 ms ccccccccccccmmmmmmmm
+ 9 s   0.7 ms ccccccccccccmmmmmmmm
+10 s   0.7 ms ccccccccccccmmmmmmmm
+11 s   0.7 ms ccccccccccccmmmmmmmm
+12 s   0.7 ms ccccccccccccmmmmmmmm
+13 s   0.7 ms ccccccccccccmmmmmmmm
+14 s   0.7 ms ccccccccccccmmmmmmmm
+15 s   0.7 ms ccccccccccccmmmmmmmm
+16 s   0.5 ms mmmmmmmmmmmm
+17 s   0.5 ms mmmmmmmmmmmmmmmm
+18 s  16.4 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
+19 s  16.4 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
+20 s  16.4 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
+21 s  16.4 ms mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm
 ";
     assert_drawn(&world, expected);
 }
@@ -116,43 +119,42 @@ fn a_destination_slows_down_and_recovers() {
     world.capacity = 400.0 * MB;
     world.run(seconds(30), 60.0 * MB);
     let expected = "
- 1 s   1.3 ms ccccccmmm
- 2 s   1.5 ms ccccccmmmmmmmm
- 3 s   1.6 ms ccccccmmmmmmmmm
- 4 s   1.8 ms ccccccmmmmmmmmmmm
- 5 s   1.5 ms ccccccmmmmmmmm
- 6 s   1.6 ms ccccccmmmmmmmmmm
- 7 s   1.8 ms ccccccmmmmmmmmmmmm
- 8 s   1.5 ms ccccccmmmmmmmm
- 9 s   6.2 ms ccccccmm
-10 s   3.9 ms ccccccm
-11 s   3.2 ms ccccccm
-12 s   3.5 ms ccccccm
-13 s   3.8 ms ccccccm
-14 s   3.3 ms ccccccm
-15 s   3.5 ms ccccccm
-16 s   3.8 ms ccccccm
-17 s   3.3 ms ccccccm
-18 s   3.5 ms ccccccm
-19 s   1.2 ms ccccccm
-20 s   1.2 ms ccccccmm
-21 s   1.3 ms ccccccmm
-22 s   1.4 ms ccccccmmmmm
-23 s   1.9 ms ccccccmmmmmmmmmmmm
-24 s   1.7 ms ccccccmmmmmmmmmm
-25 s   1.9 ms ccccccmmmmmmmmmmmm
-26 s   1.6 ms ccccccmmmmmmmmm
-27 s   1.7 ms ccccccmmmmmmmmmmm
-28 s   1.9 ms ccccccmmmmmmmmmmmmm
-29 s   1.6 ms ccccccmmmmmmmmm
-30 s   1.7 ms ccccccmmmmmmmmmmm
+ 1 s   0.4 ms ccccccmmm
+ 2 s   0.4 ms ccccccmmmm
+ 3 s   0.5 ms ccccccmmmmmmmm
+ 4 s   0.6 ms ccccccmmmmmmmmmm
+ 5 s   0.6 ms ccccccmmmmmmmmmm
+ 6 s   0.6 ms ccccccmmmmmmmmmm
+ 7 s   0.6 ms ccccccmmmmmmmmmm
+ 8 s   0.6 ms ccccccmmmmmmmmmm
+ 9 s  65.5 ms ccccccmmmm
+10 s   4.3 ms ccccccm
+11 s   4.0 ms ccccccm
+12 s   4.0 ms ccccccm
+13 s   4.0 ms ccccccm
+14 s   4.0 ms ccccccm
+15 s   4.0 ms ccccccm
+16 s   4.0 ms ccccccm
+17 s   4.0 ms ccccccm
+18 s   4.0 ms ccccccm
+19 s   0.4 ms ccccccm
+20 s   0.4 ms ccccccmm
+21 s   0.4 ms ccccccmmm
+22 s   0.5 ms ccccccmmmmmm
+23 s   0.6 ms ccccccmmmmmmmmmm
+24 s   0.6 ms ccccccmmmmmmmmmm
+25 s   0.6 ms ccccccmmmmmmmmmm
+26 s   0.6 ms ccccccmmmmmmmmmm
+27 s   0.6 ms ccccccmmmmmmmmmm
+28 s   0.6 ms ccccccmmmmmmmmmm
+29 s   0.6 ms ccccccmmmmmmmmmm
+30 s   0.6 ms ccccccmmmmmmmmmm
 ";
     assert_drawn(&world, expected);
 }
 
 fn signs(clients: Clients) -> Signs {
-    let added = Some(Added { alone: Duration::from_millis(1), added: Duration::ZERO });
-    Signs { clients: Some(clients), added, throttled: false, slow: false, sent_bytes: u64::MAX >> 20 }
+    Signs { clients: Some(clients), queued: Some(0.0), throttled: false, sent_bytes: u64::MAX >> 20 }
 }
 
 fn limit(budget: Budget) -> u64 {
@@ -190,19 +192,13 @@ fn while_nobody_can_tell_of_clients_they_may_be_there() {
 #[test]
 fn every_sign_of_harm_cuts_down_to_the_floor_and_no_further() {
     let quiet = signs(Clients::Write(None));
-    let much = Some(Added { alone: Duration::from_millis(2), added: Duration::from_micros(1_100) });
-    let little = Some(Added { alone: Duration::from_millis(2), added: Duration::from_micros(900) });
-    for harm in [
-        Signs { throttled: true, ..quiet },
-        Signs { slow: true, ..quiet },
-        Signs { added: much, ..quiet },
-    ] {
+    for harm in [Signs { throttled: true, ..quiet }, Signs { queued: Some(0.5), ..quiet }] {
         let mut control = Control::new(Duration::ZERO);
         assert_eq!(steps(&mut control, seconds(0), seconds(60), &harm), FLOOR_BYTES_PER_SECOND);
         assert!(steps(&mut control, seconds(60), seconds(62), &quiet) > FLOOR_BYTES_PER_SECOND);
     }
     let mut control = Control::new(Duration::ZERO);
-    let harmless = Signs { added: little, ..quiet };
+    let harmless = Signs { queued: Some(0.15), ..quiet };
     assert!(steps(&mut control, seconds(0), seconds(5), &harmless) > BEGIN_BYTES_PER_SECOND);
 }
 
@@ -216,7 +212,7 @@ fn a_limit_that_holds_nothing_back_does_not_grow() {
 #[test]
 fn nor_does_one_while_nothing_is_known_of_its_harm() {
     let mut control = Control::new(Duration::ZERO);
-    let blind = Signs { added: None, ..signs(Clients::Write(None)) };
+    let blind = Signs { queued: None, ..signs(Clients::Write(None)) };
     assert_eq!(steps(&mut control, seconds(0), seconds(60), &blind), BEGIN_BYTES_PER_SECOND);
 }
 
