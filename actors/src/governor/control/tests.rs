@@ -46,7 +46,7 @@ impl World {
             self.sent = wanted.min(self.capacity - clients);
             let takes = self.takes(clients + self.sent);
             let queued = self.sent / REQUEST_BYTES * (takes - REQUEST_BYTES / 400.0 / MB);
-            let has_looked = self.now.as_millis() % 500 == 0;
+            let has_looked = self.now.as_millis().is_multiple_of(500);
             let seen = if clients > 0.0 { Clients::Write(Some(clients)) } else { Clients::Quiet };
             self.control.step(
                 self.now,
@@ -57,7 +57,7 @@ impl World {
                     sent_bytes: (self.sent * STEP.as_secs_f64()) as u64,
                 },
             );
-            if self.now.as_millis() % 1_000 == 0 {
+            if self.now.as_millis().is_multiple_of(1_000) {
                 self.draw(clients, takes);
             }
         }
