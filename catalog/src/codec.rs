@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::acls::AclRecord;
 use crate::fleet::{Authority, Fleet, FleetId, JoinToken, Node, PartitionKey};
 use crate::model::{
     Catalog, Cluster, Link, LinkId, MirrorPartition, MirrorStatus, MirrorTopic, NodeId, ProducerIdentity,
@@ -28,8 +29,9 @@ pub const VERSION: u8 = 1;
 
 /// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address. 2: it
 /// doesn't know which assignment epochs deleted mirrors had. 3: its mirror topics don't stop. 4: its
-/// links forget which mirrors were deleted. 5: it doesn't know who wrote which ACLs.
-pub const CATALOG_VERSION: u8 = 6;
+/// links forget which mirrors were deleted. 5: it doesn't know who wrote which ACLs. 6: it doesn't know what
+/// has happened.
+pub const CATALOG_VERSION: u8 = 7;
 
 /// Decoding stops beyond this: a bound on what a corrupt length can make us allocate.
 const DECODED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -72,9 +74,10 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 /// As a build before this one can read it, as long as there is nothing in it that the other wouldn't know: a
 /// fleet is upgraded node by node.
 pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
-    let Catalog { nodes, clusters, links, fleet, forgotten, acls } = catalog;
+    let Catalog { nodes, clusters, links, fleet, forgotten, acls, events } = catalog;
     match (acls.is_empty(), forgotten.is_empty()) {
-        (false, _) => encode_as(CATALOG_VERSION, catalog),
+        _ if events.count > 0 => encode_as(CATALOG_VERSION, catalog),
+        (false, _) => encode_as(6, &(nodes, clusters, links, fleet, forgotten, acls)),
         (true, false) => encode_as(5, &(nodes, clusters, links, fleet, forgotten)),
         (true, true) => encode_as(4, &(nodes, clusters, links, fleet)),
     }
@@ -85,6 +88,7 @@ pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
 pub fn decode_catalog(bytes: &[u8]) -> Result<Catalog, CodecError> {
     match version(bytes)? {
         (CATALOG_VERSION, body) => decode_body(body),
+        (6, body) => decode_body::<CatalogV6>(body).map(Catalog::from),
         (5, body) => decode_body::<CatalogV5>(body).map(Catalog::from),
         (4, body) => decode_body::<CatalogV4>(body).map(Catalog::from),
         (3, body) => decode_body::<CatalogV3>(body).map(Catalog::from),
@@ -245,6 +249,23 @@ impl From<CatalogV5> for Catalog {
     fn from(old: CatalogV5) -> Self {
         let CatalogV5 { nodes, clusters, links, fleet, forgotten } = old;
         Self { nodes, clusters, links, fleet, forgotten, ..Self::default() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct CatalogV6 {
+    nodes: BTreeMap<NodeId, Node>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    links: BTreeMap<LinkId, Arc<Link>>,
+    fleet: Fleet,
+    forgotten: BTreeMap<LinkId, Arc<BTreeSet<Arc<str>>>>,
+    acls: BTreeMap<LinkId, Arc<AclRecord>>,
+}
+
+impl From<CatalogV6> for Catalog {
+    fn from(old: CatalogV6) -> Self {
+        let CatalogV6 { nodes, clusters, links, fleet, forgotten, acls } = old;
+        Self { nodes, clusters, links, fleet, forgotten, acls, ..Self::default() }
     }
 }
 
