@@ -181,8 +181,14 @@ fn what_links_and_nodes_do_is_told() {
     assert_eq!(change(&catalog), "m: Started { version: \"1.2.3\" }");
     assert_eq!(who(&newest(&catalog).asked_by), "node m");
     add_mirror(&mut catalog, "orders");
-    let to = |partition| Move { mirror: key("orders"), partition, node: OTHER, expected_epoch: Some(1) };
-    done(&mut catalog, Action::Assign { moves: (0..2).map(to).collect() });
+    let assign = |node, epoch| {
+        let to = |partition| Move { mirror: key("orders"), partition, node, expected_epoch: Some(epoch) };
+        Action::Assign { moves: (0..2).map(to).collect() }
+    };
+    let count = catalog.events.count;
+    done(&mut catalog, assign(NODE, 1));
+    assert_eq!(catalog.events.count, count, "they are its own");
+    done(&mut catalog, assign(OTHER, 2));
     assert_eq!(change(&catalog), "n: Lost { partitions: 2 }");
     assert_eq!(newest(&catalog).asked_by, AskedBy::Coordinator);
     done(&mut catalog, by_person(Action::SetDuty { node: OTHER, duty: Duty::Drains }));
@@ -305,6 +311,7 @@ fn nothing_is_kept_until_every_member_knows_how() {
     done(&mut catalog, Action::AdmitNode { node: OTHER, description: upgraded.clone(), token: None });
     done(&mut catalog, Action::RecordStart { node: OTHER, description: upgraded });
     let create = catalog.asked(OTHER, Action::CreateLink(link()));
+    assert_eq!(catalog.may_propose(&create), Ok(()), "without who asked");
     done(&mut catalog, create);
     done(&mut catalog, Action::CreateMirror(mirror("orders")));
     let asked =

@@ -12,7 +12,7 @@ use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 use super::secrets;
 use super::types::{
     CategoryCount, ClusterRow, ConfigEntry, ErrorRow, LagRow, LinkRow, MirrorRow, Resource, ResourceMetadata,
-    TaskRow,
+    TaskRow, TransitionErrorRow,
 };
 use crate::status::seen::{Seen, SeenLink};
 
@@ -211,11 +211,12 @@ pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen)
 }
 
 /// What couldn't be put right when it stopped.
-fn transition_errors(mirror: &MirrorTopic) -> Vec<ErrorRow> {
+fn transition_errors(mirror: &MirrorTopic) -> Vec<TransitionErrorRow> {
     let remarks = mirror.stop.iter().flat_map(|stop| &stop.remarks);
-    let row = |remark: &Arc<str>| ErrorRow {
+    let row = |remark: &Arc<str>| TransitionErrorRow {
         error_code: "INTERNAL_ERROR".into(),
         error_message: remark.to_string(),
+        time_ms: mirror.status_since_ms,
     };
     remarks.map(row).collect()
 }

@@ -79,9 +79,14 @@ impl Client {
 
     /// Every row of a list, over all its pages.
     pub fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
+        self.first(path, usize::MAX)
+    }
+
+    /// So many rows of a list, at most.
+    pub fn first(&self, path: &str, rows_max: usize) -> Result<Vec<Value>, Failure> {
         let mut rows = Vec::new();
         let mut next = Some(path.to_owned());
-        while let Some(path) = next {
+        while let Some(path) = next.filter(|_| rows.len() < rows_max) {
             let mut page = self.get(&path)?;
             match page["data"].take() {
                 Value::Array(data) => rows.extend(data),
@@ -89,6 +94,7 @@ impl Client {
             }
             next = page["metadata"]["next"].as_str().map(str::to_owned);
         }
+        rows.truncate(rows_max);
         Ok(rows)
     }
 

@@ -4,8 +4,8 @@ use clap::{CommandFactory, Parser};
 
 use super::client::escaped;
 use super::output::{self, Format};
-use super::{Cli, Command, authority, mirror};
-use crate::api::types::{AuthorityRow, LagRow, MirrorRow};
+use super::{Cli, Command, authority, events, mirror};
+use crate::api::types::{AuthorityRow, EventRow, LagRow, MirrorRow, TransitionErrorRow};
 
 fn parse(line: &str) -> Result<Cli, String> {
     Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
@@ -169,12 +169,60 @@ Mirror topic  orders on west
 Source topic  orders
 Link          east-west
 Status        ACTIVE
+Since         1970-01-01T00:00:00.000Z
 Lag           unknown
 
 PARTITION  STATE    SOURCE END  MIRROR END  LAG      GUARDED  NODE  ERROR, RETRY
 0          RUNNING  10          10          0        yes      n1    -
 1          PARKED   unknown     10          unknown  yes      n1    RECORD_TOO_LARGE: raise max.message.bytes, again at 2026-01-01T00:00:00.000Z";
     assert_eq!(mirror::describe(&row), expected);
+}
+
+#[test]
+fn events_are_shown_oldest_first_with_who_asked() {
+    let row = EventRow {
+        number: 7,
+        time_ms: 1_000,
+        kind: "MIRROR_CHANGED".into(),
+        cluster: Some("west".into()),
+        link: Some("east-west".into()),
+        topic: Some("orders".into()),
+        node: None,
+        from: Some("ACTIVE".into()),
+        to: Some("FAILED".into()),
+        cause: Some("FOREIGN_WRITE".into()),
+        cause_message: Some("partition 0 at offset 5: another wrote".into()),
+        asked_by: "NODE".into(),
+        asked_at: Some("n1".into()),
+    };
+    let paused = EventRow {
+        number: 6,
+        kind: "LINK_PAUSED".into(),
+        topic: None,
+        from: None,
+        to: None,
+        cause: None,
+        cause_message: None,
+        asked_by: "OPERATOR".into(),
+        ..row.clone()
+    };
+    let joined =
+        EventRow { link: None, node: Some("n1".into()), asked_by: "COORDINATOR".into(), ..paused.clone() };
+    let expected = "\
+TIME                      EVENT           OF                FROM    TO      ASKED BY        CAUSE
+1970-01-01T00:00:01.000Z  LINK_PAUSED     n1                -       -       coordinator     -
+1970-01-01T00:00:01.000Z  LINK_PAUSED     east-west         -       -       operator at n1  -
+1970-01-01T00:00:01.000Z  MIRROR_CHANGED  east-west/orders  ACTIVE  FAILED  n1              FOREIGN_WRITE: partition 0 at offset 5: another wrote";
+    assert_eq!(events::table(&[row, paused, joined]), expected);
+}
+
+#[test]
+fn transition_errors_are_shown_with_their_time() {
+    let row = TransitionErrorRow { error_code: "A".into(), error_message: "b c".into(), time_ms: 1 };
+    let expected = "TIME                      ERROR  MESSAGE\n1970-01-01T00:00:00.001Z  A      b c";
+    assert_eq!(mirror::errors::table(&[row]), expected);
+    assert!(parse("lockstep events --last 0").is_err());
+    assert!(parse("lockstep mirror state-transition-error list orders --link l").is_ok());
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod authorities;
 mod configs;
 mod description;
 mod errors;
+mod events;
 mod resources;
 mod shown;
 
