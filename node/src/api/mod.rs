@@ -4,7 +4,7 @@
 //!   a seam.
 //! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
-//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`events`], [`nodes`], [`authorities`], [`health`]: one file a
+//! - [`clusters`], [`links`], [`link_configs`], [`link_deletion`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`events`], [`nodes`], [`authorities`], [`health`]: one file a
 //!   resource. [`rows`]: catalog and observed state as rows. [`openapi`]: the description of it all.
 //!
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
@@ -25,6 +25,7 @@ pub(crate) mod gauges;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod link_configs;
+pub(crate) mod link_deletion;
 pub(crate) mod links;
 pub(crate) mod mirror_actions;
 pub(crate) mod mirror_deletion;
@@ -181,7 +182,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(clusters::list, clusters::create))
         .routes(routes!(clusters::show, clusters::update, clusters::delete))
         .routes(routes!(links::list, links::create))
-        .routes(routes!(links::show, links::delete))
+        .routes(routes!(links::show, link_deletion::delete))
         .routes(routes!(link_configs::list))
         .routes(routes!(link_configs::show, link_configs::set, link_configs::delete))
         .routes(routes!(link_configs::alter))

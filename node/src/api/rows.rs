@@ -60,7 +60,7 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
 }
 
 /// The first of them, and a row in place of those that are left out.
-fn first<T>(all: impl Iterator<Item = T>, left_out: impl Fn(usize) -> T) -> Vec<T> {
+pub fn first<T>(all: impl Iterator<Item = T>, left_out: impl Fn(usize) -> T) -> Vec<T> {
     let mut all = all;
     let mut shown: Vec<T> = all.by_ref().take(TOLD_MAX).collect();
     let more = all.count();

@@ -183,6 +183,7 @@ fn hint(code: u32) -> Option<&'static str> {
         error::NO_LINK => "'lockstep link list' shows the links there are",
         // Of the source's, or of a mirror: the message says which.
         error::NO_TOPIC => "check the name; 'lockstep mirror list' shows the topics that are mirrored",
+        error::STILL_STOPPING => "repeat the command: it goes on from where it stands",
         error::EXISTS => "describe shows what is there; choose another name or delete it first",
         error::IN_DOUBT => "look first: describe shows what is there; 'lockstep status' shows the fleet",
         503 => "this usually passes: try again in a moment; 'lockstep status' shows the fleet",

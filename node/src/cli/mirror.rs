@@ -1,7 +1,7 @@
 //! `lockstep mirror`: mirror topics and what becomes of them. [`stop`]: how they end; [`errors`]: what went wrong.
 
 pub mod errors;
-mod stop;
+pub mod stop;
 
 use clap::{Args, Subcommand};
 
@@ -99,7 +99,7 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct OfLink {
+pub struct OfLink {
     /// The link that the mirror topic belongs to
     #[arg(long, value_name = "LINK")]
     link: String,
@@ -128,7 +128,7 @@ struct Create {
 }
 
 #[derive(Debug, Args)]
-struct Several {
+pub struct Several {
     #[arg(required_unless_present = "pattern", value_name = "TOPIC")]
     topics: Vec<String>,
     /// Every mirror topic of the link whose whole name matches

@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use super::client::escaped;
 use super::output::{self, Format};
-use super::{Cli, Command, authority, events, mirror};
+use super::{Cli, Command, authority, events, link, mirror};
 use crate::api::types::{AuthorityRow, EventRow, LagRow, MirrorRow, TransitionErrorRow};
 
 fn parse(line: &str) -> Result<Cli, String> {
@@ -124,18 +124,17 @@ fn tables_are_plain_lines() {
     assert_eq!(output::fields(&[("Name", "a".into()), ("Status", "b".into())]), "Name    a\nStatus  b");
 }
 
-#[test]
-fn describe_says_unknown_where_nothing_is_known() {
-    let lag = |partition, state: &str, lag: Option<i64>| LagRow {
-        partition,
-        lag,
+fn a_lag() -> LagRow {
+    LagRow {
+        partition: 0,
+        lag: None,
         last_source_fetch_offset: None,
         lag_ms: None,
-        source_end_offset: lag.map(|lag| lag + 10),
+        source_end_offset: None,
         source_last_stable_offset: None,
         mirror_end_offset: Some(10),
         node: Some("n1".into()),
-        state: state.into(),
+        state: "RUNNING".into(),
         guarded: Some(true),
         unclean: false,
         fills_to: None,
@@ -143,6 +142,34 @@ fn describe_says_unknown_where_nothing_is_known() {
         error_message: None,
         since: None,
         retry_at: None,
+    }
+}
+
+fn a_mirror() -> MirrorRow {
+    MirrorRow {
+        link_name: "east-west".into(),
+        destination_cluster: "west".into(),
+        mirror_topic_name: "orders".into(),
+        source_topic_name: "orders".into(),
+        num_partitions: 2,
+        mirror_lags: vec![],
+        mirror_status: "ACTIVE".into(),
+        mirror_topic_error: "NO_ERROR".into(),
+        mirror_topic_error_message: None,
+        state_time_ms: 0,
+        mirror_state_transition_errors: vec![],
+        waiting_for: None,
+    }
+}
+
+#[test]
+fn describe_says_unknown_where_nothing_is_known() {
+    let lag = |partition, state: &str, lag: Option<i64>| LagRow {
+        partition,
+        lag,
+        source_end_offset: lag.map(|lag| lag + 10),
+        state: state.into(),
+        ..a_lag()
     };
     let parked = LagRow {
         error: Some("RECORD_TOO_LARGE".into()),
@@ -150,20 +177,7 @@ fn describe_says_unknown_where_nothing_is_known() {
         retry_at: Some("2026-01-01T00:00:00.000Z".into()),
         ..lag(1, "PARKED", None)
     };
-    let row = MirrorRow {
-        link_name: "east-west".into(),
-        destination_cluster: "west".into(),
-        mirror_topic_name: "orders".into(),
-        source_topic_name: "orders".into(),
-        num_partitions: 2,
-        mirror_lags: vec![lag(0, "RUNNING", Some(0)), parked],
-        mirror_status: "ACTIVE".into(),
-        mirror_topic_error: "NO_ERROR".into(),
-        mirror_topic_error_message: None,
-        state_time_ms: 0,
-        mirror_state_transition_errors: vec![],
-        waiting_for: None,
-    };
+    let row = MirrorRow { mirror_lags: vec![lag(0, "RUNNING", Some(0)), parked], ..a_mirror() };
     let expected = "\
 Mirror topic  orders on west
 Source topic  orders
@@ -223,6 +237,23 @@ fn transition_errors_are_shown_with_their_time() {
     assert_eq!(mirror::errors::table(&[row]), expected);
     assert!(parse("lockstep events --last 0").is_err());
     assert!(parse("lockstep mirror state-transition-error list orders --link l").is_ok());
+}
+
+#[test]
+fn deleting_a_link_with_its_mirrors_names_them_and_the_loss() {
+    let row = |topic: &str, status: &str, lag| MirrorRow {
+        mirror_topic_name: topic.into(),
+        mirror_status: status.into(),
+        mirror_lags: vec![LagRow { lag, ..a_lag() }],
+        ..a_mirror()
+    };
+    let rows = [row("a", "ACTIVE", Some(3)), row("b", "PAUSED", None), row("c", "PENDING_MIRROR", None)];
+    let question = link::delete::question("l", &rows.iter().collect::<Vec<_>>());
+    let expected = "Delete link 'l', and before that fail over a (3 offsets to lose), fail over b (unknown offsets to lose), \
+                    forget c, which isn't set up? This is final.";
+    assert_eq!(question, expected);
+    assert_eq!(link::delete::question("l", &[]), "Delete link 'l'?");
+    assert!(parse("lockstep link delete l --failover-mirrors --yes").is_ok());
 }
 
 #[test]

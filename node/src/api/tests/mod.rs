@@ -5,6 +5,7 @@ mod configs;
 mod description;
 mod errors;
 mod events;
+mod link_deletion;
 mod resources;
 mod shown;
 
