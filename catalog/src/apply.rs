@@ -241,6 +241,7 @@ impl Catalog {
             producer: None,
             stop: None,
             partitions: vec![MirrorPartition::default(); new.partitions as usize],
+            history: Default::default(),
         };
         self.link_mut(&new.mirror.link)?.mirrors.insert(topic, Arc::new(mirror));
         self.forget_stopped(&new.mirror);

@@ -7,12 +7,12 @@
 //! catalogs (CT-1). Everything is bounded, in number and in bytes, and one event costs the same however many there
 //! were.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{LinkId, MirrorError, MirrorKey, MirrorStatus};
+use crate::model::{MirrorError, MirrorStatus};
 use crate::stop::StopKind;
 
 /// Builds below keep no history, and don't know [`crate::Action::Asked`].
@@ -30,18 +30,17 @@ const TRANSITIONS_SHARED: usize = 20_000;
 /// Of a message that came with a failure; the failed partition has it whole.
 pub const MESSAGE_BYTES_MAX: usize = 300;
 
+/// Of the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
     /// How many there ever were: the number of the newest.
     pub count: u64,
-    /// The newest of the fleet, oldest first.
+    /// Oldest first.
     pub newest: VecDeque<Arc<Event>>,
-    /// Of the mirror topics that there are, by link.
-    pub transitions: BTreeMap<LinkId, Arc<Histories>>,
 }
 
-/// By mirror topic; each oldest first.
-pub type Histories = BTreeMap<Arc<str>, Arc<VecDeque<Transition>>>;
+/// Of one mirror topic, oldest first.
+pub type History = VecDeque<Transition>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -177,12 +176,7 @@ pub enum AskedBy {
 }
 
 impl Events {
-    /// Of a mirror topic that there is, oldest first.
-    pub fn of<'a>(&'a self, mirror: &MirrorKey) -> impl DoubleEndedIterator<Item = &'a Transition> + use<'a> {
-        let history = self.transitions.get(&mirror.link).and_then(|topics| topics.get(&mirror.topic));
-        history.into_iter().flat_map(|history| history.iter())
-    }
-
+    /// Its number.
     pub(crate) fn record(&mut self, at_ms: i64, asked_by: AskedBy, what: What) -> u64 {
         self.count += 1;
         if self.newest.len() >= EVENTS_MAX {
@@ -191,28 +185,14 @@ impl Events {
         self.newest.push_back(Arc::new(Event { number: self.count, at_ms, asked_by, what }));
         self.count
     }
+}
 
-    pub(crate) fn record_transition(&mut self, mirror: &MirrorKey, transition: Transition) {
-        let histories: usize = self.transitions.values().map(|topics| topics.len()).sum();
-        let topics = Arc::make_mut(self.transitions.entry(mirror.link.clone()).or_default());
-        let history = Arc::make_mut(topics.entry(mirror.topic.clone()).or_default());
-        history.push_back(transition);
-        let share = TRANSITIONS_SHARED / histories.max(1);
-        while history.len() > share.clamp(TRANSITIONS_MIN, TRANSITIONS_MAX) {
-            history.pop_front();
-        }
-    }
-
-    pub(crate) fn forget_mirror(&mut self, mirror: &MirrorKey) {
-        let Some(topics) = self.transitions.get_mut(&mirror.link) else { return };
-        Arc::make_mut(topics).remove(&mirror.topic);
-        if topics.is_empty() {
-            self.transitions.remove(&mirror.link);
-        }
-    }
-
-    pub(crate) fn forget_link(&mut self, link: &LinkId) {
-        self.transitions.remove(link);
+/// Adds to a mirror topic's history, as one of so many mirror topics.
+pub(crate) fn remember(history: &mut History, transition: Transition, mirrors: usize) {
+    history.push_back(transition);
+    let share = TRANSITIONS_SHARED / mirrors.max(1);
+    while history.len() > share.clamp(TRANSITIONS_MIN, TRANSITIONS_MAX) {
+        history.pop_front();
     }
 }
 

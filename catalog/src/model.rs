@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::acls::AclRecord;
-use crate::events::Events;
+use crate::events::{Events, History};
 use crate::fleet::{Fleet, Node};
 use crate::stop::Stop;
 
@@ -51,8 +51,8 @@ pub struct MirrorKey {
 }
 
 /// The replicated state. Values that can be large are behind an `Arc`, so that handing out the
-/// applied catalog after each entry copies pointers, not contents.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// applied catalog after each entry copies pointers, not contents. Its bytes are [`crate::codec`]'s.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     pub nodes: BTreeMap<NodeId, Node>,
     /// By registered name.
@@ -255,6 +255,10 @@ pub struct MirrorTopic {
     pub stop: Option<Stop>,
     /// Index is the partition.
     pub partitions: Vec<MirrorPartition>,
+    /// How it came to its status. In bytes it stands behind the links ([`crate::codec`]), whose shape stays what
+    /// older builds know.
+    #[serde(skip)]
+    pub history: History,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use crate::command::{Action, Outcome, Refusal};
 use crate::events::{
     AskedBy, Cause, KEPT_FROM_LEVEL, LinkChange, LinkName, NodeChange, Step, Transition, What, beginning,
+    remember,
 };
 use crate::fleet::{Duty, PartitionKey};
-use crate::model::{Catalog, Failure, Link, LinkId, MirrorKey, MirrorStatus, NodeId};
+use crate::model::{Catalog, Failure, Link, MirrorKey, MirrorStatus, NodeId};
 use crate::stop::lost_of_all;
 
 /// What a command does if it is taken, as far as that is known before.
@@ -26,7 +27,6 @@ pub(super) struct Watched {
 
 enum Watch {
     Mirror { key: MirrorKey, from: Option<MirrorStatus>, cause: Cause },
-    Deletion { id: LinkId, link: LinkName },
     Link { link: LinkName, change: LinkChange },
     Nodes(Vec<(Arc<str>, NodeChange)>),
 }
@@ -108,8 +108,9 @@ impl Catalog {
                 };
                 return Some(Watch::Link { link: name_of(link), change });
             }
-            Action::DeleteLink { link: id } => {
-                return Some(Watch::Deletion { id: id.clone(), link: name_of(self.links.get(id)?) });
+            Action::DeleteLink { link } => {
+                let link = name_of(self.links.get(link)?);
+                return Some(Watch::Link { link, change: LinkChange::Deleted });
             }
             Action::AdmitNode { node, description, .. } if !self.nodes.contains_key(node) => {
                 Some((description.name.clone(), NodeChange::Joined))
@@ -179,11 +180,6 @@ impl Catalog {
         }
         match what {
             Watch::Mirror { key, from, cause } => self.record_step(key, from, cause, asked_by, at_ms),
-            Watch::Deletion { id, link } => {
-                let events = Arc::make_mut(&mut self.events);
-                events.forget_link(&id);
-                events.record(at_ms, asked_by, What::Link { link, change: LinkChange::Deleted });
-            }
             Watch::Link { link, change } => {
                 Arc::make_mut(&mut self.events).record(at_ms, asked_by, What::Link { link, change });
             }
@@ -213,11 +209,11 @@ impl Catalog {
         };
         let step = Step { from, to, cause };
         let what = What::Mirror { link: name_of(link), topic: key.topic.clone(), step: step.clone() };
-        let events = Arc::make_mut(&mut self.events);
-        let number = events.record(at_ms, asked_by.clone(), what);
-        match to {
-            Some(_) => events.record_transition(&key, Transition { number, at_ms, asked_by, step }),
-            None => events.forget_mirror(&key),
+        let number = Arc::make_mut(&mut self.events).record(at_ms, asked_by.clone(), what);
+        let mirrors = self.links.values().map(|link| link.mirrors.len()).sum();
+        // Deleted, with its history.
+        if let Ok(mirror) = self.mirror_mut(&key) {
+            remember(&mut mirror.history, Transition { number, at_ms, asked_by, step }, mirrors);
         }
     }
 }

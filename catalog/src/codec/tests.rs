@@ -63,13 +63,25 @@ fn a_catalog_of_the_seventh_version_is_written_and_read() {
         ),
     ];
     let transition = Transition { number: 2, at_ms: 5, asked_by: by_node(), step };
-    let histories = BTreeMap::from([("t".into(), Arc::new([transition].into()))]);
-    let transitions = BTreeMap::from([(LinkId("l".into()), Arc::new(histories))]);
-    let events = Arc::new(Events { count: 3, newest: newest.into(), transitions });
-    let catalog = Catalog { events, ..Catalog::default() };
+    let events = Arc::new(Events { count: 3, newest: newest.into() });
+    let mut catalog = Catalog::from(CatalogV3 {
+        nodes: BTreeMap::new(),
+        clusters: BTreeMap::new(),
+        links: BTreeMap::from([(LinkId("l".into()), a_link(&["m", "t"]))]),
+        fleet: Fleet::default(),
+    });
+    catalog.events = events;
+    let link = catalog.links.get_mut(&LinkId("l".into())).map(Arc::make_mut).expect("the link");
+    link.mirrors.get_mut("t").map(Arc::make_mut).expect("the mirror").history = [transition].into();
     let bytes = encode_catalog(&catalog);
     let step = [1, 1, 1, 3, 9, 6, 1, 2, 6, 1, b'w'];
-    let mut written = vec![7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3];
+    let mut written = vec![7, 0, 0, 1, 1, b'l', 1, b'l', 1, b'n', 1, b'w', 0, 1, b'a', 1, b'b', 0, 2];
+    for topic in [b'm', b't'] {
+        written.extend([1, topic, 1, topic, 1, b's']);
+        written.extend([[1; 16], [2; 16]].concat());
+        written.extend([0, 0, 2, 14, 1, 10, 2, 0, 1, 0, 0, 0]);
+    }
+    written.extend([0, 0, 0, 0, 0, 0, 0, 0, 3, 3]);
     written.extend([1, 10, 0, 0, 0, 1, b'n', 1, b'd', 1]);
     written.extend([2, 10, 1, 1, 1, b'm', 1, 1, b'n', 1, b'd', 1, b't']);
     written.extend(step);
@@ -127,10 +139,9 @@ fn a_catalog_without_anything_new_is_written_as_the_fourth_version_wrote_it() {
     assert_eq!(decode_catalog(&newer).expect("readable"), read);
 }
 
-#[test]
-fn a_catalog_of_the_third_version_is_read() {
-    let mirror = MirrorTopicV3 {
-        name: "m".into(),
+fn a_link(topics: &[&str]) -> LinkV3 {
+    let mirror = |topic: &&str| MirrorTopicV3 {
+        name: (*topic).into(),
         source_topic: "s".into(),
         source_topic_id: TopicId([1; 16]),
         destination_topic_id: TopicId([2; 16]),
@@ -141,7 +152,7 @@ fn a_catalog_of_the_third_version_is_read() {
         producer: Some(ProducerIdentity { producer_id: 5, producer_epoch: 1 }),
         partitions: vec![MirrorPartition::default()],
     };
-    let link = LinkV3 {
+    LinkV3 {
         id: LinkId("l".into()),
         name: "n".into(),
         destination: "w".into(),
@@ -149,12 +160,16 @@ fn a_catalog_of_the_third_version_is_read() {
         source_cluster_id: "a".into(),
         destination_cluster_id: "b".into(),
         configs: BTreeMap::new(),
-        mirrors: BTreeMap::from([("m".into(), mirror)]),
-    };
+        mirrors: topics.iter().map(|topic| ((*topic).into(), mirror(topic))).collect(),
+    }
+}
+
+#[test]
+fn a_catalog_of_the_third_version_is_read() {
     let old = CatalogV3 {
         nodes: BTreeMap::new(),
         clusters: BTreeMap::new(),
-        links: BTreeMap::from([(LinkId("l".into()), link)]),
+        links: BTreeMap::from([(LinkId("l".into()), a_link(&["m"]))]),
         fleet: Fleet::default(),
     };
     let bytes = encode_as(3, &old);

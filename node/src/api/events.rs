@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use catalog::events::{AskedBy, Cause, Event, LinkChange, LinkName, NodeChange, Step, Transition, What};
+use catalog::events::{
+    AskedBy, Cause, Event, History, LinkChange, LinkName, NodeChange, Step, Transition, What,
+};
 use catalog::{Catalog, MirrorStatus};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -21,7 +23,7 @@ use super::{ALL, Api};
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
-    /// Of the links on this cluster, by registered name.
+    /// Of the links on this cluster, by registered name or Kafka cluster id.
     cluster: Option<String>,
     /// Of links of this name.
     link: Option<String>,
@@ -47,9 +49,13 @@ pub struct EventsQuery {
 pub async fn list(
     State(api): State<Api>,
     uri: Uri,
-    ApiQuery(query): ApiQuery<EventsQuery>,
+    ApiQuery(mut query): ApiQuery<EventsQuery>,
 ) -> ApiResult<Json<Page<EventRow>>> {
     let applied = api.catalog();
+    // One that was deleted since is known by its name alone.
+    if let Some(cluster) = query.cluster.as_deref().and_then(|cluster| applied.catalog.cluster(cluster)) {
+        query.cluster = Some(cluster.name.to_string());
+    }
     let rows = rows(&applied.catalog, &query);
     // The newest has the lowest key: newer ones that come meanwhile stand before the page that was read.
     let keyed = rows.into_iter().map(|(number, row)| (format!("{:020}", u64::MAX - number), row));
@@ -68,12 +74,12 @@ pub(super) fn rows(catalog: &Catalog, query: &EventsQuery) -> BTreeMap<u64, Even
 }
 
 fn of_topic(catalog: &Catalog, topic: &str) -> Vec<EventRow> {
-    let mirrors = catalog.links.values().filter_map(|link| link.mirrors.get_key_value(topic).zip(Some(link)));
-    let own = mirrors.flat_map(|((topic, _), link)| {
+    let mirrors = catalog.links.values().filter_map(|link| Some((link, link.mirrors.get(topic)?)));
+    let own = mirrors.flat_map(|(link, mirror)| {
         let name = LinkName { name: link.name.clone(), destination: link.destination.clone() };
-        catalog.events.of(&link.key(topic)).map(move |transition| {
+        mirror.history.iter().map(move |transition| {
             let Transition { number, at_ms, asked_by, step } = transition.clone();
-            let what = What::Mirror { link: name.clone(), topic: topic.clone(), step };
+            let what = What::Mirror { link: name.clone(), topic: mirror.name.clone(), step };
             row(&Event { number, at_ms, asked_by, what })
         })
     });
@@ -193,7 +199,7 @@ fn of_node(change: &NodeChange) -> Option<String> {
 }
 
 /// A mirror topic's failures that are remembered, newest first.
-pub fn failures<'a>(of: impl DoubleEndedIterator<Item = &'a Transition>) -> Vec<TransitionErrorRow> {
+pub fn failures(history: &History) -> Vec<TransitionErrorRow> {
     let failure = |transition: &Transition| match &transition.step.cause {
         cause @ Cause::Failed { .. } => Some(TransitionErrorRow {
             error_code: cause.name().to_owned(),
@@ -202,5 +208,5 @@ pub fn failures<'a>(of: impl DoubleEndedIterator<Item = &'a Transition>) -> Vec<
         }),
         _ => None,
     };
-    of.rev().filter_map(failure).collect()
+    history.iter().rev().filter_map(failure).collect()
 }

@@ -241,8 +241,7 @@ pub async fn show(
     let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
     let mut shown = row(&api, &applied.catalog, link, mirror).await;
     if query.include_state_transition_errors {
-        let of = applied.catalog.events.of(&link.key(&mirror.name));
-        shown.body.mirror_state_transition_errors.extend(events::failures(of));
+        shown.body.mirror_state_transition_errors.extend(events::failures(&mirror.history));
     }
     Ok(Json(shown))
 }

@@ -48,8 +48,10 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 impl EventsCommand {
     pub fn run(self) -> Result<(), Failure> {
         let Self { remote, scope, link, topic, node, last } = self;
+        // The variable is for links: it doesn't hide what nodes do.
+        let cluster = scope.cluster().filter(|_| link.is_some() || topic.is_some());
         let filters = [
-            ("cluster", scope.cluster()),
+            ("cluster", cluster),
             ("link", link.as_deref()),
             ("topic", topic.as_deref()),
             ("node", node.as_deref()),

@@ -70,6 +70,7 @@ async fn events_are_picked_by_what_they_are_about() {
         ("topic=orders&link=east-west&cluster=west", 1),
         ("topic=orders&link=other", 0),
         ("cluster=east", 0),
+        ("cluster=id-west", 3),
         ("cluster=-&link=-", 4),
         ("link=east-west", 3),
         ("node=node-1", 1),
