@@ -32,6 +32,7 @@ pub fn link(topics: &[(&str, Vec<MirrorPartition>)]) -> Link {
         producer: Some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
         stop: None,
         partitions: partitions.clone(),
+        history: Default::default(),
     };
     Link {
         id: LinkId("l".into()),

@@ -82,6 +82,7 @@ mod tests {
             producer: Some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
             stop: None,
             partitions: vec![partition; partitions],
+            history: Default::default(),
         };
         Link {
             id: LinkId("l".into()),

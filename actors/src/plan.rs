@@ -183,6 +183,7 @@ mod tests {
             producer: ready.then_some(ProducerIdentity { producer_id: 1, producer_epoch: 0 }),
             stop: None,
             partitions,
+            history: Default::default(),
         };
         Link {
             id: LinkId("l".into()),

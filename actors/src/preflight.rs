@@ -357,6 +357,7 @@ fn draft(plan: &MirrorPlan) -> MirrorTopic {
         producer: None,
         stop: None,
         partitions: vec![Default::default(); plan.partitions as usize],
+        history: Default::default(),
     }
 }
 

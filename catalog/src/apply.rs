@@ -1,6 +1,7 @@
 //! `apply`: the only way the catalog changes. Total and deterministic; a refusal changes nothing.
 
 mod acls;
+mod events;
 mod fleet;
 mod itself;
 mod life;
@@ -29,7 +30,17 @@ impl Catalog {
     /// Applies one committed command. On `Err` the catalog is as it was.
     pub fn apply(&mut self, command: Command) -> Applied {
         let at_ms = command.at_ms;
-        match command.action {
+        let (through, action) = events::asked(command.action)?;
+        let watched = self.watch(through, &action);
+        let outcome = self.change(action, at_ms)?;
+        if let Some(watched) = watched {
+            self.record(watched, &outcome, at_ms);
+        }
+        Ok(outcome)
+    }
+
+    fn change(&mut self, action: Action, at_ms: i64) -> Applied {
+        match action {
             Action::StartNode { node, name } => self.start_node(node, name),
             Action::CreateCluster { name, cluster_id, configs } => {
                 self.create_cluster(Cluster { name, cluster_id, configs })
@@ -98,6 +109,8 @@ impl Catalog {
             }
             Action::RecordAcls { link, as_of_ms, changes } => self.record_acls(&link, as_of_ms, changes),
             Action::CreateMirrorByItself(mirror) => self.create_mirror_by_itself(mirror, at_ms),
+            // Taken off before.
+            Action::Asked { .. } => Err(events::asked_twice()),
         }
     }
 
@@ -228,6 +241,7 @@ impl Catalog {
             producer: None,
             stop: None,
             partitions: vec![MirrorPartition::default(); new.partitions as usize],
+            history: Default::default(),
         };
         self.link_mut(&new.mirror.link)?.mirrors.insert(topic, Arc::new(mirror));
         self.forget_stopped(&new.mirror);

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::acls::AclRecord;
+use crate::events::{Events, History};
 use crate::fleet::{Authority, Fleet, FleetId, JoinToken, Node, PartitionKey};
 use crate::model::{
     Catalog, Cluster, Link, LinkId, MirrorPartition, MirrorStatus, MirrorTopic, NodeId, ProducerIdentity,
@@ -28,8 +30,9 @@ pub const VERSION: u8 = 1;
 
 /// Version of a whole catalog as this build writes it. 1: a fleet of one, its nodes without address. 2: it
 /// doesn't know which assignment epochs deleted mirrors had. 3: its mirror topics don't stop. 4: its
-/// links forget which mirrors were deleted. 5: it doesn't know who wrote which ACLs.
-pub const CATALOG_VERSION: u8 = 6;
+/// links forget which mirrors were deleted. 5: it doesn't know who wrote which ACLs. 6: it doesn't know what
+/// has happened.
+pub const CATALOG_VERSION: u8 = 7;
 
 /// Decoding stops beyond this: a bound on what a corrupt length can make us allocate.
 const DECODED_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -72,9 +75,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 /// As a build before this one can read it, as long as there is nothing in it that the other wouldn't know: a
 /// fleet is upgraded node by node.
 pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
-    let Catalog { nodes, clusters, links, fleet, forgotten, acls } = catalog;
+    let Catalog { nodes, clusters, links, fleet, forgotten, acls, events } = catalog;
     match (acls.is_empty(), forgotten.is_empty()) {
-        (false, _) => encode_as(CATALOG_VERSION, catalog),
+        _ if events.count > 0 => {
+            let all = (nodes, clusters, links, fleet, forgotten, acls, events, histories(links));
+            encode_as(CATALOG_VERSION, &all)
+        }
+        (false, _) => encode_as(6, &(nodes, clusters, links, fleet, forgotten, acls)),
         (true, false) => encode_as(5, &(nodes, clusters, links, fleet, forgotten)),
         (true, true) => encode_as(4, &(nodes, clusters, links, fleet)),
     }
@@ -84,7 +91,8 @@ pub fn encode_catalog(catalog: &Catalog) -> Vec<u8> {
 /// A newer version than [`CATALOG_VERSION`], or bytes that are none.
 pub fn decode_catalog(bytes: &[u8]) -> Result<Catalog, CodecError> {
     match version(bytes)? {
-        (CATALOG_VERSION, body) => decode_body(body),
+        (CATALOG_VERSION, body) => decode_body::<CatalogV7>(body).map(Catalog::from),
+        (6, body) => decode_body::<CatalogV6>(body).map(Catalog::from),
         (5, body) => decode_body::<CatalogV5>(body).map(Catalog::from),
         (4, body) => decode_body::<CatalogV4>(body).map(Catalog::from),
         (3, body) => decode_body::<CatalogV3>(body).map(Catalog::from),
@@ -248,6 +256,59 @@ impl From<CatalogV5> for Catalog {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+struct CatalogV6 {
+    nodes: BTreeMap<NodeId, Node>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    links: BTreeMap<LinkId, Arc<Link>>,
+    fleet: Fleet,
+    forgotten: BTreeMap<LinkId, Arc<BTreeSet<Arc<str>>>>,
+    acls: BTreeMap<LinkId, Arc<AclRecord>>,
+}
+
+impl From<CatalogV6> for Catalog {
+    fn from(old: CatalogV6) -> Self {
+        let CatalogV6 { nodes, clusters, links, fleet, forgotten, acls } = old;
+        Self { nodes, clusters, links, fleet, forgotten, acls, ..Self::default() }
+    }
+}
+
+#[derive(Deserialize)]
+struct CatalogV7 {
+    nodes: BTreeMap<NodeId, Node>,
+    clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    links: BTreeMap<LinkId, Arc<Link>>,
+    fleet: Fleet,
+    forgotten: BTreeMap<LinkId, Arc<BTreeSet<Arc<str>>>>,
+    acls: BTreeMap<LinkId, Arc<AclRecord>>,
+    events: Arc<Events>,
+    histories: BTreeMap<LinkId, BTreeMap<Arc<str>, History>>,
+}
+
+impl From<CatalogV7> for Catalog {
+    fn from(read: CatalogV7) -> Self {
+        let CatalogV7 { nodes, clusters, mut links, fleet, forgotten, acls, events, histories } = read;
+        for (id, of_link) in histories {
+            let Some(link) = links.get_mut(&id).map(Arc::make_mut) else { continue };
+            for (topic, history) in of_link {
+                if let Some(mirror) = link.mirrors.get_mut(&topic) {
+                    Arc::make_mut(mirror).history = history;
+                }
+            }
+        }
+        Self { nodes, clusters, links, fleet, forgotten, acls, events }
+    }
+}
+
+/// Of the mirror topics that have one.
+fn histories(links: &BTreeMap<LinkId, Arc<Link>>) -> BTreeMap<&LinkId, BTreeMap<&Arc<str>, &History>> {
+    let of = links.iter().map(|(id, link)| {
+        let mirrors = link.mirrors.iter().map(|(topic, mirror)| (topic, &mirror.history));
+        (id, mirrors.filter(|(_, history)| !history.is_empty()).collect::<BTreeMap<_, _>>())
+    });
+    of.filter(|(_, of_link)| !of_link.is_empty()).collect()
+}
+
 fn links(old: BTreeMap<LinkId, LinkV3>) -> BTreeMap<LinkId, Arc<Link>> {
     let link = |old: LinkV3| Link {
         id: old.id,
@@ -275,5 +336,6 @@ fn mirror(old: MirrorTopicV3) -> MirrorTopic {
         producer: old.producer,
         stop: None,
         partitions: old.partitions,
+        history: History::new(),
     }
 }

@@ -3,14 +3,17 @@
 //! A command carries what it expects (an absent name, a status, an assignment epoch) and is
 //! refused otherwise, so that a command that was decided on an old catalog does no harm.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::acls::AclChange;
+use crate::events::KEPT_FROM_LEVEL;
 use crate::fleet::{Authority, Duty, FleetId, JoinToken, PartitionKey};
-use crate::model::{Failure, Link, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId};
+use crate::model::{Failure, Link, LinkId, MirrorKey, NodeId, ProducerIdentity, TopicId, is_on};
 use crate::stop::StoppedPartition;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,6 +201,26 @@ pub enum Action {
         as_of_ms: Option<i64>,
         changes: Vec<AclChange>,
     },
+    // Level 6 from here on.
+    /// A person has asked for it, through the API of that node. Never of another of this kind.
+    Asked {
+        through: NodeId,
+        #[serde(deserialize_with = "unnested")]
+        action: Box<Action>,
+    },
+}
+
+/// Refuses one within another while it is read: bytes that nest a million of them would use up the stack.
+fn unnested<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<Action>, D::Error> {
+    thread_local! {
+        static IS_WITHIN: Cell<bool> = const { Cell::new(false) };
+    }
+    if IS_WITHIN.replace(true) {
+        return Err(D::Error::custom("a command says once who asked"));
+    }
+    let action = Box::deserialize(deserializer);
+    IS_WITHIN.set(false);
+    action
 }
 
 /// What a node says of itself when it starts.
@@ -259,14 +282,22 @@ impl Action {
             | Self::MirrorStopped { .. } => 3,
             Self::CreateMirrorByItself(_) => 4,
             Self::RecordAcls { .. } => 5,
+            Self::Asked { action, .. } => action.level().max(KEPT_FROM_LEVEL),
+        }
+    }
+
+    /// What is to be done, whoever asks.
+    pub fn itself(&self) -> &Self {
+        match self {
+            Self::Asked { action, .. } => action,
+            action => action,
         }
     }
 }
 
 /// What a link does by its configs may need commands, and a memory, that older builds don't have.
 fn level_of(configs: &BTreeMap<String, String>) -> u32 {
-    let is_on = |key| configs.get(key).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
-    match (is_on(Link::AUTO_CREATE_KEY), is_on(Link::ACL_SYNC_KEY)) {
+    match (is_on(configs, Link::AUTO_CREATE_KEY), is_on(configs, Link::ACL_SYNC_KEY)) {
         (_, true) => 5,
         (true, false) => 4,
         (false, false) => 1,

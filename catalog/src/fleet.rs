@@ -7,14 +7,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Action, Refusal};
+use crate::events::KEPT_FROM_LEVEL;
 use crate::model::{Catalog, MirrorKey, NodeId};
 
 /// Kinds of commands that this build knows. A kind is proposed only when every member has said that
 /// it knows its level: `apply` must do the same everywhere.
 ///
 /// 1: one node is a whole fleet. 2: fleets of several nodes. 3: mirror topics stop. 4: links make mirrors by
-/// themselves. 5: ACLs follow the source.
-pub const LEVEL: u32 = 5;
+/// themselves. 5: ACLs follow the source. 6: what happened is kept, with who asked.
+pub const LEVEL: u32 = 6;
 
 /// A fleet's id: 22 characters of URL-safe base64, drawn by its founder.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -157,6 +158,15 @@ impl Catalog {
         Err(Refusal::Illegal(format!(
             "node '{name}' runs a version of lockstep that doesn't know this yet: upgrade it first"
         )))
+    }
+
+    /// The command with the word that a person asked for it through the API of that node; without it as long as a
+    /// member doesn't know such words.
+    pub fn asked(&self, through: NodeId, action: Action) -> Action {
+        match self.level() < KEPT_FROM_LEVEL {
+            true => action,
+            false => Action::Asked { through, action: Box::new(action) },
+        }
     }
 
     /// The member of that name, or of that id in hexadecimal.

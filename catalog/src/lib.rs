@@ -5,6 +5,7 @@
 //! - [`command`]: what may be asked of it.
 //! - [`apply`](Catalog::apply): the only way it changes; total, deterministic, never panics.
 //! - [`placement`]: which node should run which mirror partition, as a plan.
+//! - [`events`]: what has happened, why, and who asked.
 //! - [`stop`]: how a mirror topic stops being one.
 //! - [`voters`]: which members should vote in Raft, one change at a time.
 //! - [`codec`]: its bytes, versioned; the only place that names bincode.
@@ -19,6 +20,7 @@ pub mod acls;
 pub mod apply;
 pub mod codec;
 pub mod command;
+pub mod events;
 pub mod fleet;
 pub mod model;
 pub mod placement;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::acls::AclRecord;
+use crate::events::{Events, History};
 use crate::fleet::{Fleet, Node};
 use crate::stop::Stop;
 
@@ -50,8 +51,8 @@ pub struct MirrorKey {
 }
 
 /// The replicated state. Values that can be large are behind an `Arc`, so that handing out the
-/// applied catalog after each entry copies pointers, not contents.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// applied catalog after each entry copies pointers, not contents. Its bytes are [`crate::codec`]'s.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     pub nodes: BTreeMap<NodeId, Node>,
     /// By registered name.
@@ -63,6 +64,7 @@ pub struct Catalog {
     pub forgotten: BTreeMap<LinkId, Arc<BTreeSet<Arc<str>>>>,
     /// Of links whose ACLs follow the source, or did.
     pub acls: BTreeMap<LinkId, Arc<AclRecord>>,
+    pub events: Arc<Events>,
 }
 
 /// A registered Kafka cluster.
@@ -115,7 +117,7 @@ impl Link {
     pub const PREFIX_KEY: &str = "cluster.link.prefix";
 
     pub fn makes_mirrors(&self) -> bool {
-        self.is_on(Self::AUTO_CREATE_KEY)
+        is_on(&self.configs, Self::AUTO_CREATE_KEY)
     }
 
     /// What a source topic's mirror is called unless it is said otherwise.
@@ -127,19 +129,23 @@ impl Link {
         self.configs.get(Self::PREFIX_KEY).map_or("", |value| value.trim())
     }
 
-    fn is_on(&self, key: &str) -> bool {
-        self.configs.get(key).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
-    }
-
     /// Whether nothing is mirrored or synced on it for now, whatever its mirrors are.
     pub fn is_paused(&self) -> bool {
-        self.is_on(Self::PAUSED_KEY)
+        Self::pauses(&self.configs)
+    }
+
+    pub(crate) fn pauses(configs: &BTreeMap<String, String>) -> bool {
+        is_on(configs, Self::PAUSED_KEY)
     }
 
     /// Whether a mirror's partitions are to be mirrored for now, as far as each of them can.
     pub fn mirrors_now(&self, mirror: &MirrorTopic) -> bool {
         !self.is_paused() && mirror.is_mirrored()
     }
+}
+
+pub(crate) fn is_on(configs: &BTreeMap<String, String>, key: &str) -> bool {
+    configs.get(key).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
 }
 
 /// Names as in SPEC section 4.
@@ -249,6 +255,10 @@ pub struct MirrorTopic {
     pub stop: Option<Stop>,
     /// Index is the partition.
     pub partitions: Vec<MirrorPartition>,
+    /// How it came to its status. In bytes it stands behind the links ([`crate::codec`]), whose shape stays what
+    /// older builds know.
+    #[serde(skip)]
+    pub history: History,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

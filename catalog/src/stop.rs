@@ -43,6 +43,11 @@ pub struct StoppedPartition {
 impl StoppedPartition {
     /// Source offsets that were not mirrored; none when the source didn't answer.
     pub fn lost(&self) -> Option<i64> {
-        self.source_end.map(|end| (end - self.records_end).max(0))
+        self.source_end.map(|end| end.saturating_sub(self.records_end).max(0))
     }
+}
+
+/// Over all partitions; none as soon as one isn't known.
+pub fn lost_of_all(ends: &[StoppedPartition]) -> Option<i64> {
+    ends.iter().try_fold(0, |lost: i64, end| Some(lost.saturating_add(end.lost()?)))
 }

@@ -227,7 +227,7 @@ fn names_of_stopped_mirrors_are_bounded_and_the_others_counted() {
 
 #[test]
 fn nothing_is_remembered_as_long_as_a_member_doesnt_know_how() {
-    let mut catalog = with_a_link_at_level(fleet::LEVEL - 1);
+    let mut catalog = with_a_link_at_level(4);
     stop(&mut catalog, "orders", StopKind::Promote);
     delete(&mut catalog, "orders");
     assert!(catalog.acls.is_empty());

@@ -285,7 +285,11 @@ fn a_prefix_only_rises_and_shows_until_its_cut_is_settled() {
 }
 
 fn any_action() -> impl Strategy<Value = Action> {
-    prop_oneof![2 => any_action_of_level_1(), 3 => any_action_of_level_2()]
+    let action = prop_oneof![2 => any_action_of_level_1(), 3 => any_action_of_level_2()];
+    (action, prop::option::of((1u64..5).prop_map(NodeId))).prop_map(|(action, through)| match through {
+        Some(through) => Action::Asked { through, action: Box::new(action) },
+        None => action,
+    })
 }
 
 fn any_action_of_level_1() -> impl Strategy<Value = Action> {
@@ -317,7 +321,8 @@ fn any_action_of_level_2() -> impl Strategy<Value = Action> {
         level,
         version: "".into(),
     };
-    let description = move || (1u64..5, 1u32..3).prop_map(describe);
+    let level = || prop_oneof![1u32..3, Just(fleet::LEVEL)];
+    let description = move || (1u64..5, level()).prop_map(describe);
     let token = || (0u8..3).prop_map(|n| Arc::<str>::from(format!("t{n}")));
     let authority = |n: u8| Authority { certificate: Arc::from([n]), key: Arc::from([n]) };
     let duty = prop_oneof![Just(Duty::Mirrors), Just(Duty::Drains), Just(Duty::Stops)];

@@ -1,6 +1,6 @@
 //! A mirror topic's life is as `docs/mirror-states.md` says: every status through every event.
 
-use catalog::command::{Move, NewLink, NewMirror};
+use catalog::command::{Move, NewLink, NewMirror, NodeDescription};
 use catalog::stop::StoppedPartition;
 use catalog::*;
 
@@ -45,9 +45,11 @@ fn pending() -> Catalog {
         configs: Default::default(),
     };
     let to = |partition| Move { mirror: key(), partition, node: NODE, expected_epoch: None };
+    let (name, version) = ("n1".into(), "1".into());
+    let description = NodeDescription { name, address: None, level: fleet::LEVEL, version };
     let mut catalog = Catalog::default();
     for action in [
-        Action::StartNode { node: NODE, name: "n1".into() },
+        Action::RecordStart { node: NODE, description },
         cluster("east"),
         cluster("west"),
         Action::CreateLink(link),
@@ -130,6 +132,8 @@ fn every_status_takes_every_event_as_the_document_says() {
             let before = catalog.clone();
             let outcome = try_at(&mut catalog, 5, event(event_name));
             let place = format!("{} × {event_name}: {outcome:?}", row[0]);
+            let is_told = status_of(&catalog) != row[0];
+            assert_eq!(catalog.events.count - before.events.count, u64::from(is_told), "{place}: told");
             match *expected {
                 "–" => assert!(matches!(outcome, Ok(Outcome::Unchanged)) && catalog == before, "{place}"),
                 "refused" => {

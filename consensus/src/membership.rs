@@ -153,7 +153,7 @@ impl Inner {
     /// Members that have applied a removal answer the removed node no more: if its vote is needed then,
     /// nobody can ever commit that another gets it.
     pub(crate) fn keeps_quorum(&self, action: &Action) -> Result<(), Refusal> {
-        let Action::RemoveNode { node, .. } = action else { return Ok(()) };
+        let Action::RemoveNode { node, .. } = action.itself() else { return Ok(()) };
         let applied = self.applied.borrow();
         if applied.catalog.nodes.len() == 1 {
             // The last of its fleet, of which the catalog says more.

@@ -174,6 +174,8 @@ async fn the_only_voter_is_removed_once_the_other_votes() {
     let leader = fleet.leader().await.clone();
     let remove = Action::RemoveNode { node: founder, lost: false };
     assert!(is_refused(&leader.submit(remove.clone()).await), "it alone votes");
+    let asked = Action::Asked { through: other, action: Box::new(remove.clone()) };
+    assert!(is_refused(&leader.submit(asked).await), "whoever asks for it");
     assert!(is_refused(&fleet.nodes[1].get().submit(remove.clone()).await), "whoever is asked");
     leader.set_voters(ids([founder, other])).await.expect("set");
     assert!(is_refused(&leader.submit(remove.clone()).await), "of two both are needed");

@@ -16,6 +16,8 @@ pub const INVALID: u32 = 40_002;
 pub const NO_TOPIC: u32 = 40_403;
 pub const NO_LINK: u32 = 40_404;
 pub const EXISTS: u32 = 40_902;
+/// What is to be deleted is on its way there: the call may be repeated.
+pub const STILL_STOPPING: u32 = 40_903;
 /// It may have been done, or may be done yet. After any other 503 nothing was done.
 pub const IN_DOUBT: u32 = 50_301;
 
@@ -62,6 +64,11 @@ impl ApiError {
         let message =
             format!("there is no cluster '{name}'; register it with POST /lockstep/v1/clusters first");
         Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// What was asked for has begun and goes on; asked again, it is waited for again.
+    pub fn still_stopping(message: String) -> Self {
+        Self { code: STILL_STOPPING, ..Self::new(StatusCode::CONFLICT, message) }
     }
 
     /// Something the node needs is away for now.

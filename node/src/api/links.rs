@@ -159,7 +159,7 @@ pub async fn list(
     Ok(Json(page.into_page("KafkaLinkData", &uri, |link| rows::link(link, seen.link(&link.id), false))))
 }
 
-async fn row(api: &Api, catalog: &Catalog, link: &Arc<Link>, include_tasks: bool) -> Resource<LinkRow> {
+pub async fn row(api: &Api, catalog: &Catalog, link: &Arc<Link>, include_tasks: bool) -> Resource<LinkRow> {
     let seen = api.fleet.links(catalog, std::iter::once(link)).await;
     rows::link(link, seen.link(&link.id), include_tasks)
 }
@@ -189,38 +189,4 @@ pub async fn show(
     let applied = api.catalog();
     let link = find_link(&applied.catalog, &cluster, &link)?;
     Ok(Json(row(&api, &applied.catalog, link, query.include_tasks).await))
-}
-
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub struct DeleteQuery {
-    /// Fail all mirrors over first; not in this version.
-    force: bool,
-    /// Only say whether it could be done; change nothing.
-    validate_only: bool,
-}
-
-/// Deletes a link without mirror topics.
-#[utoipa::path(
-    delete,
-    path = "/kafka/v3/clusters/{cluster}/links/{link}",
-    operation_id = "deleteLink",
-    tag = "links",
-    params(LinkPath, DeleteQuery),
-    responses((status = 200, description = "what was deleted", body = Resource<LinkRow>))
-)]
-pub async fn delete(
-    State(api): State<Api>,
-    ApiPath(LinkPath { cluster, link }): ApiPath<LinkPath>,
-    ApiQuery(query): ApiQuery<DeleteQuery>,
-) -> ApiResult<Json<Resource<LinkRow>>> {
-    if query.force {
-        let message = "this version can't fail mirrors over yet; delete the mirrors first";
-        return Err(ApiError::invalid("force", message));
-    }
-    let applied = api.catalog();
-    let link = find_link(&applied.catalog, &cluster, &link)?;
-    api.submit(Action::DeleteLink { link: link.id.clone() }, query.validate_only).await?;
-    Ok(Json(row(&api, &applied.catalog, link, false).await))
 }

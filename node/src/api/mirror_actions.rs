@@ -147,7 +147,7 @@ async fn alter(
             if query.validate_only {
                 api.would_apply(&applied.catalog, action).err()
             } else {
-                match api.consensus.submit(action).await {
+                match api.propose(action).await {
                     Ok(_) => None,
                     Err(SubmitError::Refused(refusal)) => Some(refusal.into()),
                     // Says nothing about this topic, and the call may be repeated as it is.

@@ -16,7 +16,7 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{ApiJson, ApiPath, ApiQuery, LinkPath, MirrorPath};
 use super::names::check_topic;
 use super::types::{CreateMirror, MirrorPlanBody, MirrorRow, Page, PlannedPartition, Resource};
-use super::{ALL, Api, find_link, keys, links_on, paging, rows};
+use super::{ALL, Api, events, find_link, keys, links_on, paging, rows};
 use crate::status::Seen;
 
 /// Every status that a filter may name (SPEC section 4).
@@ -219,9 +219,8 @@ pub fn find_mirror<'a>(
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct ShowQuery {
-    /// Accepted for callers that always ask; no transition of this version can fail halfway.
-    #[serde(rename = "include_state_transition_errors")]
-    _include_state_transition_errors: bool,
+    /// Show the failures that are remembered as well.
+    include_state_transition_errors: bool,
 }
 
 /// One mirror topic with each of its partitions.
@@ -236,9 +235,13 @@ pub struct ShowQuery {
 pub async fn show(
     State(api): State<Api>,
     ApiPath(MirrorPath { cluster, link, topic }): ApiPath<MirrorPath>,
-    ApiQuery(_): ApiQuery<ShowQuery>,
+    ApiQuery(query): ApiQuery<ShowQuery>,
 ) -> ApiResult<Json<Resource<MirrorRow>>> {
     let applied = api.catalog();
     let (link, mirror) = find_mirror(&applied.catalog, &cluster, &link, &topic)?;
-    Ok(Json(row(&api, &applied.catalog, link, mirror).await))
+    let mut shown = row(&api, &applied.catalog, link, mirror).await;
+    if query.include_state_transition_errors {
+        shown.body.mirror_state_transition_errors.extend(events::failures(&mirror.history));
+    }
+    Ok(Json(shown))
 }

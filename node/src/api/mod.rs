@@ -4,7 +4,7 @@
 //!   a seam.
 //! - [`extract`], [`names`], [`keys`], [`alter`], [`paging`]: what a request may say. [`secrets`]: what an
 //!   answer may show.
-//! - [`clusters`], [`links`], [`link_configs`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`nodes`], [`authorities`], [`health`]: one file a
+//! - [`clusters`], [`links`], [`link_configs`], [`link_deletion`], [`mirrors`], [`mirror_actions`], [`mirror_deletion`], [`fleet`], [`events`], [`nodes`], [`authorities`], [`health`]: one file a
 //!   resource. [`rows`]: catalog and observed state as rows. [`openapi`]: the description of it all.
 //!
 //! It checks and translates. What may happen is decided by the catalog: a handler proposes a
@@ -18,12 +18,14 @@ pub(crate) mod authorities;
 pub(crate) mod clusters;
 pub mod entropy;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod extract;
 pub(crate) mod fleet;
 pub(crate) mod gauges;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod link_configs;
+pub(crate) mod link_deletion;
 pub(crate) mod links;
 pub(crate) mod mirror_actions;
 pub(crate) mod mirror_deletion;
@@ -48,8 +50,8 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::serve::Listener;
-use catalog::{Action, Catalog, Cluster, Command, Link};
-use consensus::Consensus;
+use catalog::{Action, Catalog, Cluster, Command, Link, Outcome};
+use consensus::{Consensus, SubmitError};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
@@ -94,8 +96,14 @@ impl Api {
         if validate_only {
             return self.would_apply(&self.catalog().catalog, action);
         }
-        self.consensus.submit(action).await?;
+        self.propose(action).await?;
         Ok(())
+    }
+
+    /// Proposes a change, with the word that a person asked for it here.
+    async fn propose(&self, action: Action) -> Result<Outcome, SubmitError> {
+        let action = self.catalog().catalog.asked(self.consensus.node_id(), action);
+        self.consensus.submit(action).await
     }
 
     /// Whether this catalog would take it; changes nothing.
@@ -165,6 +173,7 @@ fn routes() -> OpenApiRouter<Api> {
         .merge(probe_routes())
         .routes(routes!(openapi::show))
         .routes(routes!(fleet::show))
+        .routes(routes!(events::list))
         .routes(routes!(nodes::list))
         .routes(routes!(nodes::show, nodes::change, nodes::remove))
         .routes(routes!(nodes::create_token))
@@ -173,7 +182,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(clusters::list, clusters::create))
         .routes(routes!(clusters::show, clusters::update, clusters::delete))
         .routes(routes!(links::list, links::create))
-        .routes(routes!(links::show, links::delete))
+        .routes(routes!(links::show, link_deletion::delete))
         .routes(routes!(link_configs::list))
         .routes(routes!(link_configs::show, link_configs::set, link_configs::delete))
         .routes(routes!(link_configs::alter))

@@ -12,7 +12,7 @@ use catalog::{Catalog, Cluster, Link, MirrorStatus, MirrorTopic};
 use super::secrets;
 use super::types::{
     CategoryCount, ClusterRow, ConfigEntry, ErrorRow, LagRow, LinkRow, MirrorRow, Resource, ResourceMetadata,
-    TaskRow,
+    TaskRow, TransitionErrorRow,
 };
 use crate::status::seen::{Seen, SeenLink};
 
@@ -60,7 +60,7 @@ pub fn task(name: &str, link: &Link, seen: Option<&SeenLink>) -> TaskRow {
 }
 
 /// The first of them, and a row in place of those that are left out.
-fn first<T>(all: impl Iterator<Item = T>, left_out: impl Fn(usize) -> T) -> Vec<T> {
+pub fn first<T>(all: impl Iterator<Item = T>, left_out: impl Fn(usize) -> T) -> Vec<T> {
     let mut all = all;
     let mut shown: Vec<T> = all.by_ref().take(TOLD_MAX).collect();
     let more = all.count();
@@ -211,11 +211,12 @@ pub fn mirror(catalog: &Catalog, link: &Link, mirror: &MirrorTopic, seen: &Seen)
 }
 
 /// What couldn't be put right when it stopped.
-fn transition_errors(mirror: &MirrorTopic) -> Vec<ErrorRow> {
+fn transition_errors(mirror: &MirrorTopic) -> Vec<TransitionErrorRow> {
     let remarks = mirror.stop.iter().flat_map(|stop| &stop.remarks);
-    let row = |remark: &Arc<str>| ErrorRow {
+    let row = |remark: &Arc<str>| TransitionErrorRow {
         error_code: "INTERNAL_ERROR".into(),
         error_message: remark.to_string(),
+        time_ms: mirror.status_since_ms,
     };
     remarks.map(row).collect()
 }

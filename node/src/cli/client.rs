@@ -79,9 +79,14 @@ impl Client {
 
     /// Every row of a list, over all its pages.
     pub fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
+        self.first(path, usize::MAX)
+    }
+
+    /// So many rows of a list, at most.
+    pub fn first(&self, path: &str, rows_max: usize) -> Result<Vec<Value>, Failure> {
         let mut rows = Vec::new();
         let mut next = Some(path.to_owned());
-        while let Some(path) = next {
+        while let Some(path) = next.filter(|_| rows.len() < rows_max) {
             let mut page = self.get(&path)?;
             match page["data"].take() {
                 Value::Array(data) => rows.extend(data),
@@ -89,6 +94,7 @@ impl Client {
             }
             next = page["metadata"]["next"].as_str().map(str::to_owned);
         }
+        rows.truncate(rows_max);
         Ok(rows)
     }
 
@@ -177,6 +183,7 @@ fn hint(code: u32) -> Option<&'static str> {
         error::NO_LINK => "'lockstep link list' shows the links there are",
         // Of the source's, or of a mirror: the message says which.
         error::NO_TOPIC => "check the name; 'lockstep mirror list' shows the topics that are mirrored",
+        error::STILL_STOPPING => "repeat the command: it goes on from where it stands",
         error::EXISTS => "describe shows what is there; choose another name or delete it first",
         error::IN_DOUBT => "look first: describe shows what is there; 'lockstep status' shows the fleet",
         503 => "this usually passes: try again in a moment; 'lockstep status' shows the fleet",

@@ -1,5 +1,7 @@
 //! `lockstep link`: bridges from a source cluster to a destination cluster.
 
+pub mod delete;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -79,19 +81,10 @@ enum Verb {
         #[command(flatten)]
         scope: Scope,
     },
-    /// Delete a link that has no mirror topics
-    #[command(after_help = "Example:\n  lockstep link delete east-west --yes")]
-    Delete {
-        name: String,
-        #[command(flatten)]
-        scope: Scope,
-        /// Don't ask; required without a terminal
-        #[arg(long)]
-        yes: bool,
-        /// Only say whether it could be done
-        #[arg(long)]
-        dry_run: bool,
-    },
+    /// Delete a link whose mirror topics have STOPPED, or are to be failed over first
+    #[command(after_help = "Examples:\n  lockstep link delete east-west --yes\n  \
+                            lockstep link delete east-west --failover-mirrors")]
+    Delete(delete::Delete),
 }
 
 #[derive(Debug, Args)]
@@ -220,15 +213,7 @@ impl LinkCommand {
             }
             Verb::Pause { name, scope } => set_paused(&remote, &client, &name, &scope, true),
             Verb::Resume { name, scope } => set_paused(&remote, &client, &name, &scope, false),
-            Verb::Delete { name, scope, yes, dry_run } => {
-                let path = find(&client, &name, &scope)?;
-                if !dry_run {
-                    output::confirm(&format!("Delete link '{name}'?"), yes)?;
-                }
-                let found = client.delete(&format!("{path}?validate_only={dry_run}"))?;
-                say(&format!("{} link '{name}'.", if dry_run { "Would delete" } else { "Deleted" }));
-                output::show(remote.output, &found, String::new)
-            }
+            Verb::Delete(delete) => delete.run(&remote, &client),
         }
     }
 }

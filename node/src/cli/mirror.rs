@@ -1,6 +1,7 @@
-//! `lockstep mirror`: mirror topics and what becomes of them. [`stop`]: how they end.
+//! `lockstep mirror`: mirror topics and what becomes of them. [`stop`]: how they end; [`errors`]: what went wrong.
 
-mod stop;
+pub mod errors;
+pub mod stop;
 
 use clap::{Args, Subcommand};
 
@@ -72,6 +73,12 @@ enum Verb {
     #[command(after_help = "Examples:\n  lockstep mirror failover orders --link east-west --wait\n  \
                             lockstep mirror failover --pattern '.*' --link east-west --yes --wait=5m")]
     Failover(Stop),
+    /// What went wrong with a mirror topic, and when
+    #[command(after_help = "Example:\n  lockstep mirror state-transition-error list orders --link east-west")]
+    StateTransitionError {
+        #[command(subcommand)]
+        verb: errors::Verb,
+    },
     /// Forget a mirror; the destination topic stays as it is unless told otherwise
     #[command(after_help = "Examples:\n  lockstep mirror delete orders --link east-west --yes\n  \
                             lockstep mirror delete orders --link east-west --delete-topic")]
@@ -92,7 +99,7 @@ enum Verb {
 }
 
 #[derive(Debug, Args)]
-struct OfLink {
+pub struct OfLink {
     /// The link that the mirror topic belongs to
     #[arg(long, value_name = "LINK")]
     link: String,
@@ -121,7 +128,7 @@ struct Create {
 }
 
 #[derive(Debug, Args)]
-struct Several {
+pub struct Several {
     #[arg(required_unless_present = "pattern", value_name = "TOPIC")]
     topics: Vec<String>,
     /// Every mirror topic of the link whose whole name matches
@@ -168,6 +175,7 @@ impl MirrorCommand {
             }
             Verb::Promote { stop, cancel: false } => stop.run(&remote, &client, &stop::PROMOTE),
             Verb::Failover(stop) => stop.run(&remote, &client, &stop::FAIL_OVER),
+            Verb::StateTransitionError { verb } => verb.run(&remote, &client),
             Verb::Delete { topic, of, delete_topic, yes, dry_run } => {
                 let path = of.topic_path(&client, &topic)?;
                 if !dry_run {
@@ -287,6 +295,7 @@ pub fn describe(row: &MirrorRow) -> String {
         ("Source topic", row.source_topic_name.clone()),
         ("Link", row.link_name.clone()),
         ("Status", row.mirror_status.clone()),
+        ("Since", output::time(row.state_time_ms)),
         ("Lag", known(total_lag(&row.mirror_lags))),
     ];
     if row.mirror_topic_error != "NO_ERROR" {

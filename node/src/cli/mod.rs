@@ -7,6 +7,7 @@ mod authority;
 mod client;
 mod cluster;
 mod configs;
+mod events;
 mod failure;
 mod link;
 mod mirror;
@@ -76,6 +77,8 @@ enum Command {
     Node(node::NodeCommand),
     /// The fleet, its nodes and what they run
     Status(status::StatusCommand),
+    /// What has happened: when, why, and who asked
+    Events(events::EventsCommand),
     /// Compare both ends of mirror topics, record by record, with a client that isn't ours
     Verify(verify::VerifyCommand),
 }
@@ -128,6 +131,7 @@ pub fn run() -> ExitCode {
         Command::Mirror(command) => command.run(),
         Command::Node(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::Events(command) => command.run(),
         Command::Verify(command) => command.run(),
     };
     match done {

@@ -1,6 +1,7 @@
 //! Data to stdout as people or programs want it; words to stderr.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -89,6 +90,13 @@ pub fn fields(rows: &[(&str, String)]) -> String {
 fn lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(|line| line.trim_end().trim_start_matches(' ')).collect();
     lines.join("\n")
+}
+
+/// Of milliseconds since 1970, RFC 3339.
+pub fn time(ms: i64) -> String {
+    let since_1970 = u64::try_from(ms).map(Duration::from_millis).unwrap_or_default();
+    let at = UNIX_EPOCH.checked_add(since_1970);
+    known(at.map(humantime::format_rfc3339_millis))
 }
 
 /// A value, or that it isn't known.

@@ -4,8 +4,8 @@ use clap::{CommandFactory, Parser};
 
 use super::client::escaped;
 use super::output::{self, Format};
-use super::{Cli, Command, authority, mirror};
-use crate::api::types::{AuthorityRow, LagRow, MirrorRow};
+use super::{Cli, Command, authority, events, link, mirror};
+use crate::api::types::{AuthorityRow, EventRow, LagRow, MirrorRow, TransitionErrorRow};
 
 fn parse(line: &str) -> Result<Cli, String> {
     Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
@@ -124,18 +124,17 @@ fn tables_are_plain_lines() {
     assert_eq!(output::fields(&[("Name", "a".into()), ("Status", "b".into())]), "Name    a\nStatus  b");
 }
 
-#[test]
-fn describe_says_unknown_where_nothing_is_known() {
-    let lag = |partition, state: &str, lag: Option<i64>| LagRow {
-        partition,
-        lag,
+fn a_lag() -> LagRow {
+    LagRow {
+        partition: 0,
+        lag: None,
         last_source_fetch_offset: None,
         lag_ms: None,
-        source_end_offset: lag.map(|lag| lag + 10),
+        source_end_offset: None,
         source_last_stable_offset: None,
         mirror_end_offset: Some(10),
         node: Some("n1".into()),
-        state: state.into(),
+        state: "RUNNING".into(),
         guarded: Some(true),
         unclean: false,
         fills_to: None,
@@ -143,6 +142,34 @@ fn describe_says_unknown_where_nothing_is_known() {
         error_message: None,
         since: None,
         retry_at: None,
+    }
+}
+
+fn a_mirror() -> MirrorRow {
+    MirrorRow {
+        link_name: "east-west".into(),
+        destination_cluster: "west".into(),
+        mirror_topic_name: "orders".into(),
+        source_topic_name: "orders".into(),
+        num_partitions: 2,
+        mirror_lags: vec![],
+        mirror_status: "ACTIVE".into(),
+        mirror_topic_error: "NO_ERROR".into(),
+        mirror_topic_error_message: None,
+        state_time_ms: 0,
+        mirror_state_transition_errors: vec![],
+        waiting_for: None,
+    }
+}
+
+#[test]
+fn describe_says_unknown_where_nothing_is_known() {
+    let lag = |partition, state: &str, lag: Option<i64>| LagRow {
+        partition,
+        lag,
+        source_end_offset: lag.map(|lag| lag + 10),
+        state: state.into(),
+        ..a_lag()
     };
     let parked = LagRow {
         error: Some("RECORD_TOO_LARGE".into()),
@@ -150,31 +177,83 @@ fn describe_says_unknown_where_nothing_is_known() {
         retry_at: Some("2026-01-01T00:00:00.000Z".into()),
         ..lag(1, "PARKED", None)
     };
-    let row = MirrorRow {
-        link_name: "east-west".into(),
-        destination_cluster: "west".into(),
-        mirror_topic_name: "orders".into(),
-        source_topic_name: "orders".into(),
-        num_partitions: 2,
-        mirror_lags: vec![lag(0, "RUNNING", Some(0)), parked],
-        mirror_status: "ACTIVE".into(),
-        mirror_topic_error: "NO_ERROR".into(),
-        mirror_topic_error_message: None,
-        state_time_ms: 0,
-        mirror_state_transition_errors: vec![],
-        waiting_for: None,
-    };
+    let row = MirrorRow { mirror_lags: vec![lag(0, "RUNNING", Some(0)), parked], ..a_mirror() };
     let expected = "\
 Mirror topic  orders on west
 Source topic  orders
 Link          east-west
 Status        ACTIVE
+Since         1970-01-01T00:00:00.000Z
 Lag           unknown
 
 PARTITION  STATE    SOURCE END  MIRROR END  LAG      GUARDED  NODE  ERROR, RETRY
 0          RUNNING  10          10          0        yes      n1    -
 1          PARKED   unknown     10          unknown  yes      n1    RECORD_TOO_LARGE: raise max.message.bytes, again at 2026-01-01T00:00:00.000Z";
     assert_eq!(mirror::describe(&row), expected);
+}
+
+#[test]
+fn events_are_shown_oldest_first_with_who_asked() {
+    let row = EventRow {
+        number: 7,
+        time_ms: 1_000,
+        kind: "MIRROR_CHANGED".into(),
+        cluster: Some("west".into()),
+        link: Some("east-west".into()),
+        topic: Some("orders".into()),
+        node: None,
+        from: Some("ACTIVE".into()),
+        to: Some("FAILED".into()),
+        cause: Some("FOREIGN_WRITE".into()),
+        cause_message: Some("partition 0 at offset 5: another wrote".into()),
+        asked_by: "NODE".into(),
+        asked_at: Some("n1".into()),
+    };
+    let paused = EventRow {
+        number: 6,
+        kind: "LINK_PAUSED".into(),
+        topic: None,
+        from: None,
+        to: None,
+        cause: None,
+        cause_message: None,
+        asked_by: "OPERATOR".into(),
+        ..row.clone()
+    };
+    let joined =
+        EventRow { link: None, node: Some("n1".into()), asked_by: "COORDINATOR".into(), ..paused.clone() };
+    let expected = "\
+TIME                      EVENT           OF                FROM    TO      ASKED BY        CAUSE
+1970-01-01T00:00:01.000Z  LINK_PAUSED     n1                -       -       coordinator     -
+1970-01-01T00:00:01.000Z  LINK_PAUSED     east-west         -       -       operator at n1  -
+1970-01-01T00:00:01.000Z  MIRROR_CHANGED  east-west/orders  ACTIVE  FAILED  n1              FOREIGN_WRITE: partition 0 at offset 5: another wrote";
+    assert_eq!(events::table(&[row, paused, joined]), expected);
+}
+
+#[test]
+fn transition_errors_are_shown_with_their_time() {
+    let row = TransitionErrorRow { error_code: "A".into(), error_message: "b c".into(), time_ms: 1 };
+    let expected = "TIME                      ERROR  MESSAGE\n1970-01-01T00:00:00.001Z  A      b c";
+    assert_eq!(mirror::errors::table(&[row]), expected);
+    assert!(parse("lockstep events --last 0").is_err());
+    assert!(parse("lockstep mirror state-transition-error list orders --link l").is_ok());
+}
+
+#[test]
+fn deleting_a_link_with_its_mirrors_names_them_and_the_loss() {
+    let row = |topic: &str, status: &str, lag| MirrorRow {
+        mirror_topic_name: topic.into(),
+        mirror_status: status.into(),
+        mirror_lags: vec![LagRow { lag, ..a_lag() }],
+        ..a_mirror()
+    };
+    let rows = [row("a", "ACTIVE", Some(3)), row("b", "PAUSED", None), row("c", "PENDING_MIRROR", None)];
+    let question = link::delete::question("l", &rows.iter().collect::<Vec<_>>());
+    let expected = "Delete link 'l', and before that fail over a (3 offsets to lose), fail over b (unknown offsets to lose), \
+                    forget c, which isn't set up? This is final.";
+    assert_eq!(question, expected);
+    assert_eq!(link::delete::question("l", &[]), "Delete link 'l'?");
+    assert!(parse("lockstep link delete l --failover-mirrors --yes").is_ok());
 }
 
 #[test]

@@ -20,7 +20,7 @@ impl Invariant for EqualIndex {
     fn see(&mut self, seen: Seen<'_>) -> Result<(), String> {
         let (Seen::Settled(applied) | Seen::Applied(applied)) = seen else { return Ok(()) };
         let mut hash = Fnv::default();
-        hash.add(&codec::encode(&applied.catalog));
+        hash.add(&codec::encode_catalog(&applied.catalog));
         match *self.0.entry(applied.index).or_insert(hash.0) {
             before if before == hash.0 => Ok(()),
             before => {

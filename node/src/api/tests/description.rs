@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Node;
 
 /// Method and path of every route, by hand: this list, the routes and the description must agree.
-const ROUTES: [&str; 35] = [
+const ROUTES: [&str; 36] = [
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}",
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}/configs/{name}",
     "DELETE /kafka/v3/clusters/{cluster}/links/{link}/mirrors/{topic}",
@@ -26,6 +26,7 @@ const ROUTES: [&str; 35] = [
     "GET /lockstep/v1/authorities",
     "GET /lockstep/v1/clusters",
     "GET /lockstep/v1/clusters/{cluster}",
+    "GET /lockstep/v1/events",
     "GET /lockstep/v1/fleet",
     "GET /lockstep/v1/nodes",
     "GET /lockstep/v1/nodes/{node}",

@@ -4,6 +4,8 @@ mod authorities;
 mod configs;
 mod description;
 mod errors;
+mod events;
+mod link_deletion;
 mod resources;
 mod shown;
 

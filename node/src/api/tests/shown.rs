@@ -57,6 +57,7 @@ fn shown(link: Option<SeenLink>) -> MirrorRow {
         producer: None,
         stop: None,
         partitions: vec![owned.clone(), owned, failed],
+        history: Default::default(),
     };
     let parent = Link {
         id: LinkId("id".into()),

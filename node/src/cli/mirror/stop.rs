@@ -1,5 +1,5 @@
 //! `lockstep mirror promote`, `lockstep mirror failover`: what can't be taken back, so it is shown and asked
-//! first, and waited for when that is wanted.
+//! first, and waited for when that is wanted. Deleting a link with its mirrors is made of the same.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{Client, Failure, MirrorRow, Remote, Several, known, output, say, total_lag, typed};
+use super::{Client, Failure, MirrorRow, Remote, Several, escaped, known, output, say, total_lag, typed};
 use crate::api::types::{AlterMirrorRow, AlterMirrors};
 
 const POLL: Duration = Duration::from_millis(500);
+
+/// As many as the API takes at once.
+const TOPICS_MAX: usize = 1_000;
 
 /// At most this many topics are named in a question.
 const NAMED_MAX: usize = 20;
@@ -73,8 +76,8 @@ impl Stop {
             .map(|row| row.mirror_topic_name)
             .collect();
         let shown = topics.iter().map(|topic| {
-            let row: MirrorRow = typed(&client.get(&several.of.topic_path(client, topic)?)?)?;
-            Ok(format!("{topic} ({} offsets {})", known(total_lag(&row.mirror_lags)), kind.lag))
+            let row: MirrorRow = typed(&client.get(&topic_path(&path, topic))?)?;
+            Ok(kind.with_lag(&row))
         });
         let shown: Vec<String> = shown.collect::<Result<_, Failure>>()?;
         if several.dry_run {
@@ -94,7 +97,7 @@ impl Stop {
             begun.iter().for_each(|topic| say(&format!("{} '{topic}'.", kind.begun)));
             output::show(remote.output, &answer["data"], String::new)?;
             if let Some(limit) = wait {
-                wait_for(&several, client, begun, limit)?;
+                wait_for(client, &path, begun, limit)?;
             }
         }
         match refused {
@@ -109,24 +112,57 @@ fn say_refused(rows: &[AlterMirrorRow]) -> usize {
     refused.map(|(topic, message)| say(&format!("error: '{topic}': {message}"))).count()
 }
 
+impl Kind {
+    pub fn with_lag(&self, row: &MirrorRow) -> String {
+        format!("{} ({} offsets {})", row.mirror_topic_name, known(total_lag(&row.mirror_lags)), self.lag)
+    }
+}
+
+/// Fails mirror topics over and waits until they have STOPPED. What is refused is left to the caller.
+pub fn fail_over(
+    client: &Client,
+    mirrors: &str,
+    topics: Vec<String>,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let mut begun = Vec::new();
+    for some in topics.chunks(TOPICS_MAX) {
+        let body = AlterMirrors { mirror_topic_names: Some(some.to_vec()), mirror_topic_name_pattern: None };
+        let answer = client.post(&format!("{mirrors}:{}", FAIL_OVER.action), &body)?;
+        let rows: Vec<AlterMirrorRow> = typed(&answer["data"])?;
+        let taken = rows.into_iter().filter(|row| row.error_code.is_none());
+        begun.extend(taken.map(|row| row.mirror_topic_name));
+    }
+    wait_for(client, mirrors, begun, limit)
+}
+
+fn topic_path(mirrors: &str, topic: &str) -> String {
+    format!("{mirrors}/{}", escaped(topic))
+}
+
 fn question(kind: &Kind, link: &str, shown: &[String]) -> String {
+    format!("{} {} of link '{link}'? This is final.", kind.question, named(shown))
+}
+
+/// The first of them by name, the others by number.
+pub fn named(shown: &[String]) -> String {
     let named: Vec<&str> = shown.iter().take(NAMED_MAX).map(String::as_str).collect();
     let more = match shown.len().checked_sub(NAMED_MAX) {
         None | Some(0) => String::new(),
         Some(more) => format!(" and {more} more"),
     };
-    format!("{} {}{more} of link '{link}'? This is final.", kind.question, named.join(", "))
+    format!("{}{more}", named.join(", "))
 }
 
 /// Polls until all have STOPPED, telling what each waits for as that changes.
-fn wait_for(several: &Several, client: &Client, topics: Vec<String>, limit: Duration) -> Result<(), Failure> {
+fn wait_for(client: &Client, mirrors: &str, topics: Vec<String>, limit: Duration) -> Result<(), Failure> {
     let deadline = Instant::now() + limit;
     let mut waiting: BTreeMap<String, String> =
         topics.into_iter().map(|topic| (topic, String::new())).collect();
     loop {
         let mut left = BTreeMap::new();
         for (topic, told) in waiting {
-            let row: MirrorRow = typed(&client.get(&several.of.topic_path(client, &topic)?)?)?;
+            let row: MirrorRow = typed(&client.get(&topic_path(mirrors, &topic))?)?;
             match row.mirror_status.as_str() {
                 "STOPPED" => say(&format!("'{topic}' has STOPPED; {}.", fate(&row))),
                 "PENDING_STOPPED" => {
