@@ -16,6 +16,8 @@ pub struct Mirrors(BTreeMap<Arc<str>, Mirror>);
 #[derive(Debug)]
 pub struct Mirror {
     pub source_topic: Arc<str>,
+    /// What follows its fence's marker isn't the mirror's.
+    pub is_fenced: bool,
     /// Below it there are no records, by partition: the source had none any more.
     fill_to: BTreeMap<i32, i64>,
 }
@@ -23,7 +25,7 @@ pub struct Mirror {
 impl Mirrors {
     #[cfg(test)]
     pub fn of(topic: &str, source_topic: &str) -> Self {
-        let mirror = Mirror { source_topic: source_topic.into(), fill_to: BTreeMap::new() };
+        let mirror = Mirror { source_topic: source_topic.into(), is_fenced: false, fill_to: BTreeMap::new() };
         Self(BTreeMap::from([(topic.into(), mirror)]))
     }
 
@@ -32,8 +34,10 @@ impl Mirrors {
         let mut is_new = false;
         let links = applied.catalog.links.values().filter(|link| *link.destination == *DESTINATION.name);
         for mirror in links.flat_map(|link| link.mirrors.values()) {
-            let new = || Mirror { source_topic: mirror.source_topic.clone(), fill_to: BTreeMap::new() };
+            let source_topic = mirror.source_topic.clone();
+            let new = || Mirror { source_topic, is_fenced: false, fill_to: BTreeMap::new() };
             let known = self.0.entry(mirror.name.clone()).or_insert_with(new);
+            known.is_fenced |= mirror.is_fenced();
             for (index, partition) in (0..).zip(&mirror.partitions) {
                 let Some(Prefix { log_start, .. }) = partition.prefix else { continue };
                 let fill_to = known.fill_to.entry(index).or_default();
