@@ -86,9 +86,7 @@ impl<'a> Logs<'a> {
             (0..).zip(partitions).filter_map(move |(index, partition)| {
                 let source = history.of(&mirror.source_topic, index)?;
                 let key = (name.to_string(), index);
-                let fence = || partition.log.batches().find(|batch| batch.header.is_control());
-                let fence = mirror.is_fenced.then(fence).flatten();
-                let end = fence.map_or(partition.log.end(), |fence| fence.header.base_offset);
+                let end = mirror.fence(index).unwrap_or(partition.log.end());
                 let is_judged = !struck.is_unclean_mirror(name, index);
                 is_judged.then_some(Image { key, partition, source, end })
             })

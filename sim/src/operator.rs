@@ -241,7 +241,7 @@ impl Talk<'_> {
 
     /// Of what is asked for at once each has an answer. None comes in between: the operator asks nothing else.
     fn judge_each(&self, request: &Request, answer: &Result<Answer, Lost>, outcome: &Outcome) {
-        let rows = answer.as_ref().map(|answer| rows(answer)).unwrap_or_default();
+        let rows = answer.as_ref().map(rows).unwrap_or_default();
         let mut done = Vec::new();
         for asked in &request.asked {
             let name = asked.mirror().map(|mirror| mirror.topic.as_str()).unwrap_or_default();

@@ -21,10 +21,10 @@ use crate::oracle::Oracle;
 /// In so many seeds of a hundred mirrors are to stop.
 const PERCENT: u64 = 40;
 /// Of a hundred wishes so many are about that then.
-const WISHES_PERCENT: [u64; 3] = [10, 25, 50];
+const WISHES_PERCENT: [u64; 3] = [20, 40, 60];
 /// So many of a hundred topics aren't written to any more in the rest of the busy time: only a quiet source's
 /// promotion ends.
-const ENDS_EARLY_PERCENT: u64 = 60;
+const ENDS_EARLY_PERCENT: u64 = 75;
 /// So many of a hundred seeds have clients that write to what has stopped.
 const CLIENTS_PERCENT: u64 = 70;
 const AMBUSHES_MAX: u64 = 5;
@@ -34,13 +34,14 @@ const DOWN_MS: std::ops::RangeInclusive<u64> = 1..=5_000;
 const LASTS_MS: std::ops::RangeInclusive<u64> = 50..=8_000;
 const LATE_MS: std::ops::RangeInclusive<u64> = 1..=12_000;
 /// What a stop asks the destination.
-const APIS: [ApiKey; 7] = [
+const APIS: [ApiKey; 8] = [
     ApiKey::InitProducerId,
     ApiKey::AddPartitionsToTxn,
+    ApiKey::AddPartitionsToTxn,
+    ApiKey::EndTxn,
     ApiKey::EndTxn,
     ApiKey::DescribeProducers,
     ApiKey::ListOffsets,
-    ApiKey::Metadata,
     ApiKey::IncrementalAlterConfigs,
 ];
 /// Not coordinator, concurrent transactions, timed out, coordinator loading, unknown.
@@ -67,12 +68,12 @@ impl Stops {
         let has_clients = chance.percent(CLIENTS_PERCENT);
         let mut quiet_from = BTreeMap::new();
         for topic in topics {
-            let (ends, percent) = (chance.percent(ENDS_EARLY_PERCENT), chance.between(15..=60));
+            let (ends, percent) = (chance.percent(ENDS_EARLY_PERCENT), chance.between(10..=50));
             if ends {
                 quiet_from.insert(topic.clone(), busy * percent as u32 / 100);
             }
         }
-        let ambushes = (0..chance.between(0..=AMBUSHES_MAX)).map(|_| ambush(&mut chance)).collect();
+        let ambushes = (0..chance.between(1..=AMBUSHES_MAX)).map(|_| ambush(&mut chance)).collect();
         Self { wishes_percent, quiet_from, has_clients, ambushes }
     }
 }
@@ -83,7 +84,7 @@ fn milliseconds(chance: &mut Chance, range: std::ops::RangeInclusive<u64>) -> Du
 
 fn ambush(chance: &mut Chance) -> Ambush {
     let side = Side::Destination;
-    let kind = match chance.between(0..=9) {
+    let kind = match chance.between(0..=11) {
         0..3 => Kind::Node {
             which: 0,
             crash: *chance.pick(&[Crash::Kill, Crash::PowerCut]),

@@ -269,7 +269,7 @@ impl Field {
     /// Where the furthest behind of a source partition's mirrors ends; None where there are none, and where
     /// a mirror could still be filled up.
     fn mirrored(&self, key: &Key) -> Option<i64> {
-        let follows = |mirror: &Mirror| *mirror.source_topic == *key.0 && !mirror.is_fenced;
+        let follows = |mirror: &Mirror| *mirror.source_topic == *key.0 && !mirror.is_fenced();
         let of_it = self.mirrors.iter().filter(|(_, mirror)| follows(mirror));
         let names: Vec<_> = of_it.map(|(name, _)| name.clone()).collect();
         self.destination.cluster.with(|state| {

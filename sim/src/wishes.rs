@@ -135,7 +135,11 @@ impl Wishes {
         let link = catalog.links.values().find(|link| *link.destination == *DESTINATION.name)?;
         let chance = &mut self.stops;
         let is_to_stop = |mirror: &&Arc<MirrorTopic>| mirror.stop.is_some();
-        let (stopping, running): (Vec<_>, Vec<_>) = link.mirrors.values().partition(is_to_stop);
+        let (stopping, mut running): (Vec<_>, Vec<_>) = link.mirrors.values().partition(is_to_stop);
+        // What isn't set up can't be stopped, and is asked for seldom.
+        if chance.percent(90) {
+            running.retain(|mirror| mirror.producer.is_some());
+        }
         let what = chance.between(0..=99);
         // To cancel one there must be one; to do it twice, too.
         let again_percent = if (50..65).contains(&what) { 80 } else { 20 };

@@ -289,7 +289,8 @@ impl World<'_> {
     }
 
     fn look_at_logs(&mut self) {
-        let Field { source, destination, history, struck, .. } = &mut self.field;
+        let Field { source, destination, mirrors, history, struck, .. } = &mut self.field;
+        destination.cluster.with(|state| mirrors.look_for_fences(state));
         for given_up in destination.mischief.take_given_up() {
             tracing::info!("cluster south: {given_up:?} is told to be for a person to see to");
             struck.given_up(given_up);

@@ -196,10 +196,32 @@ mod tests {
     const TOPIC: &str = "orders";
     const OURS: i64 = 7;
 
-    /// Judges a log of one record, of a producer with this id, at offset 0, sent by a client or not.
-    fn judge(producer_id: i64, ends_at: Option<i64>, has_marker: bool, was_sent: bool) -> Result<(), String> {
+    fn fenced(ends_at: Option<i64>) -> Fenced {
+        let end = |end| StoppedPartition { records_end: end, log_end: end + 1, source_end: None };
+        Fenced {
+            producer_id: OURS,
+            ends: ends_at.map(|at| vec![(end(at), false)]),
+            since: None,
+            walked: BTreeMap::new(),
+            left: None,
+        }
+    }
+
+    fn cluster() -> Cluster {
         let endpoints = vec![Endpoint { id: 1, host: "broker".to_owned(), port: 9092 }];
         let cluster = Cluster::new(Settings::new("id", endpoints, 1), Arc::new(|| 1_000));
+        cluster.with(|state| state.create_topic(TOPIC, 1, 1, TopicConfigs::default()));
+        cluster
+    }
+
+    fn with_logs<T>(state: &State, stopped: &Stopped, at: Duration, judge: impl FnOnce(&Logs<'_>) -> T) -> T {
+        let (mirrors, history, struck) = (Mirrors::of(TOPIC, TOPIC), History::default(), Struck::default());
+        let (mirrors, history, struck) = (&mirrors, &history, &struck);
+        judge(&Logs { source: state, destination: state, mirrors, history, struck, stopped, at })
+    }
+
+    /// Judges a log of one record, of a producer with this id, at offset 0, sent by a client or not.
+    fn judge(producer_id: i64, ends_at: Option<i64>, has_marker: bool, was_sent: bool) -> Result<(), String> {
         let record = Record { timestamp_ms: 1_000, key: None, value: b"a".to_vec(), headers: Vec::new() };
         let identity = Identity { producer_id, producer_epoch: 0, base_sequence: 0 };
         let batch = batches::write(&[record], identity);
@@ -208,32 +230,41 @@ mod tests {
             let records = Stored::read(&batch).and_then(|(stored, _)| stored.records()).expect("a record");
             stopped.sends(&(TOPIC.to_owned(), 0), &records);
         }
-        let end = |end| StoppedPartition { records_end: end, log_end: end + 1, source_end: None };
-        let fenced = Fenced {
-            producer_id: OURS,
-            ends: ends_at.map(|at| vec![(end(at), false)]),
-            since: None,
-            walked: BTreeMap::new(),
-            left: None,
-        };
-        cluster.with(|state| {
-            state.create_topic(TOPIC, 1, 1, TopicConfigs::default());
+        cluster().with(|state| {
             let log = &mut state.partition_mut(TOPIC, 0).expect("created").log;
             log.append(&batch, &TopicConfigs::default().rules(), 0, 1_000).expect("taken");
-            let (mirrors, history, struck) =
-                (Mirrors::of(TOPIC, TOPIC), History::default(), Struck::default());
-            let logs = Logs {
-                source: state,
-                destination: state,
-                mirrors: &mirrors,
-                history: &history,
-                struck: &struck,
-                stopped: &stopped,
-                at: Duration::ZERO,
-            };
             let walked = Walked { to: 0, has_marker };
-            fenced.walk(walked, &(TOPIC.to_owned(), 0), &logs).map(|_| ())
+            with_logs(state, &stopped, Duration::ZERO, |logs| {
+                fenced(ends_at).walk(walked, &(TOPIC.to_owned(), 0), logs).map(|_| ())
+            })
         })
+    }
+
+    /// A commit of ours that comes so many seconds after STOPPED.
+    fn committed(after_s: u64) -> Result<(), String> {
+        let (cluster, mut fenced) = (cluster(), fenced(Some(0)));
+        let mut look = |at_s: u64, committed_ms: i64| {
+            cluster.with(|state| {
+                let committer = broker::Committer { member_id: "", instance_id: None, generation: -1 };
+                let offsets = state.groups.committing("app", committer, 1_000).expect("taken");
+                let (leader_epoch, expires_ms) = (-1, None);
+                let metadata = kafka_protocol::protocol::StrBytes::from_static_str(MARK);
+                let committed =
+                    broker::Committed { offset: 0, leader_epoch, metadata, committed_ms, expires_ms };
+                offsets.commit((TOPIC.to_owned(), 0), committed);
+                let at = Duration::from_secs(at_s);
+                with_logs(state, &Stopped::default(), at, |logs| fenced.look(TOPIC, logs))
+            })
+        };
+        look(0, 1)?;
+        look(after_s - 1, 1)?;
+        look(after_s, 2)
+    }
+
+    #[test]
+    fn a_commit_of_ours_is_seen_once_what_was_on_its_way_has_arrived() {
+        assert_eq!(committed(12), Ok(()));
+        assert!(committed(40).is_err());
     }
 
     #[test]
