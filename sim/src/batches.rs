@@ -12,6 +12,7 @@ const OVERHEAD_BYTES: usize = 12;
 /// The checksum covers everything from here on.
 const CHECKED_FROM: usize = 21;
 const CODEC_MASK: i16 = 0x07;
+const CONTROL: i16 = 0x20;
 
 /// What a producer sends of itself with each batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,7 @@ fn put_varint(out: &mut BytesMut, value: i64) {
 pub struct Stored {
     pub base_offset: i64,
     pub last_offset: i64,
+    pub producer_id: i64,
     /// Attributes, last offset delta, base and max timestamp, record count: everything in a header that
     /// is neither identity, place nor checksum.
     pub shape: (i16, i32, i64, i64, i32),
@@ -123,6 +125,7 @@ impl Stored {
         let stored = Self {
             base_offset,
             last_offset: base_offset + i64::from(i32_at(23)?),
+            producer_id: i64_at(43)?,
             shape: (i16_at(21)?, i32_at(23)?, i64_at(27)?, i64_at(35)?, i32_at(57)?),
             is_intact: crc32c::crc32c(&bytes[CHECKED_FROM..total]) == crc,
             payload: bytes.slice(HEADER_BYTES..total),
@@ -136,6 +139,11 @@ impl Stored {
 
     pub fn is_compressed(&self) -> bool {
         self.shape.0 & CODEC_MASK != 0
+    }
+
+    /// A marker of a transaction, and no record.
+    pub fn is_control(&self) -> bool {
+        self.shape.0 & CONTROL != 0
     }
 
     /// What each record says (its timestamp, key, value and headers), as a hash; None for what isn't an

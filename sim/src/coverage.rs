@@ -16,7 +16,7 @@ const fn path(name: &'static str, line: &'static [&'static str]) -> Path {
     Path { name, line }
 }
 
-const PATHS: [Path; 68] = [
+const PATHS: [Path; 81] = [
     path("written by idempotent producers", &["sim: an idempotent producer of "]),
     path("written by plain producers", &["sim: a plain producer of "]),
     path("group has a member at the source", &["sim: app-", " has a member at north"]),
@@ -55,6 +55,19 @@ const PATHS: [Path; 68] = [
     path("mirror paused", &["operator: 200 to ", "mirrors:pause"]),
     path("mirror deleted with its topic", &["operator: topic ", " is deleted"]),
     path("command refused", &["operator: refused"]),
+    path("mirror promoted", &["mirror topic promoted: the fence stands"]),
+    path("mirror failed over", &["mirror topic failed over: the fence stands"]),
+    path("promotion cancelled", &["operator: 200 to ", "mirrors:promote?cancel=true"]),
+    path("several promoted at once", &["operator: asks ", "mirrors:promote {", "\",\""]),
+    path("several failed over at once", &["operator: asks ", "mirrors:failover {", "\",\""]),
+    path("fenced during faults", &["walked: ", "is to stop while faults last"]),
+    path("fault during a stop", &["ambush of a stop: "]),
+    path("node ends during a stop", &["walked: the node ends while it stops a mirror"]),
+    path("stop tried again", &["the mirror hasn't stopped yet: "]),
+    path("promotion off: a partition failed", &["walked: ", "is FAILED, and was being promoted"]),
+    path("request of a stop disturbed", &["mischief: ", "Txn requests "]),
+    path("what has stopped is written to by idempotent clients", &["sim: an idempotent client of what"]),
+    path("what has stopped is written to by plain clients", &["sim: a plain client of what"]),
     path("deleted records back at the source", &["cluster north: ", "shows deleted records again"]),
     path("node joins", &["sim: node: was let in"]),
     path("Raft leader moves to another node", &["node-2 ", "sim: node: is Raft leader"]),

@@ -130,7 +130,7 @@ impl Kind {
         Self::Node { which: 0, crash, changes, down_for: milliseconds(chance, DOWN_MS) }
     }
 
-    fn draw_broker(chance: &mut Chance, side: Side) -> Self {
+    pub fn draw_broker(chance: &mut Chance, side: Side) -> Self {
         let broker = chance.between(1..=3) as i32;
         let stop = *chance.pick(&[Stop::Clean, Stop::Crash]);
         Self::Broker { side, broker, stop, down_for: milliseconds(chance, DOWN_MS) }

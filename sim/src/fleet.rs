@@ -40,6 +40,15 @@ pub struct Fleet {
     voters: (Vec<NodeId>, Duration),
 }
 
+/// What a look at catalogs has found that something waited for.
+#[derive(Default)]
+pub struct News {
+    /// A prefix is about to be filled.
+    pub has_prefix: bool,
+    /// Mirrors that are to stop for good, and who sees to it.
+    pub to_stop: Vec<(String, Option<NodeId>)>,
+}
+
 pub struct Place {
     pub seat: Arc<Seat>,
     /// When the node that is down starts again.
@@ -84,6 +93,16 @@ impl Fleet {
         };
         let places = common.hosts.iter().enumerate().map(place).collect();
         Self { places, applied: None, voters: Default::default() }
+    }
+
+    /// Where that node is, if it runs.
+    pub fn place_of(&self, node: NodeId) -> Option<u64> {
+        let mut places = (0..).zip(&self.places);
+        places.find(|(_, place)| place.seat.view().is_some_and(|view| view.node == node)).map(|(at, _)| at)
+    }
+
+    pub fn is_any_down(&self) -> bool {
+        self.places.iter().any(|place| place.back_at.is_some())
     }
 
     fn at(&mut self, which: u64) -> &mut Place {
@@ -255,9 +274,9 @@ impl Fleet {
         }
     }
 
-    /// Takes what is new in their catalogs. True when a prefix is about to be filled.
-    pub fn look_at_catalogs(&mut self, judge: &Judge, field: &mut Field, now: Duration) -> bool {
-        let mut has_prefix = false;
+    /// Takes what is new in their catalogs.
+    pub fn look_at_catalogs(&mut self, judge: &Judge, field: &mut Field, now: Duration) -> News {
+        let mut news = News::default();
         for index in 0..self.places.len() {
             let Some(view) = self.places[index].seat.view() else { continue };
             let standing = view.standing();
@@ -273,11 +292,12 @@ impl Fleet {
             judge.see(Seen::Applied(&applied));
             if self.applied.as_ref().is_none_or(|highest| highest.index < applied.index) {
                 judge.see(Seen::Owners(&applied, &self.well(index, now)));
-                has_prefix |= field.mirrors.learn(&applied);
+                news.has_prefix |= field.mirrors.learn(&applied);
+                news.to_stop.extend(field.stopped.learn(&applied));
                 self.applied = Some(applied);
             }
         }
-        has_prefix
+        news
     }
 
     /// Nodes that nothing is or was in the way of lately. A change shows first at the coordinator that made it
@@ -301,6 +321,7 @@ impl Fleet {
             let shown = facts.shown(&applied, field, memory);
             judge.see(Seen::Shown(&shown));
             place.walked.look(&shown);
+            place.walked.sees_to_stops(&applied, view.node);
         }
     }
 

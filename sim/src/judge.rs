@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use actors::observe::PartitionView;
 use broker::{Partition, State as Cluster};
@@ -15,6 +16,7 @@ use crate::history::{History, Key, Past};
 use crate::invariants::{self, Invariant};
 use crate::mirrors::Mirrors;
 use crate::options::Memory;
+use crate::stops::Stopped;
 use crate::struck::Struck;
 
 /// What the simulation sees. Invariants take what concerns them.
@@ -24,12 +26,14 @@ pub enum Seen<'a> {
     Settled(&'a Applied),
     /// The applied catalog as it is now.
     Applied(&'a Applied),
-    /// The operator is about to ask for this; one at a time.
+    /// The operator is about to ask for something.
+    Asking,
+    /// For this; one at a time.
     Submitting(&'a Asked),
     /// It was taken; the catalog as applied since by the process that said so, unless that is gone.
     Acknowledged(Option<&'a Applied>),
-    /// Why it wasn't, and can't be.
-    Refused(&'a str),
+    /// It wasn't, and can't be: with what code, and why.
+    Refused(u64, &'a str),
     /// It wasn't proposed at all.
     NotProposed,
     /// What the API lists of mirrors, as [`crate::asked::mirror`] names them.
@@ -51,6 +55,9 @@ pub struct Logs<'a> {
     pub mirrors: &'a Mirrors,
     pub history: &'a History,
     pub struck: &'a Struck,
+    pub stopped: &'a Stopped,
+    /// Since the simulation began.
+    pub at: Duration,
 }
 
 /// One partition of a mirror topic at the destination.
@@ -58,6 +65,8 @@ pub struct Image<'a> {
     pub key: Key,
     pub partition: &'a Partition,
     pub source: &'a Past,
+    /// Here it ends as a mirror: where its log does, or its fence begins.
+    pub end: i64,
 }
 
 impl Image<'_> {
@@ -77,8 +86,9 @@ impl<'a> Logs<'a> {
             (0..).zip(partitions).filter_map(move |(index, partition)| {
                 let source = history.of(&mirror.source_topic, index)?;
                 let key = (name.to_string(), index);
+                let end = mirror.fence(index).unwrap_or(partition.log.end());
                 let is_judged = !struck.is_unclean_mirror(name, index);
-                is_judged.then_some(Image { key, partition, source })
+                is_judged.then_some(Image { key, partition, source, end })
             })
         })
     }

@@ -3,8 +3,9 @@
 //!
 //! - [`options`]: what a seed draws. [`world`]: one seed's hosts, step by step.
 //! - [`node`], [`api`], [`ends`]: the product, wired. [`view`]: what is seen of it. [`clusters`]: what it mirrors between.
-//! - [`operator`]: who asks it, [`wishes`], [`requests`], [`asked`]: what for, [`http`]: how.
-//! - [`producer`], [`consumers`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
+//! - [`operator`]: who asks it, [`wishes`], [`requests`], [`asked`], [`life`]: what for, [`http`]: how.
+//! - [`stops`]: mirrors that are promoted and failed over, and whose their topics are then.
+//! - [`producer`], [`clients`], [`consumers`], [`verifier`], [`wire`], [`batches`]: the other clients, with a protocol of their own.
 //! - [`disk`], [`network`], [`time`], [`chance`]: the seams' simulated sides.
 //! - [`faults`], [`fleet_faults`], [`machine_faults`], [`answer_faults`], [`strike`], [`mischief`], [`refusal`]: what goes wrong, and [`struck`]: what that excuses.
 //! - [`facts`]: what nodes show. [`judge`], [`invariants`]: what must hold all the same, by [`history`], [`mirrors`] and [`oracle`].
@@ -26,6 +27,7 @@ mod asked;
 mod batches;
 mod catching_up;
 mod chance;
+mod clients;
 mod clusters;
 mod consumers;
 mod coverage;
@@ -39,6 +41,7 @@ mod history;
 mod http;
 mod invariants;
 mod judge;
+mod life;
 mod machine_faults;
 mod mirrors;
 mod mischief;
@@ -54,6 +57,7 @@ mod refusal;
 mod requests;
 mod run;
 mod shown;
+mod stops;
 mod strike;
 mod struck;
 mod time;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use broker::State;
 use catalog::Prefix;
 use consensus::Applied;
 
@@ -16,6 +17,10 @@ pub struct Mirrors(BTreeMap<Arc<str>, Mirror>);
 #[derive(Debug)]
 pub struct Mirror {
     pub source_topic: Arc<str>,
+    /// What follows its fence's marker isn't the mirror's.
+    is_fenced: bool,
+    /// Where that stands, by partition; it may be deleted since.
+    fences: BTreeMap<i32, i64>,
     /// Below it there are no records, by partition: the source had none any more.
     fill_to: BTreeMap<i32, i64>,
 }
@@ -23,7 +28,7 @@ pub struct Mirror {
 impl Mirrors {
     #[cfg(test)]
     pub fn of(topic: &str, source_topic: &str) -> Self {
-        let mirror = Mirror { source_topic: source_topic.into(), fill_to: BTreeMap::new() };
+        let mirror = Mirror::new(source_topic.into());
         Self(BTreeMap::from([(topic.into(), mirror)]))
     }
 
@@ -32,8 +37,9 @@ impl Mirrors {
         let mut is_new = false;
         let links = applied.catalog.links.values().filter(|link| *link.destination == *DESTINATION.name);
         for mirror in links.flat_map(|link| link.mirrors.values()) {
-            let new = || Mirror { source_topic: mirror.source_topic.clone(), fill_to: BTreeMap::new() };
+            let new = || Mirror::new(mirror.source_topic.clone());
             let known = self.0.entry(mirror.name.clone()).or_insert_with(new);
+            known.is_fenced |= mirror.is_fenced();
             for (index, partition) in (0..).zip(&mirror.partitions) {
                 let Some(Prefix { log_start, .. }) = partition.prefix else { continue };
                 let fill_to = known.fill_to.entry(index).or_default();
@@ -42,6 +48,24 @@ impl Mirrors {
             }
         }
         is_new
+    }
+
+    /// Where the first marker stands in each log of a mirror that is fenced.
+    pub fn look_for_fences(&mut self, destination: &State) {
+        for (name, mirror) in self.0.iter_mut().filter(|(_, mirror)| mirror.is_fenced) {
+            let partitions = destination.topic(name).map(|topic| &topic.partitions).into_iter().flatten();
+            for (index, partition) in (0..).zip(partitions) {
+                // What wasn't replicated is lost with a leader.
+                if mirror.fences.get(&index).is_some_and(|at| *at >= partition.log.end()) {
+                    mirror.fences.remove(&index);
+                }
+                if !mirror.fences.contains_key(&index)
+                    && let Some(marker) = partition.log.batches().find(|batch| batch.header.is_control())
+                {
+                    mirror.fences.insert(index, marker.header.base_offset);
+                }
+            }
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Mirror)> {
@@ -54,6 +78,19 @@ impl Mirrors {
 }
 
 impl Mirror {
+    fn new(source_topic: Arc<str>) -> Self {
+        Self { source_topic, is_fenced: false, fences: BTreeMap::new(), fill_to: BTreeMap::new() }
+    }
+
+    pub fn is_fenced(&self) -> bool {
+        self.is_fenced
+    }
+
+    /// From there on what stands in the log isn't the mirror's.
+    pub fn fence(&self, partition: i32) -> Option<i64> {
+        self.fences.get(&partition).copied()
+    }
+
     pub fn fill_to(&self, partition: i32) -> i64 {
         self.fill_to.get(&partition).copied().unwrap_or_default()
     }

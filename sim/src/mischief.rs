@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use broker::{Caller, Cluster, Fault};
 use kafka_protocol::messages::{
-    ApiKey, CreateTopicsRequest, DeleteRecordsRequest, DescribeConfigsRequest, DescribeProducersRequest,
-    FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+    AddPartitionsToTxnRequest, ApiKey, CreateTopicsRequest, DeleteRecordsRequest, DescribeConfigsRequest,
+    DescribeProducersRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
     ProduceRequest, ProduceResponse,
 };
 
@@ -111,6 +112,9 @@ impl Mischief {
         mischief.watch::<DeleteRecordsRequest>(cluster);
         mischief.watch::<DescribeConfigsRequest>(cluster);
         mischief.watch::<FindCoordinatorRequest>(cluster);
+        mischief.watch::<AddPartitionsToTxnRequest>(cluster);
+        mischief.watch::<EndTxnRequest>(cluster);
+        mischief.watch::<IncrementalAlterConfigsRequest>(cluster);
         mischief
     }
 

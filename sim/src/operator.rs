@@ -4,14 +4,14 @@
 //!
 //! What it says to the judge is what answers say, and no more: that it was done, wasn't, or isn't known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use catalog::NodeId;
 use tokio::sync::oneshot;
 
-use crate::asked;
+use crate::asked::{self, Asked};
 use crate::http::{self, Answer, Lost};
 use crate::judge::{Judge, Seen};
 use crate::node::Seat;
@@ -185,7 +185,10 @@ impl Talk<'_> {
     async fn ask(&self, request: &Request) -> turmoil::Result<Next> {
         let name = self.seat.name;
         tracing::info!("operator: asks {name}: {request}");
-        if let Some(asked) = &request.asked {
+        if !request.asked.is_empty() {
+            self.judge.see(Seen::Asking);
+        }
+        if let [asked] = &request.asked[..] {
             self.judge.see(Seen::Submitting(asked));
         }
         let late = |_| Err(Lost::NoAnswer(std::io::ErrorKind::TimedOut.into()));
@@ -201,7 +204,9 @@ impl Talk<'_> {
         if outcome == Outcome::Wrong {
             return Err(format!("the API of {name} answers {answer:?} to {request}").into());
         }
-        if request.asked.is_some() {
+        if request.asked.len() > 1 {
+            self.judge_each(request, &answer, &outcome);
+        } else if !request.asked.is_empty() {
             self.judge(request, &outcome);
         } else if let Some(answer) = answer.as_ref().ok().filter(|answer| answer.status == 200) {
             self.judge_list(request, answer);
@@ -227,10 +232,32 @@ impl Talk<'_> {
             Outcome::Refused(code, why)
                 if !self.is_over() && (!request.has_other_reasons || [NO_LINK, NOT_FOUND].contains(code)) =>
             {
-                self.judge.see(Seen::Refused(why));
+                self.judge.see(Seen::Refused(*code, why));
             }
             Outcome::Refused(..) | Outcome::NotDone => self.judge.see(Seen::NotProposed),
             Outcome::Unknown | Outcome::Wrong => {}
+        }
+    }
+
+    /// Of what is asked for at once each has an answer. None comes in between: the operator asks nothing else.
+    fn judge_each(&self, request: &Request, answer: &Result<Answer, Lost>, outcome: &Outcome) {
+        let rows = answer.as_ref().map(rows).unwrap_or_default();
+        let mut done = Vec::new();
+        for asked in &request.asked {
+            let name = asked.mirror().map(|mirror| mirror.topic.as_str()).unwrap_or_default();
+            match rows.get(name) {
+                Some(None) => done.push(asked.clone()),
+                Some(Some((code, why))) => {
+                    self.judge.see(Seen::Submitting(asked));
+                    self.judge(request, &Outcome::Refused(*code, why.clone()));
+                }
+                None if *outcome == Outcome::Unknown => self.judge.see(Seen::Submitting(asked)),
+                None => {}
+            }
+        }
+        if !done.is_empty() {
+            self.judge.see(Seen::Submitting(&Asked::Several(done)));
+            self.judge(request, &Outcome::Done);
         }
     }
 
@@ -248,6 +275,16 @@ impl Talk<'_> {
         });
         self.judge.see(Seen::Listed(&named.collect::<BTreeSet<String>>()));
     }
+}
+
+/// By mirror topic: with what code each was refused, and why, if it was.
+fn rows(answer: &Answer) -> BTreeMap<&str, Option<(u64, String)>> {
+    let rows = answer.body["data"].as_array().into_iter().flatten();
+    let refused = |row: &serde_json::Value| {
+        let why = || row["error_message"].as_str().unwrap_or_default().to_owned();
+        row["error_code"].as_u64().map(|code| (code, why()))
+    };
+    rows.filter_map(|row| Some((row["mirror_topic_name"].as_str()?, refused(row)))).collect()
 }
 
 /// One line an answer.

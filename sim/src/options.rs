@@ -13,6 +13,7 @@ use crate::clusters::{Mood, UNREACHABLE};
 use crate::faults::{self, Ambush, Fault, Kind, Unclean};
 use crate::fleet_faults;
 use crate::machine_faults::{self, OfMachine};
+use crate::stops::Stops;
 use crate::time::Rate;
 
 /// Time for the operator, for producers and for faults; what follows is quiet.
@@ -151,6 +152,7 @@ pub struct Options {
     pub faults: Vec<Fault>,
     /// Each waits for a prefix that is being filled.
     pub ambushes: Vec<Ambush>,
+    pub stops: Stops,
 }
 
 impl Options {
@@ -180,6 +182,7 @@ impl Options {
             groups: Vec::new(),
             faults: faults::draw(&mut chance, busy, unclean),
             ambushes: faults::draw_ambushes(&mut Chance::of(seed, "ambushes")),
+            stops: Stops::default(),
         };
         options.draw_groups(&mut Chance::of(seed, "groups"));
         if nodes > 1 {
@@ -195,6 +198,8 @@ impl Options {
         options.faults.extend(answer_faults::draw(&mut Chance::of(seed, "answers"), busy));
         options.faults.extend(machine_faults::draw_damage(&mut Chance::of(seed, "damage"), &options));
         options.faults.sort_by_key(|fault| fault.at);
+        let topics: Vec<String> = options.topics.iter().map(|topic| topic.name.clone()).collect();
+        options.stops = Stops::of(seed, busy, &topics);
         options
     }
 
@@ -307,6 +312,6 @@ impl fmt::Display for Options {
         for ambush in &self.ambushes {
             writeln!(f, "  {ambush}")?;
         }
-        Ok(())
+        self.stops.fmt(f)
     }
 }

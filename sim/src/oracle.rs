@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::history::Key;
 
 /// Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Oracle(Arc<Mutex<BTreeMap<Key, BTreeMap<i64, u64>>>>);
 
 impl Oracle {

@@ -13,10 +13,12 @@ use kafka_protocol::messages::{InitProducerIdRequest, MetadataRequest, ProduceRe
 
 use crate::batches::{self, Identity, Record, Stored};
 use crate::chance::Chance;
-use crate::clusters::{Embedded, SOURCE};
+use crate::clients;
+use crate::clusters::{Embedded, Side};
 use crate::history::Key;
 use crate::options::{Age, Options, SourceTopic};
 use crate::oracle::Oracle;
+use crate::stops::Stopped;
 use crate::time::Time;
 use crate::wire::{Wire, topic_name};
 
@@ -49,15 +51,17 @@ pub struct Producers {
     pub options: Arc<Options>,
     pub time: Time,
     pub oracle: Oracle,
+    pub stopped: Stopped,
 }
 
 /// The producer of one partition.
-struct Producer {
-    topic: SourceTopic,
+pub struct Producer {
+    pub side: Side,
+    pub topic: SourceTopic,
     partition: i32,
-    chance: Chance,
+    pub chance: Chance,
     time: Time,
-    oracle: Oracle,
+    pub oracle: Oracle,
     until: Duration,
     wire: Option<Wire>,
     identity: Identity,
@@ -79,20 +83,27 @@ impl Producers {
                     }
                 }
             }
+            clients::come_to_what_has_stopped(&self);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        while self.options.stops.has_clients {
+            clients::come_to_what_has_stopped(&self);
             tokio::time::sleep(LOOK_EVERY).await;
         }
         std::future::pending().await
     }
 
-    fn producer(&self, topic: &SourceTopic, partition: i32) -> Producer {
+    pub fn producer(&self, topic: &SourceTopic, partition: i32) -> Producer {
         let purpose = format!("producer of {} {partition}", topic.name);
+        let quiet_from = self.options.stops.quiet_from.get(&topic.name).copied();
         Producer {
+            side: Side::Source,
             topic: topic.clone(),
             partition,
             chance: Chance::of(self.options.seed, &purpose),
             time: self.time.clone(),
             oracle: self.oracle.clone(),
-            until: self.options.busy,
+            until: quiet_from.unwrap_or(self.options.busy),
             wire: None,
             identity: Identity::NONE,
             written: 0,
@@ -164,7 +175,7 @@ impl Producer {
         });
     }
 
-    fn key(&self) -> Key {
+    pub fn key(&self) -> Key {
         (self.topic.name.clone(), self.partition)
     }
 
@@ -173,7 +184,7 @@ impl Producer {
         self.oracle.acknowledged(&self.key(), base_offset, &records);
     }
 
-    fn records(&mut self) -> Vec<Record> {
+    pub fn records(&mut self) -> Vec<Record> {
         let old = match self.topic.age {
             Age::Fresh => false,
             Age::Old => true,
@@ -209,10 +220,10 @@ impl Producer {
         }
     }
 
-    /// Until it is acknowledged, can't be, or is given up.
-    async fn send(&mut self, records: &[Record]) {
+    /// Until it is acknowledged; false when it can't be, or is given up.
+    pub async fn send(&mut self, records: &[Record]) -> bool {
         if self.topic.is_idempotent && self.identity == Identity::NONE {
-            let Some(identity) = self.identify().await else { return };
+            let Some(identity) = self.identify().await else { return false };
             self.identity = identity;
         }
         let batch = batches::write(records, self.identity);
@@ -221,15 +232,15 @@ impl Producer {
                 Some((0, base_offset)) => {
                     if !std::mem::replace(&mut self.has_written, true) {
                         let kind = if self.topic.is_idempotent { "an idempotent" } else { "a plain" };
-                        tracing::info!(
-                            "{kind} producer of {}[{}] has written",
-                            self.topic.name,
-                            self.partition
-                        );
+                        let what = match self.side {
+                            Side::Source => "producer of",
+                            Side::Destination => "client of what has stopped,",
+                        };
+                        tracing::info!("{kind} {what} {}[{}] has written", self.topic.name, self.partition);
                     }
                     self.acknowledge(base_offset, &batch);
                     self.identity.base_sequence += records.len() as i32;
-                    return;
+                    return true;
                 }
                 Some((OUT_OF_ORDER | DUPLICATE | INVALID_EPOCH | UNKNOWN_PRODUCER, _)) => break,
                 Some(_) | None => self.wire = None,
@@ -239,6 +250,7 @@ impl Producer {
         }
         // A plain one goes on as if nothing were; an idempotent one begins anew.
         self.identity = Identity::NONE;
+        false
     }
 
     async fn try_once(&mut self, batch: &Bytes) -> Option<(i16, i64)> {
@@ -264,11 +276,13 @@ impl Producer {
     /// A connection to the partition's leader.
     async fn leader(&mut self) -> Option<Wire> {
         let request = metadata_of(&self.topic.name);
-        let answer = any_broker(|mut wire| async move { wire.call(9, &request.clone()).await.ok() }).await?;
+        let answer =
+            any_broker(self.side, |mut wire| async move { wire.call(9, &request.clone()).await.ok() });
+        let answer = answer.await?;
         let topic = answer.topics.first()?;
         let found = topic.partitions.iter().find(|found| found.partition_index == self.partition)?;
         let place = usize::try_from(found.leader_id.0 - 1).ok()?;
-        Wire::connect(SOURCE.hosts.get(place)?, HOST).await.ok()
+        Wire::connect(self.side.registered().hosts.get(place)?, HOST).await.ok()
     }
 
     async fn identify(&mut self) -> Option<Identity> {
@@ -277,7 +291,9 @@ impl Producer {
             .with_producer_id((-1).into())
             .with_producer_epoch(-1)
             .with_transaction_timeout_ms(60_000);
-        let answer = any_broker(|mut wire| async move { wire.call(4, &request.clone()).await.ok() }).await?;
+        let answer =
+            any_broker(self.side, |mut wire| async move { wire.call(4, &request.clone()).await.ok() });
+        let answer = answer.await?;
         let identity = Identity {
             producer_id: answer.producer_id.0,
             producer_epoch: answer.producer_epoch,
@@ -294,13 +310,18 @@ fn metadata_of(topic: &str) -> MetadataRequest {
 
 async fn partitions_of(topic: &str) -> Option<i32> {
     let request = metadata_of(topic);
-    let answer = any_broker(|mut wire| async move { wire.call(9, &request.clone()).await.ok() }).await?;
+    let answer =
+        any_broker(Side::Source, |mut wire| async move { wire.call(9, &request.clone()).await.ok() });
+    let answer = answer.await?;
     i32::try_from(answer.topics.first()?.partitions.len()).ok()
 }
 
 /// Asks one broker after the other until one answers.
-async fn any_broker<T, F: Future<Output = Option<T>>>(ask: impl FnOnce(Wire) -> F + Clone) -> Option<T> {
-    for host in SOURCE.hosts {
+async fn any_broker<T, F: Future<Output = Option<T>>>(
+    side: Side,
+    ask: impl FnOnce(Wire) -> F + Clone,
+) -> Option<T> {
+    for host in side.registered().hosts {
         let Ok(wire) = Wire::connect(host, HOST).await else { continue };
         if let Some(answer) = (ask.clone())(wire).await {
             return Some(answer);

@@ -2,16 +2,21 @@
 //! throttles its client.
 
 use broker::Fault;
+use kafka_protocol::messages::add_partitions_to_txn_response::{
+    AddPartitionsToTxnPartitionResult, AddPartitionsToTxnTopicResult,
+};
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
-    DescribeConfigsRequest, DescribeProducersRequest, FetchRequest, FindCoordinatorRequest,
-    InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, MetadataRequest, ProduceRequest,
-    ProduceResponse,
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteRecordsRequest, DeleteRecordsResponse, DescribeConfigsRequest, DescribeProducersRequest,
+    EndTxnRequest, EndTxnResponse, FetchRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
+    MetadataRequest, ProduceRequest, ProduceResponse,
 };
 use kafka_protocol::protocol::Request;
 
@@ -165,6 +170,47 @@ impl Refuse for InitProducerIdRequest {
     fn refuse(&self, code: i16) -> Fault<InitProducerIdResponse> {
         let answer = InitProducerIdResponse::default().with_error_code(code);
         Fault::Answer(answer.with_producer_id((-1).into()).with_producer_epoch(-1))
+    }
+
+    throttled!();
+}
+
+impl Refuse for AddPartitionsToTxnRequest {
+    fn refuse(&self, code: i16) -> Fault<AddPartitionsToTxnResponse> {
+        let topics = self.v3_and_below_topics.iter().map(|topic| {
+            let rows = topic.partitions.iter().map(|partition| {
+                AddPartitionsToTxnPartitionResult::default()
+                    .with_partition_index(*partition)
+                    .with_partition_error_code(code)
+            });
+            AddPartitionsToTxnTopicResult::default()
+                .with_name(topic.name.clone())
+                .with_results_by_partition(rows.collect())
+        });
+        let answer = AddPartitionsToTxnResponse::default();
+        Fault::Answer(answer.with_results_by_topic_v3_and_below(topics.collect()))
+    }
+
+    throttled!();
+}
+
+impl Refuse for EndTxnRequest {
+    fn refuse(&self, code: i16) -> Fault<EndTxnResponse> {
+        Fault::Answer(EndTxnResponse::default().with_error_code(code))
+    }
+
+    throttled!();
+}
+
+impl Refuse for IncrementalAlterConfigsRequest {
+    fn refuse(&self, code: i16) -> Fault<IncrementalAlterConfigsResponse> {
+        let rows = self.resources.iter().map(|resource| {
+            AlterConfigsResourceResponse::default()
+                .with_error_code(code)
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone())
+        });
+        Fault::Answer(IncrementalAlterConfigsResponse::default().with_responses(rows.collect()))
     }
 
     throttled!();

@@ -14,8 +14,8 @@ pub struct Request {
     pub method: &'static str,
     pub target: String,
     pub body: Option<Value>,
-    /// What the judge makes of it.
-    pub asked: Option<Asked>,
+    /// What the judge makes of it: several where each is answered by itself.
+    pub asked: Vec<Asked>,
     /// It may be refused for what brokers say, or for what the node found out of a mirror.
     pub has_other_reasons: bool,
 }
@@ -35,7 +35,7 @@ pub const MIRRORS: &str = "/kafka/v3/clusters/-/links/-/mirrors?page_size=1000";
 
 impl Request {
     fn new(method: &'static str, target: String) -> Self {
-        Self { method, target, body: None, asked: None, has_other_reasons: false }
+        Self { method, target, body: None, asked: Vec::new(), has_other_reasons: false }
     }
 
     pub fn get(target: impl Into<String>) -> Self {
@@ -56,7 +56,7 @@ impl Request {
         let (name, cluster_id) = (cluster.name.to_owned(), cluster.id.to_owned());
         Self {
             body: Some(body),
-            asked: Some(Asked::CreateCluster { name, cluster_id, configs }),
+            asked: vec![Asked::CreateCluster { name, cluster_id, configs }],
             has_other_reasons: asks_brokers,
             ..Self::new("POST", format!("{CLUSTERS}?validate_cluster={asks_brokers}"))
         }
@@ -64,7 +64,7 @@ impl Request {
 
     pub fn delete_cluster(cluster: &Registered) -> Self {
         Self {
-            asked: Some(Asked::DeleteCluster { name: cluster.name.to_owned() }),
+            asked: vec![Asked::DeleteCluster { name: cluster.name.to_owned() }],
             ..Self::new("DELETE", format!("{CLUSTERS}/{}", cluster.name))
         }
     }
@@ -85,7 +85,7 @@ impl Request {
         );
         Self {
             body: Some(json!({"source_cluster_id": from.id, "configs": entries(&all)})),
-            asked: Some(Asked::CreateLink { link, source, configs: configs.clone() }),
+            asked: vec![Asked::CreateLink { link, source, configs: configs.clone() }],
             has_other_reasons: asks_brokers,
             ..Self::new("POST", target)
         }
@@ -100,7 +100,7 @@ impl Request {
         };
         Self {
             body: Some(body),
-            asked: Some(Asked::AlterLink { link: asked, key: key.to_owned(), value }),
+            asked: vec![Asked::AlterLink { link: asked, key: key.to_owned(), value }],
             ..Self::new("PUT", target)
         }
     }
@@ -113,30 +113,45 @@ impl Request {
         let (mirror, source_topic) = (named(link, mirror), source_topic.to_owned());
         Self {
             body: Some(body),
-            asked: Some(Asked::CreateMirror { mirror, source_topic }),
+            asked: vec![Asked::CreateMirror { mirror, source_topic }],
             has_other_reasons: true,
             ..Self::new("POST", format!("{}/mirrors", path(link)))
         }
     }
 
     pub fn pause(link: &Link, mirror: &str) -> Self {
-        Self { asked: Some(Asked::PauseMirror(named(link, mirror))), ..Self::act(link, mirror, "pause") }
+        Self::act(link, &[mirror], "pause", Asked::PauseMirror)
     }
 
     pub fn resume(link: &Link, mirror: &str) -> Self {
-        Self { asked: Some(Asked::ResumeMirror(named(link, mirror))), ..Self::act(link, mirror, "resume") }
+        Self::act(link, &[mirror], "resume", Asked::ResumeMirror)
     }
 
-    fn act(link: &Link, mirror: &str, what: &str) -> Self {
-        let target = format!("{}/mirrors:{what}", path(link));
-        Self { body: Some(json!({"mirror_topic_names": [mirror]})), ..Self::new("POST", target) }
+    pub fn promote(link: &Link, mirrors: &[&str]) -> Self {
+        Self::act(link, mirrors, "promote", Asked::PromoteMirror)
+    }
+
+    pub fn cancel_promotion(link: &Link, mirrors: &[&str]) -> Self {
+        Self::act(link, mirrors, "promote?cancel=true", Asked::CancelPromotion)
+    }
+
+    pub fn fail_over(link: &Link, mirrors: &[&str]) -> Self {
+        Self::act(link, mirrors, "failover", Asked::FailOverMirror)
+    }
+
+    fn act(link: &Link, mirrors: &[&str], what: &str, asked: fn(MirrorName) -> Asked) -> Self {
+        Self {
+            body: Some(json!({"mirror_topic_names": mirrors})),
+            asked: mirrors.iter().map(|mirror| asked(named(link, mirror))).collect(),
+            ..Self::new("POST", format!("{}/mirrors:{what}", path(link)))
+        }
     }
 
     /// With its topic at the destination, as `--delete-topic` has it, or without.
     pub fn delete_mirror(link: &Link, mirror: &str, with_topic: bool) -> Self {
         let target = format!("{}/mirrors/{mirror}?delete_topic={with_topic}", path(link));
         Self {
-            asked: Some(Asked::DeleteMirror(named(link, mirror))),
+            asked: vec![Asked::DeleteMirror(named(link, mirror))],
             has_other_reasons: with_topic,
             ..Self::new("DELETE", target)
         }

@@ -10,9 +10,10 @@ use crate::clusters::{Embedded, Side};
 use crate::faults::Kind;
 use crate::fleet_faults::{From, Way};
 use crate::history::{History, Key};
-use crate::mirrors::Mirrors;
+use crate::mirrors::{Mirror, Mirrors};
 use crate::operator;
 use crate::oracle::Oracle;
+use crate::stops::Stopped;
 use crate::struck::Struck;
 
 /// How long a broker is down whose crash undoes what it deleted.
@@ -26,6 +27,7 @@ pub struct Field {
     pub history: History,
     pub struck: Struck,
     pub oracle: Oracle,
+    pub stopped: Stopped,
     /// Of the fleet.
     pub nodes: &'static [&'static str],
     /// Of what lasts.
@@ -55,6 +57,7 @@ impl Field {
             history: History::default(),
             struck: Struck::default(),
             oracle,
+            stopped: Stopped::default(),
             nodes,
             endings: Vec::new(),
         }
@@ -177,6 +180,11 @@ impl Field {
         }
     }
 
+    /// Something is in the way of clusters or of the network.
+    pub fn is_disturbed(&self) -> bool {
+        !self.endings.is_empty()
+    }
+
     fn on(&self, side: Side, key: &Key, act: impl FnOnce(&mut broker::Partition)) {
         self.side(side).cluster.with(|state| state.partition_mut(&key.0, key.1).map(act));
     }
@@ -261,7 +269,8 @@ impl Field {
     /// Where the furthest behind of a source partition's mirrors ends; None where there are none, and where
     /// a mirror could still be filled up.
     fn mirrored(&self, key: &Key) -> Option<i64> {
-        let of_it = self.mirrors.iter().filter(|(_, mirror)| *mirror.source_topic == *key.0);
+        let follows = |mirror: &Mirror| *mirror.source_topic == *key.0 && !mirror.is_fenced();
+        let of_it = self.mirrors.iter().filter(|(_, mirror)| follows(mirror));
         let names: Vec<_> = of_it.map(|(name, _)| name.clone()).collect();
         self.destination.cluster.with(|state| {
             let end = |name: &std::sync::Arc<str>| Some(state.partition(name, key.1)?.log.end());

@@ -1,12 +1,13 @@
 //! The verifier: a client that, when all has come to rest, reads both clusters' logs over the wire from
 //! end to end. What it read is compared record by record, and with what producers were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use catalog::stop::StoppedPartition;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest, MetadataRequest};
@@ -16,6 +17,7 @@ use crate::clusters::Side;
 use crate::history::Key;
 use crate::mirrors::Mirrors;
 use crate::oracle::Oracle;
+use crate::stops::Stopped;
 use crate::struck::Struck;
 use crate::wire::{Wire, topic_name};
 
@@ -117,6 +119,59 @@ impl Verifier {
     }
 }
 
+/// A partition that isn't a mirror's any more.
+pub struct Ended {
+    pub key: Key,
+    pub source: Key,
+    pub end: StoppedPartition,
+}
+
+impl Verifier {
+    /// Compares each with its source as far as it was mirrored, and with what clients were told since.
+    /// Returns how many records were compared with the source.
+    ///
+    /// # Errors
+    /// The first difference, in words.
+    pub fn compare_ended(
+        &self,
+        ended: &[Ended],
+        struck: &Struck,
+        stopped: &Stopped,
+    ) -> Result<usize, String> {
+        let state = self.state();
+        let (sources, destinations) = state.read.as_ref().ok_or("the verifier hasn't read yet")?.as_ref()?;
+        let mut compared = 0;
+        for Ended { key, source, end } in ended {
+            let (topic, partition) = key;
+            // Its topic may be deleted by now.
+            let Some(mirror) = destinations.get(key).filter(|_| !struck.is_unclean_mirror(topic, *partition))
+            else {
+                continue;
+            };
+            let in_words = |why| format!("{topic}[{partition}], which has stopped: {why}");
+            if !struck.is_unclean_source(&source.0, source.1) {
+                let source = sources.get(source).ok_or_else(|| format!("{source:?} can't be read"))?;
+                let from = source.start.max(mirror.start);
+                compared += equal_within(source, mirror, from..end.records_end).map_err(in_words)?;
+            }
+            holds(mirror, &stopped.acknowledged().of(key)).map_err(in_words)?;
+            if stopped.is_idempotent(key) {
+                once(mirror, |record| stopped.was_sent(key, record)).map_err(in_words)?;
+            }
+        }
+        Ok(compared)
+    }
+}
+
+/// No record of these stands there twice.
+fn once(mirror: &Read, is_of_these: impl Fn(u64) -> bool) -> Result<(), String> {
+    let mut met = BTreeSet::new();
+    match mirror.records.iter().find(|(_, record)| is_of_these(**record) && !met.insert(**record)) {
+        None => Ok(()),
+        Some((offset, record)) => Err(format!("record {record:x} stands there again at offset {offset}")),
+    }
+}
+
 /// From where both logs hold records on they are equal up to their ends, which are equal. The mirror lacks
 /// none of its beginning, but where the source got records back that were gone. Returns how many records
 /// are equal.
@@ -127,14 +182,18 @@ fn equal(source: &Read, mirror: &Read, may_start_above: bool) -> Result<usize, S
     if source.end != mirror.end {
         return Err(format!("the source ends at offset {}, the mirror at {}", source.end, mirror.end));
     }
-    let from = source.start.max(mirror.start);
-    for offset in from..source.end {
+    equal_within(source, mirror, source.start.max(mirror.start)..source.end)
+}
+
+fn equal_within(source: &Read, mirror: &Read, offsets: std::ops::Range<i64>) -> Result<usize, String> {
+    let count = usize::try_from(offsets.end - offsets.start).unwrap_or_default();
+    for offset in offsets {
         let (theirs, ours) = (source.records.get(&offset), mirror.records.get(&offset));
         if theirs != ours || ours.is_none() {
             return Err(format!("at offset {offset} the source has {theirs:x?}, the mirror {ours:x?}"));
         }
     }
-    Ok(usize::try_from(source.end - from).unwrap_or_default())
+    Ok(count)
 }
 
 /// All that was acknowledged from the mirror's log start on is in it.

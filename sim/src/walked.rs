@@ -3,6 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use catalog::{MirrorStatus, NodeId};
+use consensus::Applied;
+
 use crate::history::Key;
 use crate::invariants::{in_flight, in_flight_by_link};
 use crate::judge::{Logs, Shown};
@@ -17,6 +20,8 @@ pub struct Walked {
     /// Whether a partition runs, and has bytes in flight, as of the last look.
     runs: bool,
     carries: bool,
+    /// It sees to the stop of a mirror.
+    stops: bool,
     /// Where mirrors start.
     starts: BTreeMap<Key, i64>,
 }
@@ -42,6 +47,13 @@ impl Walked {
         }
     }
 
+    pub fn sees_to_stops(&mut self, applied: &Applied, node: NodeId) {
+        let mirrors = applied.catalog.links.values().flat_map(|link| link.mirrors.values());
+        self.stops = mirrors.into_iter().any(|mirror| {
+            mirror.status == MirrorStatus::PendingStopped && mirror.is_fenced() && mirror.is_seen_to_by(node)
+        });
+    }
+
     /// The node ends, in whatever it was at.
     pub fn node_ends(&mut self) {
         if self.runs {
@@ -49,6 +61,9 @@ impl Walked {
         }
         if self.carries {
             tracing::info!("walked: the node ends with bytes in flight");
+        }
+        if std::mem::take(&mut self.stops) {
+            tracing::info!("walked: the node ends while it stops a mirror");
         }
     }
 

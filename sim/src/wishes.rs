@@ -1,6 +1,6 @@
 //! What the operator wants next, by the catalog that it finds and by chance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +19,15 @@ const FOUNDING_PAUSE_MS: u64 = 500;
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// Of a hundred answers, after so many it also looks at something.
 const LOOK_PERCENT: u64 = 25;
+/// At once, at most.
+const SEVERAL_MAX: u64 = 3;
 
 pub struct Wishes {
     chance: Chance,
     looks: Chance,
+    stops: Chance,
+    /// Of a hundred wishes, about mirrors that are to stop.
+    stops_percent: u64,
     time: Time,
     /// Until then it has wishes.
     until: Duration,
@@ -43,6 +48,8 @@ impl Wishes {
         Self {
             chance: Chance::of(options.seed, "operator"),
             looks: Chance::of(options.seed, "operator's looks"),
+            stops: Chance::of(options.seed, "operator's stops"),
+            stops_percent: options.stops.wishes_percent,
             time,
             until: options.busy,
             pause: options.busy / u32::try_from(options.commands).unwrap_or(u32::MAX),
@@ -92,6 +99,11 @@ impl Wishes {
         if self.time.elapsed() >= self.until {
             return self.tidy(catalog);
         }
+        if self.stops.percent(self.stops_percent)
+            && let Some(request) = self.stop(catalog)
+        {
+            return Some(request);
+        }
         // Mirrors run to a cluster that answers, and are asked for to the other one as well.
         let to = if self.chance.percent(90) { DESTINATION } else { UNREACHABLE };
         let link = catalog.links.values().find(|link| *link.destination == *to.name)?.clone();
@@ -115,6 +127,37 @@ impl Wishes {
                     false => Request::delete_cluster(&cluster),
                 }
             }
+        })
+    }
+
+    /// Promotes some mirrors, cancels that, or fails them over; now and then what makes no sense, or again.
+    fn stop(&mut self, catalog: &Catalog) -> Option<Request> {
+        let link = catalog.links.values().find(|link| *link.destination == *DESTINATION.name)?;
+        let chance = &mut self.stops;
+        let is_to_stop = |mirror: &&Arc<MirrorTopic>| mirror.stop.is_some();
+        let (stopping, mut running): (Vec<_>, Vec<_>) = link.mirrors.values().partition(is_to_stop);
+        // What isn't set up can't be stopped, and is asked for seldom.
+        if chance.percent(90) {
+            running.retain(|mirror| mirror.producer.is_some());
+        }
+        let what = chance.between(0..=99);
+        // To cancel one there must be one; to do it twice, too.
+        let again_percent = if (50..65).contains(&what) { 80 } else { 20 };
+        let from = if chance.percent(again_percent) { &stopping } else { &running };
+        let from = if from.is_empty() { if running.is_empty() { &stopping } else { &running } } else { from };
+        let count = if chance.percent(25) { chance.between(2..=SEVERAL_MAX) } else { 1 };
+        let mut chosen = BTreeSet::new();
+        for _ in 0..count.min(from.len() as u64) {
+            chosen.insert(&*chance.pick(from).name);
+        }
+        let names: Vec<&str> = chosen.into_iter().collect();
+        if names.is_empty() {
+            return None;
+        }
+        Some(match what {
+            0..50 => Request::promote(link, &names),
+            50..65 => Request::cancel_promotion(link, &names),
+            _ => Request::fail_over(link, &names),
         })
     }
 
@@ -179,7 +222,9 @@ impl Wishes {
         if let Some(node) = catalog.nodes.iter().find_map(drains) {
             return Some(Request::undrain(node));
         }
-        let runs = |mirror: &Arc<MirrorTopic>| mirror.partitions.iter().any(|p| p.failure.is_none());
+        let runs = |mirror: &Arc<MirrorTopic>| {
+            mirror.stop.is_none() && mirror.partitions.iter().any(|p| p.failure.is_none())
+        };
         (!link.mirrors.values().any(runs)).then(|| self.mirror(link))
     }
 

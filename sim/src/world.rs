@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
-use catalog::MirrorStatus;
+use catalog::{MirrorStatus, MirrorTopic, NodeId};
 use consensus::Applied;
 use turmoil::Sim;
 
@@ -25,7 +25,7 @@ use crate::oracle::Oracle;
 use crate::producer::{self, Producers};
 use crate::strike::Field;
 use crate::time::Time;
-use crate::verifier::{self, Verifier};
+use crate::verifier::{self, Ended, Verifier};
 use crate::walked::Walked;
 
 /// Hosts run this long one after the other; messages arrive between.
@@ -54,6 +54,7 @@ pub struct World<'a> {
     faults: Vec<Fault>,
     /// Not yet laid; the next one last, and not before then.
     ambushes: (Vec<Ambush>, Duration),
+    stop_ambushes: Vec<Ambush>,
     walked: Walked,
     catching_up: CatchingUp,
     steps: u64,
@@ -84,8 +85,12 @@ impl World<'_> {
         }
         let mood = options.mood;
         sim.host(UNREACHABLE.hosts[0], move || clusters::stand_in(mood));
-        let producers =
-            Producers { options: options.clone(), time: time.clone(), oracle: field.oracle.clone() };
+        let producers = Producers {
+            options: options.clone(),
+            time: time.clone(),
+            oracle: field.oracle.clone(),
+            stopped: field.stopped.clone(),
+        };
         producers.preload(&field.source);
         sim.host(producer::HOST, move || producers.clone().run());
         let consumers = Consumers {
@@ -117,6 +122,7 @@ impl World<'_> {
         sim.host(operator::HOST, move || person.clone().work(seats.clone(), hearing.clone()));
         let faults = options.faults.iter().rev().cloned().collect();
         let ambushes = (options.ambushes.clone(), Duration::ZERO);
+        let stop_ambushes = options.stops.ambushes.clone();
         Self {
             options,
             sim,
@@ -128,6 +134,7 @@ impl World<'_> {
             verifier,
             faults,
             ambushes,
+            stop_ambushes,
             walked: Walked::default(),
             catching_up: CatchingUp::default(),
             steps: 0,
@@ -169,7 +176,8 @@ impl World<'_> {
             return now >= self.last_moment();
         }
         self.look_whether_it_gets_on(now);
-        let has_come_right = self.operator.is_done() && self.has_come_right();
+        let is_at_rest = self.field.stopped.is_at_rest(self.options.stops.has_clients);
+        let has_come_right = self.operator.is_done() && is_at_rest && self.has_come_right();
         if has_come_right {
             self.operator.rest();
             self.verifier.ask();
@@ -198,7 +206,7 @@ impl World<'_> {
     fn has_come_right(&self) -> bool {
         let Ok((applied, facts)) = self.fleet.stands() else { return false };
         let mut found = false;
-        with_logs(&self.field, |logs| {
+        with_logs(&self.field, self.sim.elapsed(), |logs| {
             found = invariants::has_come_right(logs, &self.shown(&facts, &applied)).is_ok();
         });
         found
@@ -231,8 +239,12 @@ impl World<'_> {
 
     fn look(&mut self) {
         self.steps += 1;
-        if self.fleet.look_at_catalogs(&self.judge, &mut self.field, self.sim.elapsed()) {
+        let news = self.fleet.look_at_catalogs(&self.judge, &mut self.field, self.sim.elapsed());
+        if news.has_prefix {
             self.lay_ambush();
+        }
+        for (topic, owner) in news.to_stop {
+            self.lay_ambush_of_stop(&topic, owner);
         }
         if self.steps.is_multiple_of(LOOK_EVERY_STEPS) {
             self.look_at_logs();
@@ -251,13 +263,34 @@ impl World<'_> {
         };
         tracing::info!("ambush: {ambush}");
         *from = now + AMBUSH_EVERY;
-        let fault = Fault { at: now + ambush.after, kind: ambush.kind };
+        self.insert(Fault { at: now + ambush.after, kind: ambush.kind });
+    }
+
+    /// A mirror is about to be fenced.
+    fn lay_ambush_of_stop(&mut self, topic: &str, owner: Option<NodeId>) {
+        let now = self.sim.elapsed();
+        if self.field.is_disturbed() || self.fleet.is_any_down() {
+            tracing::info!("walked: {topic} is to stop while faults last");
+        }
+        let Some(mut ambush) = self.stop_ambushes.pop().filter(|of| now + of.after < self.options.busy)
+        else {
+            return;
+        };
+        if let Some(place) = owner.and_then(|owner| self.fleet.place_of(owner)) {
+            ambush.kind.aim(place);
+        }
+        tracing::info!("ambush of a stop: {:?} later {}", ambush.after, ambush.kind);
+        self.insert(Fault { at: now + ambush.after, kind: ambush.kind });
+    }
+
+    fn insert(&mut self, fault: Fault) {
         let place = self.faults.partition_point(|later| later.at > fault.at);
         self.faults.insert(place, fault);
     }
 
     fn look_at_logs(&mut self) {
-        let Field { source, destination, history, struck, .. } = &mut self.field;
+        let Field { source, destination, mirrors, history, struck, .. } = &mut self.field;
+        destination.cluster.with(|state| mirrors.look_for_fences(state));
         for given_up in destination.mischief.take_given_up() {
             tracing::info!("cluster south: {given_up:?} is told to be for a person to see to");
             struck.given_up(given_up);
@@ -266,7 +299,7 @@ impl World<'_> {
             tracing::info!("cluster north: {}[{}] shows deleted records again", key.0, key.1);
             struck.undeleted(key);
         }
-        with_logs(&self.field, |logs| {
+        with_logs(&self.field, self.sim.elapsed(), |logs| {
             self.judge.see(Seen::Logs(logs));
             self.walked.look_at_logs(logs);
         });
@@ -278,16 +311,25 @@ impl World<'_> {
         let (applied, facts) = self.fleet.stands().map_err(|why| anyhow!("LV-1 is violated: {why}"))?;
         self.look_at_logs();
         let shown = self.shown(&facts, &applied);
-        with_logs(&self.field, |logs| self.judge.see(Seen::End(logs, &shown)));
+        with_logs(&self.field, self.sim.elapsed(), |logs| self.judge.see(Seen::End(logs, &shown)));
         if let Some(violation) = self.judge.violation() {
             bail!(violation);
         }
-        let Field { mirrors, oracle, struck, .. } = &self.field;
+        let Field { mirrors, oracle, struck, stopped, .. } = &self.field;
         let running = running(&applied);
         tracing::info!("verifier: compares {} mirror partitions", running.len());
         let compared = self.verifier.compare(&running, mirrors, oracle, struck);
         let compared = compared.map_err(|why| anyhow!("the verifier: {why}"))?;
         tracing::info!("verifier: {compared} records are as at the source");
+        let ended = ended(&applied);
+        let compared_ended = self.verifier.compare_ended(&ended, struck, stopped);
+        let compared_ended = compared_ended.map_err(|why| anyhow!("the verifier: {why}"))?;
+        if !ended.is_empty() {
+            let count = ended.len();
+            tracing::info!(
+                "verifier: of {count} partitions that have stopped, {compared_ended} records are, too"
+            );
+        }
         // Faults may have stopped every mirror there was; nothing else may leave nothing to compare.
         ensure!(compared > 0 || running.is_empty(), "no record was mirrored: this run proves nothing");
         Ok(())
@@ -305,20 +347,40 @@ fn field(options: &Arc<Options>, time: &Time, nodes: &'static [&'static str]) ->
     field
 }
 
-fn with_logs(field: &Field, act: impl FnOnce(&Logs<'_>)) {
-    let Field { source, destination, mirrors, history, struck, .. } = field;
+fn with_logs(field: &Field, at: Duration, act: impl FnOnce(&Logs<'_>)) {
+    let Field { source, destination, mirrors, history, struck, stopped, .. } = field;
     source.cluster.with(|source| {
-        destination.cluster.with(|destination| act(&Logs { source, destination, mirrors, history, struck }));
+        destination.cluster.with(|destination| {
+            act(&Logs { source, destination, mirrors, history, struck, stopped, at });
+        });
     });
 }
 
 /// Mirror partitions between the two clusters with data that didn't stop.
 fn running(applied: &Applied) -> Vec<Key> {
     let links = applied.catalog.links.values().filter(|link| *link.destination == *DESTINATION.name);
-    let mirrors = links.flat_map(|link| link.mirrors.values()).filter(|m| m.status != MirrorStatus::Paused);
+    let runs =
+        |mirror: &&Arc<MirrorTopic>| !matches!(mirror.status, MirrorStatus::Paused | MirrorStatus::Stopped);
+    let mirrors = links.flat_map(|link| link.mirrors.values()).filter(runs);
     let partitions = mirrors.flat_map(|mirror| {
         let partitions = (0..).zip(&mirror.partitions).filter(|(_, partition)| partition.failure.is_none());
         partitions.map(|(index, _)| (mirror.name.to_string(), index))
+    });
+    partitions.collect()
+}
+
+/// Partitions that were mirrors between the two clusters with data, and where they ended as that.
+fn ended(applied: &Applied) -> Vec<Ended> {
+    let links = applied.catalog.links.values().filter(|link| *link.destination == *DESTINATION.name);
+    let mirrors = links.flat_map(|link| link.mirrors.values());
+    let mirrors = mirrors.filter(|mirror| mirror.status == MirrorStatus::Stopped);
+    let partitions = mirrors.flat_map(|mirror| {
+        let ends = mirror.stop.iter().flat_map(|stop| &stop.ends);
+        (0..).zip(ends).map(|(index, end)| Ended {
+            key: (mirror.name.to_string(), index),
+            source: (mirror.source_topic.to_string(), index),
+            end: *end,
+        })
     });
     partitions.collect()
 }

@@ -28,18 +28,24 @@ pub enum Progress {
 
 #[derive(Debug, Default)]
 pub struct CatchUp {
-    /// By partition: the source's log end, and since when it is there.
+    /// By partition: the source's log end, and when that was known.
     seen: BTreeMap<u32, (i64, Instant)>,
 }
 
 impl CatchUp {
-    /// One look at all partitions; none: it couldn't be seen.
-    pub fn looked(&mut self, now: Instant, partitions: &BTreeMap<u32, Option<Ends>>) -> Progress {
+    /// One look at all partitions; none: it couldn't be seen. The source's ends are those of a moment between
+    /// `asked` and `answered`: an answer that comes late says nothing of what came at the source meanwhile.
+    pub fn looked(
+        &mut self,
+        asked: Instant,
+        answered: Instant,
+        partitions: &BTreeMap<u32, Option<Ends>>,
+    ) -> Progress {
         let mut unknown = Vec::new();
         let mut behind = Vec::new();
         let mut moving = Vec::new();
         let mut lag = 0;
-        let mut quiet_at = now;
+        let mut quiet_at = asked;
         for (partition, ends) in partitions {
             let Some(ends) = ends else {
                 // What happened there meanwhile isn't known.
@@ -47,12 +53,12 @@ impl CatchUp {
                 unknown.push(*partition);
                 continue;
             };
-            let (end, since) = self.seen.entry(*partition).or_insert((ends.source, now));
+            let (end, since) = self.seen.entry(*partition).or_insert((ends.source, answered));
             if *end != ends.source {
-                (*end, *since) = (ends.source, now);
+                (*end, *since) = (ends.source, answered);
             }
             let until = *since + QUIET;
-            if now < until {
+            if asked < until {
                 quiet_at = quiet_at.max(until);
                 moving.push(*partition);
             }
@@ -68,7 +74,7 @@ impl CatchUp {
             return Progress::Waits(format!("{} to catch up: {lag} offsets", named(&behind)));
         }
         if !moving.is_empty() {
-            let left = quiet_at.saturating_duration_since(now).as_secs_f32();
+            let left = quiet_at.saturating_duration_since(asked).as_secs_f32();
             let message = format!(
                 "the source to be quiet: the end of {} moved within the last {} s; {left:.0} s more if nothing comes",
                 named(&moving),
@@ -96,7 +102,7 @@ mod tests {
 
     fn look(catch_up: &mut CatchUp, now: Instant, ends: &[Option<(i64, i64)>]) -> Progress {
         let ends = ends.iter().map(|e| e.map(|(mirror, source)| Ends { mirror, source }));
-        catch_up.looked(now, &(0..).zip(ends).collect())
+        catch_up.looked(now, now, &(0..).zip(ends).collect())
     }
 
     fn waits_for(progress: Progress, what: &str) {
@@ -125,6 +131,19 @@ mod tests {
         waits_for(look(&mut catch_up, moved, &[Some((6, 6))]), "partition 0 moved");
         waits_for(look(&mut catch_up, start + QUIET, &[Some((6, 6))]), "9 s more");
         assert_eq!(look(&mut catch_up, moved + QUIET, &[Some((6, 6))]), Progress::Done);
+    }
+
+    /// Of a look that was asked for early and answered late, nobody knows what came after it was asked.
+    #[test]
+    fn an_answer_that_came_late_does_not_tell_that_the_source_was_quiet_until_then() {
+        let (start, mut catch_up) = (Instant::now(), CatchUp::default());
+        let ends = [(0, Some(Ends { mirror: 5, source: 5 }))].into();
+        let mut look = |asked, answered| catch_up.looked(start + asked, start + answered, &ends);
+        let s = Duration::from_secs;
+        waits_for(look(s(0), s(2)), "partition 0 moved");
+        waits_for(look(s(3), s(30)), "9 s more");
+        waits_for(look(s(11), s(11)), "1 s more");
+        assert_eq!(look(s(12), s(13)), Progress::Done);
     }
 
     /// Also one that ends below the mirror: that partition is about to fail, and isn't caught up.

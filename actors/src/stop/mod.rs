@@ -84,7 +84,7 @@ impl Stopping {
         let mut state = CatchUp::default();
         while let Some(mirror) = self.mirror(false) {
             let progress = match self.look(&mirror).await {
-                Ok(ends) => state.looked(Instant::now(), &ends),
+                Ok((asked, ends)) => state.looked(asked, Instant::now(), &ends),
                 Err(waits_for) => {
                     // Nothing is known of what the source did meanwhile.
                     state = CatchUp::default();
@@ -110,8 +110,8 @@ impl Stopping {
         self.observatory.set_waiting(&self.key, None);
     }
 
-    /// Log ends of every partition, the mirror's first.
-    async fn look(&self, mirror: &MirrorTopic) -> Result<BTreeMap<u32, Option<Ends>>, String> {
+    /// Log ends of every partition, the mirror's first, and when the source was asked for its own.
+    async fn look(&self, mirror: &MirrorTopic) -> Result<(Instant, BTreeMap<u32, Option<Ends>>), String> {
         let unsettled = |p: &catalog::model::MirrorPartition| p.prefix.is_some_and(|prefix| !prefix.settled);
         if self.is_link_paused() {
             return Err("the link to be resumed".into());
@@ -141,13 +141,14 @@ impl Stopping {
         // What followers may still lose isn't there yet; at the source it counts all the same.
         let ours = ends(destination, mirror_topic, &mirror.name, Kind::HighWatermark).await;
         let ours = ours.map_err(|e| format!("the destination: {e}"))?;
+        let asked = Instant::now();
         let theirs = ends(source, source_topic, &mirror.source_topic, Kind::LogEnd).await;
         let theirs = theirs.map_err(|e| format!("the source: {e}"))?;
         let both = |partition: &u32| {
             let (mirror, source) = (*ours.get(partition)?, *theirs.get(partition)?);
             Some(Ends { mirror, source })
         };
-        Ok((0..count as u32).map(|partition| (partition, both(&partition))).collect())
+        Ok((asked, (0..count as u32).map(|partition| (partition, both(&partition))).collect()))
     }
 
     /// Until the mirror has STOPPED, or isn't this node's to stop any more.

@@ -8,11 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use catalog::{Catalog, Cluster, Link, LinkId, MirrorStatus, MirrorTopic};
+use catalog::{Catalog, Cluster, Link, LinkId, MirrorTopic};
 
 use super::Invariant;
 use crate::asked::{Asked, LinkName, mirror};
 use crate::judge::Seen;
+use crate::life::{self, Way};
 
 #[derive(Default)]
 pub struct Durable {
@@ -40,6 +41,8 @@ impl Submitted {
     }
 }
 
+/// There is no such mirror.
+const NOT_FOUND: u64 = 404;
 /// More are taken for lost: none was ever under way so long.
 const DOUBTS_MAX: usize = 6;
 
@@ -64,8 +67,13 @@ fn asked(catalog: &Catalog) -> BTreeSet<String> {
         format!("link {name} from {source:?} to {destination} {configs:?}")
     };
     let mirror = |l: &Arc<Link>, m: &Arc<MirrorTopic>| {
-        let paused = if m.status == MirrorStatus::Paused { ", paused" } else { "" };
-        format!("{}{paused}", mirror(&l.name, &m.name, &m.source_topic))
+        let way = match life::way(m) {
+            Way::Runs => "",
+            Way::Paused => ", paused",
+            Way::CatchesUp => ", is promoted",
+            Way::Ends => ", is stopped for good",
+        };
+        format!("{}{way}", mirror(&l.name, &m.name, &m.source_topic))
     };
     let links = catalog.links.values();
     let mirrors = links.clone().flat_map(|l| l.mirrors.values().map(move |m| mirror(l, m)));
@@ -114,7 +122,10 @@ impl Durable {
     /// With `then` taken at last, this was found.
     fn found(&mut self, then: Option<&Submitted>, found: &Catalog) -> Result<(), String> {
         let wanted = asked(found);
-        let matching = self.possible(then).find(|(catalog, _)| asked(catalog) == wanted);
+        let matching = self.possible(then).find_map(|(mut catalog, doubts)| {
+            life::follow(&mut catalog, found);
+            (asked(&catalog) == wanted).then_some((catalog, doubts))
+        });
         let Some((model, doubts)) = matching else {
             let expected = asked(&self.model);
             return Err(format!("acknowledged was {expected:?}, then {then:?}; found {wanted:?}"));
@@ -144,10 +155,10 @@ impl Invariant for Durable {
                 self.open = Some(Submitted { over: over.collect(), asked: asked.clone() });
             }
             Seen::NotProposed => self.open = None,
-            Seen::Refused(refusal) => {
+            Seen::Refused(code, refusal) => {
                 let refused = self.open.take().ok_or("an answer to nothing")?;
-                // What the node itself found out about a mirror may forbid this one.
-                let may_be = matches!(refused.asked, Asked::PauseMirror { .. })
+                // What the product does with a mirror by itself may forbid these: `mirror_states.rs` knows.
+                let may_be = (refused.asked.mirror().is_some() && code != NOT_FOUND)
                     || self.possible(None).any(|(mut catalog, _)| !refused.apply(&mut catalog));
                 if !may_be {
                     return Err(format!("{:?} was refused, and could be taken: {refusal}", refused.asked));
@@ -171,7 +182,12 @@ impl Invariant for Durable {
                     return Err(format!("acknowledged was {expected:?}; the API lists {listed:?}"));
                 }
             }
-            Seen::Applied(_) | Seen::Owners(..) | Seen::Logs(_) | Seen::Shown(_) | Seen::End(..) => {}
+            Seen::Asking
+            | Seen::Applied(_)
+            | Seen::Owners(..)
+            | Seen::Logs(_)
+            | Seen::Shown(_)
+            | Seen::End(..) => {}
         }
         Ok(())
     }
@@ -231,11 +247,11 @@ mod tests {
     fn a_refusal_without_a_reason_is_seen() {
         let mut invariant = Durable::default();
         assert_eq!(invariant.see(Seen::Submitting(&cluster("a"))), Ok(()));
-        assert!(invariant.see(Seen::Refused("exists")).is_err());
+        assert!(invariant.see(Seen::Refused(409, "exists")).is_err());
         assert_eq!(invariant.see(Seen::Submitting(&cluster("a"))), Ok(()));
         assert_eq!(invariant.see(Seen::Acknowledged(Some(&holding(&["a"])))), Ok(()));
         assert_eq!(invariant.see(Seen::Submitting(&cluster("a"))), Ok(()));
-        assert_eq!(invariant.see(Seen::Refused("exists")), Ok(()));
+        assert_eq!(invariant.see(Seen::Refused(409, "exists")), Ok(()));
     }
 
     fn link(id: &str, age_ms: &str) -> Applied {
@@ -311,5 +327,28 @@ mod tests {
         }
         let mut invariant = with_link();
         assert!(invariant.see(Seen::Listed(&all)).is_err());
+    }
+
+    #[test]
+    fn a_promotion_that_was_acknowledged_ends_or_is_cancelled_or_fails() {
+        let promote = Asked::PromoteMirror(life::tests::name());
+        let found = |catalog| {
+            let mut invariant = Durable::default();
+            let founding = life::tests::founding();
+            for (count, asked) in founding.iter().enumerate() {
+                let mut catalog = Catalog::default();
+                assert!(founding[..=count].iter().all(|asked| asked.apply(&mut catalog, &[])));
+                invariant.see(Seen::Submitting(asked))?;
+                invariant.see(Seen::Acknowledged(Some(&Applied { index: 1, catalog })))?;
+            }
+            invariant.see(Seen::Submitting(&promote))?;
+            invariant.see(Seen::Acknowledged(None))?;
+            invariant.see(Seen::Settled(&Applied { index: 2, catalog }))
+        };
+        let mut promoted = life::tests::after(std::slice::from_ref(&promote));
+        assert_eq!(found(promoted.clone()), Ok(()));
+        life::tests::fence(&mut promoted);
+        assert_eq!(found(promoted), Ok(()));
+        assert!(found(life::tests::after(&[])).is_err(), "nobody cancelled it");
     }
 }

@@ -42,6 +42,9 @@ pub fn has_come_right(logs: &Logs<'_>, shown: &Shown<'_>) -> Result<(), String> 
 
 fn mirror_runs(link: &Link, mirror: &MirrorTopic, logs: &Logs<'_>, shown: &Shown<'_>) -> Result<(), String> {
     let name = &mirror.name;
+    if mirror.status == MirrorStatus::Stopped {
+        return Ok(());
+    }
     let source = logs.source.topic(&mirror.source_topic).ok_or("no source topic")?;
     let (has, wants) = (mirror.partitions.len(), source.partitions.len());
     if has != wants {

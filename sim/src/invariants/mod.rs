@@ -5,6 +5,8 @@
 
 mod ct_1;
 mod ct_2;
+mod ct_3;
+mod ct_4;
 mod ct_5;
 mod ct_6;
 mod dp_1;
@@ -13,6 +15,8 @@ mod dp_3;
 mod dp_4;
 mod dp_5;
 mod lv_1;
+mod lv_2;
+mod mirror_states;
 mod ow_1;
 #[cfg(test)]
 mod tests;
@@ -37,8 +41,11 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
     vec![
         Box::<ct_1::EqualIndex>::default(),
         Box::<ct_2::EpochsRise>::default(),
+        Box::<ct_3::NothingOfOurs>::default(),
+        Box::<ct_4::HoldsAll>::default(),
         Box::<ct_5::Clamped>::default(),
         Box::<ct_6::Durable>::default(),
+        Box::<mirror_states::AsWritten>::default(),
         Box::<OfEach<dp_1::InOrderImage>>::default(),
         Box::<dp_1::NothingCut>::default(),
         Box::<OfEach<dp_2::NoneTwice>>::default(),
@@ -46,6 +53,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<dp_4::NeverBack>::default(),
         Box::<dp_5::WithinCredit>::default(),
         Box::<ow_1::Untouched>::default(),
+        Box::<lv_2::Finishes>::default(),
         Box::<lv_1::ComesRight>::default(),
     ]
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::credit::CreditLimits;
 use actors::observe::PartitionView;
@@ -15,6 +16,7 @@ use crate::history::History;
 use crate::judge::{Logs, Row, Seen, Shown};
 use crate::mirrors::Mirrors;
 use crate::options::Memory;
+use crate::stops::Stopped;
 use crate::struck::Struck;
 
 const TOPIC: &str = "orders";
@@ -71,7 +73,9 @@ fn shown_logs(
     source.with(|state| history.take(state));
     source.with(|source| {
         mirror.with(|destination| {
-            let logs = Logs { source, destination, mirrors: &mirrors, history, struck: &struck };
+            let (stopped, at) = (Stopped::default(), Duration::ZERO);
+            let stopped = &stopped;
+            let logs = Logs { source, destination, mirrors: &mirrors, history, struck: &struck, stopped, at };
             let violated = invariants
                 .iter_mut()
                 .filter_map(|invariant| invariant.see(Seen::Logs(&logs)).is_err().then_some(invariant.id()));

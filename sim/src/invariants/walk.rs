@@ -61,16 +61,17 @@ impl<J: Judging> Invariant for OfEach<J> {
 impl<J: Judging> Walked<J> {
     fn walk(&mut self, image: &Image<'_>) -> Result<(), String> {
         let log = &image.partition.log;
-        if log.end() < self.to {
+        if image.end < self.to {
             *self = Self::default();
         }
         let from = self.to;
         let mut batches = Vec::new();
-        for batch in log.batches().rev().take_while(|batch| batch.header.last_offset() >= from) {
+        let new = log.batches().rev().take_while(|batch| batch.header.last_offset() >= from);
+        for batch in new.filter(|batch| batch.header.base_offset < image.end) {
             batches.push(Stored::read(&batch.bytes).ok_or("half a batch")?.0);
         }
         batches.reverse();
-        self.to = log.end();
+        self.to = image.end;
         self.judging.judge(image, &New { from, batches })
     }
 }
