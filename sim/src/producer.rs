@@ -86,11 +86,13 @@ impl Producers {
             clients::come_to_what_has_stopped(&self);
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        while self.options.stops.has_clients {
+        if !self.options.stops.has_clients {
+            return std::future::pending().await;
+        }
+        loop {
             clients::come_to_what_has_stopped(&self);
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        std::future::pending().await
     }
 
     pub fn producer(&self, topic: &SourceTopic, partition: i32) -> Producer {

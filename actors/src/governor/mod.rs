@@ -1,7 +1,7 @@
 //! The governor: mirroring takes what a destination has to spare (SPEC section 6, ADR 11).
 //!
 //! One for each destination cluster on each node, over all links there. Looks at what clients write and hears how
-//! long our requests take; [`Control`] makes a budget of it, which appenders ask before they send. Never in the way of
+//! long our requests take; `Control` makes a budget of it, which appenders ask before they send. Never in the way of
 //! what is under way, never a reason for a partition to stop.
 
 mod bucket;

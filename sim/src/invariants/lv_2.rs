@@ -24,11 +24,12 @@ impl Invariant for Finishes {
 }
 
 fn is_through(applied: &Applied) -> Result<(), String> {
-    for link in applied.catalog.links.values() {
-        for mirror in link.mirrors.values().filter(|mirror| mirror.status == MirrorStatus::PendingStopped) {
-            let stop = mirror.stop.as_ref().map(|stop| (stop.kind, stop.fenced_at_ms));
-            return Err(format!("{} of link {} is still to stop: {stop:?}", mirror.name, link.name));
-        }
-    }
-    Ok(())
+    let links = applied.catalog.links.values();
+    let mut mirrors = links.flat_map(|link| link.mirrors.values().map(move |mirror| (link, mirror)));
+    let Some((link, mirror)) = mirrors.find(|(_, mirror)| mirror.status == MirrorStatus::PendingStopped)
+    else {
+        return Ok(());
+    };
+    let stop = mirror.stop.as_ref().map(|stop| (stop.kind, stop.fenced_at_ms));
+    Err(format!("{} of link {} is still to stop: {stop:?}", mirror.name, link.name))
 }
