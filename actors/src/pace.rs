@@ -15,6 +15,9 @@ pub const CAP: &str = "throughput.max.bytes.per.second";
 /// Link configs that are heard here at once.
 pub const KEYS: [&str; 2] = [CLIENTS_FIRST, CAP];
 
+/// What is believed of a throttle time: brokers mean seconds (`quota.window.num`, `quota.window.size.seconds`).
+const MUTED_MAX: Duration = Duration::from_secs(60);
+
 /// A cap may be raised meanwhile.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
@@ -117,7 +120,7 @@ impl LinkPace {
 
     /// As the link's configs say, of which `node` runs a part.
     pub fn set(&self, link: &Link, node: NodeId) {
-        let minds_clients = link.configs.get(CLIENTS_FIRST).is_none_or(|value| value != "false");
+        let minds_clients = link.configs.get(CLIENTS_FIRST).is_none_or(|value| value.trim() != "false");
         self.minds_clients.store(minds_clients, Ordering::Relaxed);
         let cap = link.configs.get(CAP).and_then(|value| value.trim().parse().ok());
         let assignments = || {
@@ -181,7 +184,7 @@ impl Pace {
     /// One was answered after so long, with so much throttle time.
     pub fn answered(&mut self, now: Instant, after: Duration, throttle: Duration) {
         if !throttle.is_zero() {
-            self.muted_until = Some(now + throttle);
+            self.muted_until = Some(now + throttle.min(MUTED_MAX));
         }
         if let Some(governor) = self.link.governor() {
             governor.answered(after, throttle);
@@ -242,5 +245,14 @@ mod tests {
         assert_eq!(until - now, Duration::from_millis(700));
         assert_eq!(pace.wait_until(until), None);
         assert_eq!(link.held(Reason::Quota), Duration::from_millis(700));
+    }
+
+    /// Found by reading: a broker's word could have stopped an appender for 24 days.
+    #[tokio::test(start_paused = true)]
+    async fn a_throttle_time_is_believed_for_a_minute() {
+        let mut pace = Pace::new(LinkPace::new(None), 1);
+        let now = Instant::now();
+        pace.answered(now, Duration::from_millis(3), Duration::from_millis(i32::MAX as u64));
+        assert_eq!(pace.wait_until(now), Some(now + MUTED_MAX));
     }
 }

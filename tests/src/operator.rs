@@ -12,7 +12,6 @@ use crate::wire::{Api, Connection, Cursor, Metadata, PartitionMetadata, put_stri
 
 const ELECT_LEADERS: Api = Api { name: "ElectLeaders", key: 43, version: 1 };
 const INCREMENTAL_ALTER_CONFIGS: Api = Api { name: "IncrementalAlterConfigs", key: 44, version: 0 };
-
 const ALTER_CLIENT_QUOTAS: Api = Api { name: "AlterClientQuotas", key: 49, version: 0 };
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Between two decisions.
 pub const STEP: Duration = Duration::from_millis(250);
 
-/// Mirroring's own, whatever clients do: an idle cluster's lag can then shrink, and a busy one's isn't hurt.
+/// Mirroring's own, whatever clients do (LV-3).
 pub const FLOOR_BYTES_PER_SECOND: u64 = 1024 * 1024;
 /// More than any node sends: as good as no limit.
 const CEILING_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024 * 1024;

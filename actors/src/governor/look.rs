@@ -10,7 +10,7 @@ use kafka::{Client, Error, Metadata, log_dirs, offsets};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::clients::{Growth, Sizes, told};
+use super::clients::{Growth, Sizes, Unit};
 use super::{Budget, Clients, Shared};
 
 /// Between two looks while nothing is held back, and while clients are there or may be.
@@ -40,12 +40,11 @@ pub(super) async fn at_clients(shared: &Shared) {
     loop {
         let mut partitions = 0;
         if let Some(client) = shared.client() {
-            let (seen, in_bytes) = looks.look(&client).await;
+            let (unit, seen) = looks.look(&client).await;
             let clients = match seen {
                 Ok(sizes) => {
                     partitions = sizes.len();
-                    let grown = looks.growth.seen(shared.now(), sizes, &mirrors(shared));
-                    grown.map(|grown| told(grown, in_bytes))
+                    looks.growth.seen(shared.now(), unit, sizes, &mirrors(shared))
                 }
                 Err(error) => {
                     tracing::debug!(cluster = %shared.cluster_id, %error, "what clients write can't be seen");
@@ -66,23 +65,18 @@ pub(super) async fn at_clients(shared: &Shared) {
 }
 
 impl Looks {
-    /// Each partition's size, and whether that is in bytes.
-    async fn look(&mut self, client: &Client) -> (Result<Sizes, Error>, bool) {
+    /// Each partition's size.
+    async fn look(&mut self, client: &Client) -> (Unit, Result<Sizes, Error>) {
         if self.offsets_until.is_none_or(|until| Instant::now() >= until) {
             match sizes(client).await {
                 Err(error) if is_refusal(&error) => {
                     tracing::info!(%error, "log sizes can't be read; what clients write is told by high watermarks");
                     self.offsets_until = Some(Instant::now() + SIZES_AGAIN_AFTER);
-                    self.growth.forget();
                 }
-                seen => return (seen, true),
+                seen => return (Unit::Bytes, seen),
             }
         }
-        let seen = self.high_watermarks(client).await;
-        if self.offsets_until.is_some_and(|until| Instant::now() >= until) {
-            self.growth.forget();
-        }
-        (seen, false)
+        (Unit::Offsets, self.high_watermarks(client).await)
     }
 
     async fn high_watermarks(&mut self, client: &Client) -> Result<Sizes, Error> {
@@ -141,7 +135,10 @@ async fn all_but_silent<T: 'static>(mut asked: JoinSet<Result<Vec<T>, Error>>) -
                 told.extend(answer);
                 has_told = true;
             }
-            Ok(Err(error)) => silent = Some(error),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a broker's logs can't be seen");
+                silent = Some(error);
+            }
             Err(_) => {}
         }
     }
